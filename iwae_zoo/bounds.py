@@ -1,0 +1,326 @@
+"""Bounds on log p(x) as functions of log importance weights.
+
+A bound is a small frozen value. It maps `log_weights` [M, K, B] (M groups of K particles for each of B examples,
+`log p(x, z) - log q(z | x)`, in nats) to its value [B] and to the two derivatives from which every gradient estimator
+is made. There are no tapes and no networks here; everything works in the dtype of `log_weights`.
+"""
+
+import abc
+import dataclasses
+
+import tensorflow as tf
+
+from iwae_zoo._lookup import look_up
+
+__all__ = ["Bound", "Combination", "Elbo", "ImportanceWeighted", "VariationalRenyi", "get", "importance_ess", "names"]
+
+
+class Bound(abc.ABC):
+    """A lower bound on log p(x), averaged over its groups of particles."""
+
+    @property
+    @abc.abstractmethod
+    def name(self):
+        """str, the name that `get` knows this kind of bound by."""
+
+    @abc.abstractmethod
+    def value(self, log_weights):
+        """The bound itself (never a surrogate whose gradient happens to be right).
+
+        Args:
+          log_weights: float tensor [M, K, B], nats.
+
+        Returns:
+          float tensor [B], nats; not averaged over the batch.
+
+        Raises:
+          ValueError: if `log_weights` is not of rank 3, or the groups do not divide its particles.
+        """
+
+    @abc.abstractmethod
+    def weights(self, log_weights):
+        """`a = d value / d log_weights`, [M, K, B]; sums to 1 over the particles of an example."""
+
+    @abc.abstractmethod
+    def weight_derivatives(self, log_weights):
+        """`a'_i = d a_i / d log_weights_i`, [M, K, B]; each weight's derivative by its own log weight alone."""
+
+    @abc.abstractmethod
+    def has_constant_weights(self, m, k):
+        """Whether `weights` is the same for all log weights of shape [m, k, B]: then `weight_derivatives` is zero."""
+
+    def validate(self, m, k):  # noqa: B027  (most bounds accept any shape)
+        """Raises ValueError if the bound cannot be evaluated on log weights of shape [m, k, B]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Elbo(Bound):
+    """Evidence lower bound.
+
+    value[b] = mean_{m, k} log_weights[m, k, b]
+
+    #### Examples
+    >>> float(Elbo().value(tf.constant([[[1.0], [3.0]]]))[0])
+    2.0
+
+    #### References
+    Kingma, Welling. Auto-Encoding Variational Bayes. ICLR 2014, eq. 3. https://arxiv.org/abs/1312.6114
+    """
+
+    @property
+    def name(self):
+        return "elbo"
+
+    def value(self, log_weights):
+        return tf.reduce_mean(_checked(log_weights), axis=[0, 1])
+
+    def weights(self, log_weights):
+        log_weights = _checked(log_weights)
+        particles = tf.cast(tf.reduce_prod(tf.shape(log_weights)[:2]), log_weights.dtype)
+        return tf.ones_like(log_weights) / particles
+
+    def weight_derivatives(self, log_weights):
+        return tf.zeros_like(_checked(log_weights))
+
+    def has_constant_weights(self, m, k):
+        return True
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportanceWeighted(Bound):
+    """Importance-weighted bound, averaged over groups; tighter than the ELBO when a group has several particles.
+
+    value[b] = mean_g log( (1 / N) sum_{i in group g} exp(log_weights[i, b]) ),   N = M K / groups
+
+    One group is the bound of Burda et al. over all M K particles; M groups are the *multiply* importance weighted
+    bound of Rainforth et al., one group for each row of K particles.
+
+    Args:
+      groups: int, into how many equal groups of neighbours the M K particles (M slowest) are divided.
+
+    #### Examples
+    >>> round(float(ImportanceWeighted().value(tf.math.log([[[1.0], [3.0]]]))[0]), 4)  # log((1 + 3) / 2)
+    0.6931
+
+    #### References
+    Burda, Grosse, Salakhutdinov. Importance Weighted Autoencoders. ICLR 2016, eq. 8. https://arxiv.org/abs/1509.00519
+    Rainforth et al. Tighter Variational Bounds are Not Necessarily Better. ICML 2018, eq. 9.
+    https://arxiv.org/abs/1802.04537
+    """
+
+    groups: int = 1
+
+    def __post_init__(self):
+        if not isinstance(self.groups, int) or self.groups < 1:
+            raise ValueError(f"groups must be an integer of at least 1: received {self.groups!r}.")
+
+    @property
+    def name(self):
+        return "iwae"
+
+    @property
+    def _power(self):
+        """The power that the importance weights are raised to."""
+        return 1.0
+
+    def value(self, log_weights):
+        grouped = self._grouped(log_weights)  # [G, N, B]
+        return tf.reduce_mean(_log_mean_exp(self._power * grouped, axis=1) / self._power, axis=0)
+
+    def weights(self, log_weights):
+        normalized = self._normalized_weights(log_weights)
+        return tf.reshape(normalized / self.groups, tf.shape(log_weights))
+
+    def weight_derivatives(self, log_weights):
+        normalized = self._normalized_weights(log_weights)
+        return tf.reshape(self._power * normalized * (1.0 - normalized) / self.groups, tf.shape(log_weights))
+
+    def has_constant_weights(self, m, k):
+        return m * k == self.groups
+
+    def validate(self, m, k):
+        if m * k % self.groups:
+            raise ValueError(
+                f"The number of groups must divide the number of particles: received groups={self.groups} for "
+                f"m={m} times k={k} = {m * k} particles."
+            )
+
+    def _grouped(self, log_weights):
+        log_weights = _checked(log_weights)
+        m, k, _ = log_weights.shape
+        if m is not None and k is not None:
+            self.validate(m, k)
+        shape = tf.shape(log_weights)
+        return tf.reshape(log_weights, [self.groups, shape[0] * shape[1] // self.groups, shape[2]])
+
+    def _normalized_weights(self, log_weights):
+        return tf.nn.softmax(self._power * self._grouped(log_weights), axis=1)  # [G, N, B]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VariationalRenyi(ImportanceWeighted):
+    """Variational Renyi importance-weighted (VR-IWAE) bound: between the ELBO (alpha -> 1) and IWAE (alpha = 0).
+
+    value[b] = mean_g 1 / (1 - alpha) log( (1 / N) sum_{i in group g} exp((1 - alpha) log_weights[i, b]) )
+
+    Args:
+      alpha: float in [0, 1).
+      groups: as in `ImportanceWeighted`.
+
+    #### References
+    Daudel, Benton, Shi, Doucet. Alpha-divergence Variational Inference Meets Importance Weighted Auto-Encoders.
+    JMLR 2023, eq. 5. https://arxiv.org/abs/2210.06226
+    """
+
+    alpha: float
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0.0 <= self.alpha < 1.0:
+            raise ValueError(
+                f"alpha must be in [0, 1): received {self.alpha!r}. alpha=0 is the IWAE bound; for the limit "
+                "alpha=1 use the elbo."
+            )
+
+    @property
+    def name(self):
+        return "vr_iwae"
+
+    @property
+    def _power(self):
+        return 1.0 - self.alpha
+
+
+@dataclasses.dataclass(frozen=True)
+class Combination(Bound):
+    """Convex combination of the ELBO and the importance-weighted bound over all particles (CIWAE).
+
+    value[b] = beta ELBO[b] + (1 - beta) IWAE[b]
+
+    Args:
+      beta: float in [0, 1]; 1 is the ELBO, 0 is the IWAE bound.
+
+    #### References
+    Rainforth et al. Tighter Variational Bounds are Not Necessarily Better. ICML 2018, eq. 10.
+    https://arxiv.org/abs/1802.04537
+    """
+
+    beta: float
+
+    def __post_init__(self):
+        if not 0.0 <= self.beta <= 1.0:
+            raise ValueError(f"beta must be in [0, 1]: received {self.beta!r}. 1 is the ELBO, 0 is the IWAE bound.")
+
+    @property
+    def name(self):
+        return "combination"
+
+    def value(self, log_weights):
+        return self._mix(Elbo().value(log_weights), ImportanceWeighted().value(log_weights))
+
+    def weights(self, log_weights):
+        return self._mix(Elbo().weights(log_weights), ImportanceWeighted().weights(log_weights))
+
+    def weight_derivatives(self, log_weights):
+        return (1.0 - self.beta) * ImportanceWeighted().weight_derivatives(log_weights)
+
+    def has_constant_weights(self, m, k):
+        return self.beta == 1.0 or m * k == 1
+
+    def _mix(self, elbo, iwae):
+        # At the ends the other term is left out: 0 times minus infinity would be NaN.
+        if self.beta in (0.0, 1.0):
+            return elbo if self.beta else iwae
+        return self.beta * elbo + (1.0 - self.beta) * iwae
+
+
+def importance_ess(log_weights):
+    """Effective sample size of importance weights (Kong's; not the autocorrelation ESS of MCMC).
+
+    ess[b] = (sum_i w_i)^2 / sum_i w_i^2, between 1 and M K.
+
+    Args:
+      log_weights: float tensor [M, K, B], nats.
+
+    Returns:
+      float tensor [B], number of particles.
+
+    #### References
+    Kong. A Note on Importance Sampling using Standardized Weights. Technical report 348, University of Chicago, 1992.
+    """
+    normalized = ImportanceWeighted().weights(log_weights)
+    return 1.0 / tf.reduce_sum(normalized**2, axis=[0, 1])
+
+
+_BOUNDS = {
+    "elbo": lambda m: Elbo(),
+    "iwae": lambda m: ImportanceWeighted(),
+    "miwae": lambda m: ImportanceWeighted(groups=m),
+    "combination": lambda m, beta=0.5: Combination(beta=beta),
+    "vr_iwae": lambda m, alpha=0.5: VariationalRenyi(alpha=alpha),
+}
+_HYPERPARAMETERS = {"combination": ("beta",), "vr_iwae": ("alpha",)}
+
+
+def names():
+    """Every name that `get` accepts."""
+    return tuple(_BOUNDS)
+
+
+def hyperparameters(identifier):
+    """Names of the hyper-parameters that `get(identifier, ...)` takes besides `m`: a tuple of str."""
+    return () if isinstance(identifier, Bound) else _HYPERPARAMETERS.get(identifier, ())
+
+
+def get(identifier, *, m=1, **hyperparameters):
+    """Returns a bound by name; a `Bound` is returned as it is.
+
+    Args:
+      identifier: one of `names()`, or a `Bound`. "iwae" has one group over all particles, "miwae" one for each of the
+        M rows.
+      m: int, the number of rows of the log weights.
+      **hyperparameters: `beta` of "combination" (default 0.5) or `alpha` of "vr_iwae" (default 0.5).
+
+    Raises:
+      ValueError: on an unknown name, or a hyper-parameter out of range.
+
+    #### Examples
+    >>> get("miwae", m=8)
+    ImportanceWeighted(groups=8)
+    """
+    if isinstance(identifier, Bound):
+        return identifier
+    return look_up(_BOUNDS, identifier, "bound")(m, **hyperparameters)
+
+
+def to_config(bound):
+    """A JSON-compatible description of a bound, from which `from_config` makes an equal one."""
+    return {"name": bound.name, **dataclasses.asdict(bound)}
+
+
+def from_config(config):
+    """The inverse of `to_config`."""
+    classes = {"elbo": Elbo, "iwae": ImportanceWeighted, "combination": Combination, "vr_iwae": VariationalRenyi}
+    arguments = dict(config)
+    return look_up(classes, arguments.pop("name"), "kind of bound")(**arguments)
+
+
+def _checked(log_weights):
+    log_weights = tf.convert_to_tensor(log_weights)
+    if log_weights.shape.rank != 3 or not log_weights.dtype.is_floating:
+        raise ValueError(
+            "log_weights must be a float tensor of shape [M, K, B] (groups, particles of a group, examples): received "
+            f"shape {log_weights.shape} and dtype {log_weights.dtype.name}."
+        )
+    return log_weights
+
+
+def _log_mean_exp(x, axis):
+    """log(mean(exp(x))), accurate also where all `x` are nearly equal, and -inf where all are -inf."""
+    shift = tf.reduce_max(x, axis=axis, keepdims=True)
+    shift = tf.stop_gradient(tf.where(tf.math.is_finite(shift), shift, tf.zeros_like(shift)))
+    centred = x - shift
+    # Near zero the log of a mean near 1 would lose the digits that a small power (alpha near 1) then divides by.
+    small = tf.reduce_mean(tf.math.expm1(centred), axis=axis)
+    large = tf.reduce_mean(tf.exp(centred), axis=axis)
+    return tf.squeeze(shift, axis) + tf.where(small > -0.5, tf.math.log1p(small), tf.math.log(large))

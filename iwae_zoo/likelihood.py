@@ -1,0 +1,360 @@
+"""log p(x) by importance sampling, streamed, and how far each answer can be trusted.
+
+Each example is a problem of its own: its particles are drawn and weighed in chunks of one fixed size, and a handful of
+running sums is kept. So memory does not depend on the number of samples or of examples, and an answer does not depend on
+the other examples in the batch.
+"""
+
+import warnings
+import weakref
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from iwae_zoo import particles, psis
+
+__all__ = ["DatasetEstimate", "Estimate", "estimate_dataset", "estimate_log_prob", "evaluate_log_prob", "stream"]
+
+# Most particles decoded at once: enough to keep the processor busy, few enough that memory is small.
+_DEFAULT_CHUNK = 2500
+# Examples per call while a data set is evaluated: how often the progress bar moves.
+_ROWS = 50
+PARETO_K_LIMIT = 0.7
+
+
+class Estimate(NamedTuple):
+    """log p(x) of each example by importance sampling; arrays [B].
+
+    Attributes:
+      log_prob: log of the mean importance weight, nats. Its expectation is below log p(x) by about half the squared
+        standard error. -inf where x is outside the likelihood's support.
+      standard_error: of `log_prob`, nats, by the delta method; infinite for one sample. Trust it where `pareto_k` is
+        below 0.5 to 0.7.
+      ess: effective number of samples (Kong), between 1 and `num_samples`.
+      pareto_k: Pareto shape of the largest weights; see `psis`.
+      elbo: mean log weight, nats: with the encoder as proposal, the ELBO.
+      in_support: bool, whether p(x) can be positive at all.
+      num_samples: number of particles that were used.
+    """
+
+    log_prob: np.ndarray
+    standard_error: np.ndarray
+    ess: np.ndarray
+    pareto_k: np.ndarray
+    elbo: np.ndarray
+    in_support: np.ndarray
+    num_samples: np.ndarray
+
+
+class DatasetEstimate(NamedTuple):
+    """Mean log p(x) over a data set.
+
+    Attributes:
+      log_prob: mean over the examples, nats; over those in the support where some are not.
+      standard_error: of that mean as an estimate for the distribution the examples come from: the spread of the
+        examples' estimates, which includes their sampling error.
+      sampling_standard_error: of that mean for these very examples: what more samples would reduce.
+      ess: mean effective number of samples.
+      elbo: mean ELBO, nats.
+      num_untrusted: number of examples whose Pareto k is above 0.7.
+      num_outside_support: number of examples with log p(x) = -inf.
+      examples: the `Estimate` of every example.
+    """
+
+    log_prob: float
+    standard_error: float
+    sampling_standard_error: float
+    ess: float
+    elbo: float
+    num_untrusted: int
+    num_outside_support: int
+    examples: Estimate
+
+
+def estimate_log_prob(
+    model, x, num_samples=5000, seed=0, chunk_size=None, *, tolerance=None, proposal="encoder", first_row=0
+):
+    """Estimates log p(x) of each example by importance sampling.
+
+    log_prob[b] = log( (1 / S) sum_s p(x_b, z_s) / q(z_s | x_b) ),  z_s ~ q(z | x_b)
+
+    Args:
+      model: `ImportanceWeightedAutoencoder`.
+      x: array [B, ...], finite.
+      num_samples: int, number S of particles per example; any number, memory does not grow with it.
+      seed: int. Example i draws from the sub-stream (`seed`, `first_row` + i), whatever the other examples are.
+      chunk_size: int, number of particles decoded at once, at most `num_samples`; None chooses. It changes which
+        random numbers are drawn, nothing else.
+      tolerance: float, nats; an example stops at the first chunk after which its standard error is at most this.
+      proposal: "encoder", or "prior" for the naive estimator that samples z from p(z).
+      first_row: int, index of the first example within a larger data set.
+
+    Returns:
+      `Estimate` of float64 arrays [B].
+
+    Raises:
+      ValueError: on a number out of range, an x of another shape or with NaN in it, or a model whose weights are NaN.
+
+    #### References
+    Burda, Grosse, Salakhutdinov. Importance Weighted Autoencoders. ICLR 2016, section 5.
+    https://arxiv.org/abs/1509.00519
+    """
+    chunk_size = _checked_arguments(num_samples, chunk_size, tolerance, proposal)
+    x = checked_examples(model, x)
+    with tf.init_scope():
+        capacity = int(psis.tail_length(num_samples)) + 1
+    rows = _batch_function(model, chunk_size, capacity, proposal)(
+        x, num_samples, particles.derive_seed(seed), first_row, 0.0 if tolerance is None else tolerance
+    )
+    estimate = Estimate(**{name: value.numpy() for name, value in rows.items()})
+    if np.isnan(estimate.log_prob).any():
+        raise ValueError(
+            "The model's log weights are NaN for an x that is finite: its weights are not finite, or the likelihood "
+            "overflows. Restore weights from before training diverged."
+        )
+    return estimate
+
+
+def evaluate_log_prob(model, x, num_samples=5000, seed=0, chunk_size=None, *, verbose=1, **options):
+    """Estimates the mean log p(x) over a data set, with errors, and says how many answers not to trust.
+
+    Args:
+      model: `ImportanceWeightedAutoencoder`.
+      x: array [N, ...], or an iterable of batches such as a `tf.data.Dataset`; every example counts.
+      num_samples: int, particles per example.
+      seed: int. The same seed gives the same answer, however the examples are batched.
+      chunk_size: as in `estimate_log_prob`.
+      verbose: 0 for no progress bar.
+      **options: `tolerance` and `proposal` of `estimate_log_prob`.
+
+    Returns:
+      `DatasetEstimate`.
+
+    Raises:
+      ValueError: as `estimate_log_prob`, or if there is no example.
+
+    Warns:
+      UserWarning: with counts, when some Pareto k is above 0.7 or some example is outside the support.
+    """
+    return summarize(estimate_dataset(model, x, num_samples, seed, chunk_size, verbose=verbose, **options))
+
+
+def estimate_dataset(model, x, num_samples=5000, seed=0, chunk_size=None, *, verbose=1, **options):
+    """`estimate_log_prob` of every example of a data set, with a progress bar; arguments as `evaluate_log_prob`."""
+    sized = hasattr(x, "shape")
+    batches = (x[i : i + _ROWS] for i in range(0, len(x), _ROWS)) if sized else x
+    progress = keras.utils.Progbar(len(x) if sized else None, verbose=verbose, unit_name="example")
+    parts = []
+    row = 0
+    for batch in batches:
+        parts.append(estimate_log_prob(model, batch, num_samples, seed, chunk_size, first_row=row, **options))
+        row += len(batch)
+        progress.update(row, values=[("log_prob", np.mean(parts[-1].log_prob))], finalize=False)
+    if not row:
+        raise ValueError("There is no example to evaluate: received an empty data set.")
+    progress.update(row, finalize=True)
+    return Estimate(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def summarize(examples):
+    """The `DatasetEstimate` of an `Estimate`; warns as `evaluate_log_prob` does."""
+    inside = examples.in_support
+    count = int(inside.sum())
+    # Weights that are all equal leave no tail to fit, and no doubt either.
+    untrusted = int(np.sum((examples.pareto_k > PARETO_K_LIMIT) & (examples.standard_error > 0) & inside))
+    if untrusted:
+        warnings.warn(
+            f"Pareto k is above {PARETO_K_LIMIT} for {untrusted} of {len(inside)} examples: their log p(x) is likely too "
+            "low and their standard error too small. More samples, or annealed importance sampling, can tell.",
+            stacklevel=3,
+        )
+    if count < len(inside):
+        warnings.warn(
+            f"{len(inside) - count} of {len(inside)} examples are outside the likelihood's support (log p(x) = -inf) and "
+            "are left out of the mean.",
+            stacklevel=3,
+        )
+    log_prob = examples.log_prob[inside]
+
+    def mean(values):
+        return float(np.mean(values[inside])) if count else float("nan")
+
+    return DatasetEstimate(
+        log_prob=mean(examples.log_prob) if count else float("-inf"),
+        standard_error=float(np.std(log_prob, ddof=1) / np.sqrt(count)) if count > 1 else float("inf"),
+        sampling_standard_error=float(np.sqrt(np.sum(examples.standard_error[inside] ** 2)) / max(count, 1)),
+        ess=mean(examples.ess),
+        elbo=mean(examples.elbo),
+        num_untrusted=untrusted,
+        num_outside_support=len(inside) - count,
+        examples=examples,
+    )
+
+
+def stream(networks, x, num_samples, seed, tolerance, chunk_size, capacity, proposal="encoder"):
+    """Streams one example's particles; TensorFlow operations only, for graphs.
+
+    Args:
+      networks: anything with `encoder`, `decoder` and `prior`, such as a model.
+      x: tensor [...], one example.
+      num_samples: int tensor [], number of particles.
+      seed: stateless seed [2].
+      tolerance: float64 tensor [], nats; 0 for no early stop.
+      chunk_size: int, particles decoded at once.
+      capacity: int, number of largest weights to keep; more than `psis.tail_length` of the largest `num_samples`.
+      proposal: "encoder" or "prior".
+
+    Returns:
+      dict of tensors [] by the names of `Estimate`; the floats are float64.
+    """
+    finite = tf.reduce_all(tf.math.is_finite(tf.cast(x, tf.float32)))
+    x = tf.where(finite, x, tf.zeros_like(x))[tf.newaxis]
+    source = networks.encoder.posterior(x) if proposal == "encoder" else networks.prior.distribution()
+    shape = [chunk_size] if proposal == "encoder" else [chunk_size, 1]
+    minus_infinity = tf.constant(-np.inf, tf.float64)
+
+    def draw(start, log_sum, log_sum_of_squares, sum_of_logs, largest):
+        z = source.sample(shape, seed=particles.derive_seed(seed, start // chunk_size))  # [chunk, 1, D]
+        log_weights = particles.log_joint(networks.decoder, networks.prior, x, z) - source.log_prob(z)
+        log_weights = tf.cast(log_weights[:, 0], tf.float64)
+        wanted = tf.range(chunk_size) < num_samples - start
+        weighed = tf.where(wanted, log_weights, minus_infinity)
+        return (
+            tf.minimum(start + chunk_size, num_samples),
+            _log_add(log_sum, tf.reduce_logsumexp(weighed)),
+            _log_add(log_sum_of_squares, tf.reduce_logsumexp(2.0 * weighed)),
+            sum_of_logs + tf.reduce_sum(tf.where(wanted, log_weights, tf.zeros_like(log_weights))),
+            tf.math.top_k(tf.concat([largest, weighed], axis=0), capacity).values,
+        )
+
+    def unfinished(count, log_sum, log_sum_of_squares, *_):
+        error = _standard_error(count, log_sum, log_sum_of_squares)
+        return (count < num_samples) & ((count == 0) | (tolerance <= 0.0) | ~(error <= tolerance))
+
+    count, log_sum, log_sum_of_squares, sum_of_logs, largest = tf.while_loop(
+        unfinished,
+        draw,
+        (
+            tf.zeros_like(num_samples),
+            minus_infinity,
+            minus_infinity,
+            tf.constant(0.0, tf.float64),
+            tf.fill([capacity], minus_infinity),
+        ),
+        parallel_iterations=1,
+    )
+    n = tf.cast(count, tf.float64)
+    in_support = finite & ~(log_sum == minus_infinity)
+    outside = {"log_prob": minus_infinity, "elbo": minus_infinity}
+    inside = {
+        "log_prob": log_sum - tf.math.log(n),
+        "standard_error": _standard_error(count, log_sum, log_sum_of_squares),
+        "ess": tf.exp(2.0 * log_sum - log_sum_of_squares),
+        "pareto_k": psis.pareto_shape(largest, count),
+        "elbo": sum_of_logs / n,
+    }
+    rows = {
+        name: tf.where(in_support, value, outside.get(name, tf.constant(0.0, tf.float64)))
+        for name, value in inside.items()
+    }
+    return {**rows, "in_support": in_support, "num_samples": count}
+
+
+class _Networks(NamedTuple):
+    encoder: keras.Layer
+    decoder: keras.Layer
+    prior: keras.Layer
+
+
+# Traced functions of each model. They hold its networks but not the model, whose end they must not put off.
+_functions: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def _batch_function(model, *settings):
+    """The traced function that streams each example of a batch; one for each model and settings."""
+    functions = _functions.setdefault(model, {})
+    if settings not in functions:
+        chunk_size, capacity, proposal = settings
+        networks = _Networks(model.encoder, model.decoder, model.prior)
+
+        def batch(x, num_samples, seed, first_row, tolerance):
+            def one(arguments):
+                row, example = arguments
+                row_seed = particles.derive_seed(seed, row)
+                return stream(networks, example, num_samples, row_seed, tolerance, chunk_size, capacity, proposal)
+
+            rows = first_row + tf.range(tf.shape(x)[0])
+            return tf.map_fn(one, (rows, x), fn_output_signature=_ROW_SIGNATURE)
+
+        signature = (
+            tf.TensorSpec([None, *model.data_shape], tf.float32),
+            tf.TensorSpec([], tf.int32),
+            tf.TensorSpec([2], tf.int32),
+            tf.TensorSpec([], tf.int32),
+            tf.TensorSpec([], tf.float64),
+        )
+        functions[settings] = tf.function(batch, input_signature=signature)
+    return functions[settings]
+
+
+_ROW_SIGNATURE = {
+    **dict.fromkeys(Estimate._fields, tf.TensorSpec([], tf.float64)),
+    "in_support": tf.TensorSpec([], tf.bool),
+    "num_samples": tf.TensorSpec([], tf.int32),
+}
+
+
+def _standard_error(count, log_sum, log_sum_of_squares):
+    """Of log mean w, by the delta method: sqrt( (sum w^2 / (sum w)^2 - 1 / n) n / (n - 1) )."""
+    n = tf.cast(count, tf.float64)
+    excess = tf.maximum(tf.exp(log_sum_of_squares - 2.0 * log_sum) - 1.0 / n, 0.0)
+    return tf.where(count > 1, tf.sqrt(excess * n / tf.maximum(n - 1.0, 1.0)), tf.constant(np.inf, tf.float64))
+
+
+def _log_add(a, b):
+    return tf.reduce_logsumexp(tf.stack([a, b]), axis=0)
+
+
+def _checked_arguments(num_samples, chunk_size, tolerance, proposal):
+    if isinstance(num_samples, bool) or not isinstance(num_samples, (int, np.integer)) or num_samples < 1:
+        raise ValueError(f"num_samples must be an integer of at least 1: received {num_samples!r}.")
+    if proposal not in ("encoder", "prior"):
+        raise ValueError(f"proposal must be 'encoder' or 'prior': received {proposal!r}.")
+    if tolerance is not None and not tolerance > 0:
+        raise ValueError(f"tolerance must be a positive number of nats, or None: received {tolerance!r}.")
+    if chunk_size is None:
+        # Equal chunks, so that little of the last one is thrown away.
+        return -(-num_samples // -(-num_samples // _DEFAULT_CHUNK))
+    if isinstance(chunk_size, bool) or not isinstance(chunk_size, (int, np.integer)) or chunk_size < 1:
+        raise ValueError(f"chunk_size must be an integer of at least 1, or None: received {chunk_size!r}.")
+    if chunk_size > num_samples:
+        raise ValueError(
+            f"chunk_size must be at most num_samples: received chunk_size={chunk_size}, num_samples={num_samples}. "
+            "Leave it out to have it chosen."
+        )
+    return int(chunk_size)
+
+
+def checked_examples(model, x):
+    """Returns x as a float32 array [B, ...] that fits the model.
+
+    Raises:
+      ValueError: on another shape, no example, or values that are not finite (with the rows named).
+    """
+    x = np.asarray(x, np.float32)
+    if not model.built:
+        model.build((None, *x.shape[1:]))
+    if x.shape[1:] != tuple(model.data_shape):
+        raise ValueError(
+            f"x must have shape [B, {', '.join(map(str, model.data_shape))}]: received shape {list(x.shape)}."
+            + (" Add a batch axis: x[np.newaxis]." if x.shape == tuple(model.data_shape) else "")
+        )
+    rows = np.flatnonzero(~np.isfinite(x.reshape(len(x), int(np.prod(model.data_shape)))).all(axis=1))
+    if len(rows):
+        raise ValueError(
+            f"x holds NaN or infinity in {len(rows)} of {len(x)} examples, the first at row {rows[0]}. Remove or "
+            "mend these examples."
+        )
+    return x

@@ -1,0 +1,13 @@
+"""Encoders, decoders and priors: Keras layers with one method that returns a TFP distribution.
+
+    class Encoder(keras.Layer):  def posterior(self, x)      # batch [B], event [D], reparameterised
+    class Decoder(keras.Layer):  def likelihood(self, z)     # z [..., D] -> batch [...], event = shape of one x
+    class Prior(keras.Layer):    def distribution(self)      # batch [], event [D]
+
+Any Keras layer that keeps one of these methods can take its place in the model.
+"""
+
+from iwae_zoo.networks.bernoulli import IndependentBernoulli
+from iwae_zoo.networks.mlp import MLPDecoder, MLPEncoder, StandardNormalPrior
+
+__all__ = ["IndependentBernoulli", "MLPDecoder", "MLPEncoder", "StandardNormalPrior"]

@@ -1,0 +1,40 @@
+"""Fusing element-wise work over large arrays into one pass, with XLA, wherever that is allowed.
+
+TensorFlow runs one pass over memory for each element-wise operation. On the [particles, pixels] array of a decoder these
+passes cost as much as the matrix products. XLA fuses them; on a whole train step it is slower than TensorFlow on a CPU,
+so only the functions that gain are compiled.
+"""
+
+import contextlib
+import contextvars
+import functools
+
+import tensorflow as tf
+
+__all__ = ["fused", "portable"]
+
+_fusing = contextvars.ContextVar("fusing", default=True)
+
+
+@contextlib.contextmanager
+def portable():
+    """Inside, `fused` functions are traced as plain TensorFlow operations: for graphs that go to other programs.
+
+    TensorFlow Serving refuses graphs with XLA-compiled functions unless it is told otherwise.
+    """
+    token = _fusing.set(False)
+    try:
+        yield
+    finally:
+        _fusing.reset(token)
+
+
+def fused(function):
+    """Decorator: compiles a pure function of tensors with XLA, except inside `portable`."""
+    compiled = tf.function(function, jit_compile=True, autograph=False)
+
+    @functools.wraps(function)
+    def call(*tensors):
+        return compiled(*tensors) if _fusing.get() else function(*tensors)
+
+    return call

@@ -1,0 +1,89 @@
+"""Particles and their log weights: the one place that knows the axes.
+
+    x            [B, ...]        examples
+    z            [M, K, B, D]    M groups of K particles for each example
+    log_weights  [M, K, B]       log p(x, z) - log q(z | x), nats
+
+Seeds are stateless: a pair of integers determines the draw, whatever was drawn before.
+"""
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+__all__ = ["derive_seed", "draw", "log_joint", "log_weights"]
+
+
+def derive_seed(seed, *labels):
+    """Returns the stateless seed [2] of a sub-stream of `seed`.
+
+    Args:
+      seed: int, or int tensor [2].
+      *labels: ints or int tensors [], the path to the sub-stream, such as (iteration, replica).
+    """
+    seed = tf.convert_to_tensor((0, seed) if isinstance(seed, int) else seed)
+    for label in labels:
+        seed = tf.random.experimental.stateless_fold_in(seed, tf.cast(label, seed.dtype))
+    return seed
+
+
+def draw(posterior, m, k, seed, reparameterized=True):
+    """Draws particles from the encoder's distribution.
+
+    Args:
+      posterior: `tfd.Distribution`, batch [B], event [D].
+      m: int, number of groups.
+      k: int, number of particles in a group.
+      seed: stateless seed, two integers.
+      reparameterized: whether the gradient has to flow through the particles.
+
+    Returns:
+      float tensor [M, K, B, D].
+
+    Raises:
+      ValueError: if the posterior has other ranks, or cannot be reparameterised and has to be.
+    """
+    if posterior.event_shape.rank != 1 or posterior.batch_shape.rank != 1:
+        raise ValueError(
+            "encoder.posterior(x) must return a distribution with batch shape [B] and event shape [D]: received batch "
+            f"shape {posterior.batch_shape} and event shape {posterior.event_shape}. tfd.Independent turns a batch "
+            "axis into an event axis."
+        )
+    if reparameterized and posterior.reparameterization_type != tfp.distributions.FULLY_REPARAMETERIZED:
+        raise ValueError(
+            f"The objective's estimator needs reparameterised particles, and {posterior.name} cannot be "
+            "reparameterised. Use a score-only estimator (estimator='wake') or another posterior."
+        )
+    return posterior.sample([m, k], seed=seed)
+
+
+def log_joint(decoder, prior, x, z):
+    """log p(x, z) = log p(x | z) + log p(z).
+
+    Args:
+      decoder: layer with `likelihood(z)`.
+      prior: layer with `distribution()`.
+      x: tensor [B, ...].
+      z: float tensor [..., B, D].
+
+    Returns:
+      float tensor [..., B], nats.
+    """
+    likelihood = decoder.likelihood(z)
+    if likelihood.batch_shape.rank is not None and likelihood.batch_shape.rank != z.shape.rank - 1:
+        raise ValueError(
+            f"decoder.likelihood(z) must return a distribution with batch shape {z.shape[:-1]} for z of shape "
+            f"{z.shape}: received batch shape {likelihood.batch_shape} and event shape {likelihood.event_shape}. "
+            "tfd.Independent turns batch axes into event axes."
+        )
+    return likelihood.log_prob(x) + prior.distribution().log_prob(z)
+
+
+def log_weights(encoder, decoder, prior, x, m, k, seed):
+    """Draws M K particles for each example and weighs them: no gradients, see the model for those.
+
+    Returns:
+      float tensor [M, K, B], nats.
+    """
+    posterior = encoder.posterior(x)
+    z = draw(posterior, m, k, seed, reparameterized=False)
+    return log_joint(decoder, prior, x, z) - posterior.log_prob(z)

@@ -1,0 +1,317 @@
+"""A training run: from a configuration to a work directory that holds everything about it.
+
+    config.json        what was run; the same configuration gives the same weights
+    metrics.jsonl      one line for each epoch
+    tensorboard/       the same for TensorBoard
+    model.keras        the model and both optimizers after the last whole epoch; what --resume goes on from
+    evaluation.json    the test set's numbers
+    *.png              bounds over epochs, samples, reconstructions
+
+Files appear whole or not at all.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+from importlib import metadata
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from iwae_zoo import data, evaluation, figures, likelihood, objectives, presets
+from iwae_zoo.model import NOT_FINITE
+
+__all__ = ["Config", "Diverged", "Run"]
+
+_MODEL = "model.keras"
+
+
+class Diverged(RuntimeError):
+    """Training met log weights that are not finite; the work directory keeps the last whole epoch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that a run depends on; None takes the preset's or the objective's own.
+
+    Attributes:
+      objective: name of an objective; `m`, `k`, `beta`, `alpha`, `estimator`, `decoder_bound` and `encoder_bound` are
+        those of `objectives.get`.
+      dataset: name or path of a data set.
+      data_dir: folder of prepared TensorFlow Datasets.
+      preset: name of an architecture; "small" for digits and "rainforth" otherwise by default.
+      epochs: int, passes over the training set.
+      batch_size: int.
+      learning_rate: float, of Adam for both networks.
+      seed: int, of the initial weights, the order of the data and all noise.
+      eval_samples: int, particles per example for the closing log p(x).
+    """
+
+    objective: str = "iwae"
+    m: int = 8
+    k: int = 8
+    beta: float | None = None
+    alpha: float | None = None
+    estimator: str | None = None
+    decoder_bound: str | None = None
+    encoder_bound: str | None = None
+    dataset: str = "digits"
+    data_dir: str | None = None
+    preset: str | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    seed: int = 0
+    eval_samples: int = 5000
+
+    def resolved(self):
+        """The same with every default filled in.
+
+        Raises:
+          ValueError: on an unknown name or a number out of range.
+        """
+        name = self.preset or ("small" if self.dataset == "digits" else "rainforth")
+        preset = presets.get(name)
+        filled = {
+            field: getattr(preset, field) if getattr(self, field) is None else getattr(self, field)
+            for field in ("epochs", "batch_size", "learning_rate")
+        }
+        config = dataclasses.replace(self, preset=name, **filled)
+        for field in ("epochs", "batch_size", "eval_samples"):
+            if getattr(config, field) < 1:
+                raise ValueError(f"{field} must be at least 1: received {getattr(config, field)!r}.")
+        if not config.learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive: received {config.learning_rate!r}.")
+        if config.seed < 0:
+            raise ValueError(f"seed must not be negative: received {config.seed!r}.")
+        return config
+
+    def build_objective(self):
+        """The `Objective`.
+
+        Raises:
+          ValueError: as `objectives.get`.
+        """
+        parts = ("m", "k", "beta", "alpha", "estimator", "decoder_bound", "encoder_bound")
+        return objectives.get(self.objective, **{name: getattr(self, name) for name in parts})
+
+    @property
+    def title(self):
+        """str, a short name for people and folders: the objective, and whatever was chosen besides."""
+        named = {"objective", "m", "k", "dataset", "data_dir", "seed", "eval_samples"}
+        chosen = [
+            (field.name, getattr(self, field.name)) for field in dataclasses.fields(self) if field.name not in named
+        ]
+        parts = [pathlib.Path(self.dataset).stem, self.objective, f"m{self.m}", f"k{self.k}"]
+        parts += [f"{name}_{value}" for name, value in chosen if value is not None]
+        return "-".join([*parts, f"seed{self.seed}"])
+
+
+class Run:
+    """One configuration in one work directory.
+
+    Args:
+      config: `Config`.
+      workdir: path of the work directory; it need not exist.
+      resume: whether to go on with the run that is in it, if there is one.
+
+    Raises:
+      ValueError: on a configuration that cannot be run, or a work directory that holds something else; then nothing
+        has been written.
+      FileNotFoundError: if the data file is not there.
+      RuntimeError: if the data set can neither be read nor downloaded.
+    """
+
+    def __init__(self, config, workdir, resume=False):
+        self.title = config.title
+        self.config = config.resolved()
+        self.objective = self.config.build_objective()
+        self.workdir = pathlib.Path(workdir)
+        self._check_workdir(resume)
+        self.dataset = data.load(self.config.dataset, self.config.data_dir)
+        self.test_set = self.dataset.evaluation_array("test")
+
+    def train(self, verbose=1):
+        """Trains up to the configured number of epochs, from the last whole epoch in the work directory.
+
+        Returns:
+          The trained `ImportanceWeightedAutoencoder`.
+
+        Raises:
+          Diverged: if the log weights of a batch are not finite.
+        """
+        config = self.config
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        versions = {name: metadata.version(name) for name in ("tensorflow", "keras", "tensorflow-probability", "numpy")}
+        write_json(self.workdir / "config.json", {"config": dataclasses.asdict(config), "versions": versions})
+        steps = self.dataset.steps_per_epoch(config.batch_size)
+        model = self._restore() or self._build()
+        first_epoch = int(model.encoder_optimizer.iterations) // steps
+        history = self._history(first_epoch)
+        if verbose and first_epoch:
+            print(f"Going on from epoch {first_epoch} of {config.epochs} in {self.workdir}.")
+        validation = tf.data.Dataset.from_tensor_slices(self.dataset.evaluation_array("validation"))
+        try:
+            model.fit(
+                self.dataset.training_batches(config.batch_size, config.seed, first_epoch),
+                steps_per_epoch=steps,
+                initial_epoch=first_epoch,
+                epochs=config.epochs,
+                validation_data=validation.batch(config.batch_size),
+                shuffle=False,  # The data set does that itself.
+                callbacks=[
+                    keras.callbacks.TensorBoard(self.workdir / "tensorboard", write_graph=False),
+                    _EpochEnd(self.workdir, history),
+                ],
+                verbose=verbose,
+            )
+        except tf.errors.InvalidArgumentError as error:
+            if NOT_FINITE not in error.message:
+                raise
+            raise Diverged(
+                f"Training diverged after {len(history)} whole epochs: the log weights of a batch are not finite. Lower "
+                f"the learning rate (now {config.learning_rate:g}). {self.workdir} keeps the last whole epoch."
+            ) from error
+        return model
+
+    def evaluate(self, model, verbose=1):
+        """Evaluates on the test set, prints a table, and writes evaluation.json and the figures.
+
+        Returns:
+          dict, what is in evaluation.json.
+        """
+        config = self.config
+        x = self.test_set
+        if verbose:
+            print(f"Evaluating {len(x)} test examples with {config.eval_samples} samples each.")
+        result = dataclasses.asdict(evaluation.evaluate(model, x, config.eval_samples, verbose=verbose))
+        untrained = likelihood.estimate_dataset(self._build(), x, config.m * config.k, verbose=0)
+        result["untrained_iwae_bound"] = float(untrained.log_prob.mean())
+        result["bernoulli_baseline"] = evaluation.bernoulli_baseline(self.dataset.train_mean, x)
+        write_json(self.workdir / "evaluation.json", result)
+        self._write_figures(model, x)
+        if verbose:
+            print(_table(result))
+            print(f"Everything about this run is in {self.workdir}.")
+        return result
+
+    def _build(self):
+        config = self.config
+        model = presets.build(
+            config.preset,
+            data_shape=self.dataset.data_shape,
+            objective=self.objective,
+            seed=config.seed,
+            data_mean=self.dataset.train_mean,
+        )
+        model.compile(keras.optimizers.Adam(config.learning_rate), keras.optimizers.Adam(config.learning_rate))
+        return model
+
+    def _restore(self):
+        path = self.workdir / _MODEL
+        return keras.saving.load_model(path) if path.exists() else None
+
+    def _history(self, epochs):
+        """The metrics of the epochs that the checkpoint has seen; one that was cut off is run, and written, again."""
+        path = self.workdir / "metrics.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return rows[:epochs]
+
+    def _check_workdir(self, resume):
+        path = self.workdir / "config.json"
+        if self.workdir.exists() and not self.workdir.is_dir():
+            raise ValueError(f"The work directory {self.workdir} is a file. Choose another with --workdir.")
+        if not path.exists():
+            if self.workdir.exists() and any(self.workdir.iterdir()):
+                raise ValueError(
+                    f"The work directory {self.workdir} is not empty and holds no run. Choose another with --workdir."
+                )
+            return
+        try:
+            there = json.loads(path.read_text())["config"]
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"{path} is not the configuration of a run. Choose another --workdir.") from error
+        here = dataclasses.asdict(self.config)
+        # Where the data lies may differ from machine to machine.
+        different = [name for name in here if name != "data_dir" and there.get(name) != here[name]]
+        if different:
+            changes = ", ".join(f"{name}={there.get(name)!r} there and {here[name]!r} here" for name in different)
+            raise ValueError(
+                f"The work directory {self.workdir} holds a run of another configuration: {changes}. Choose another with "
+                "--workdir."
+            )
+        if not resume:
+            raise ValueError(
+                f"The work directory {self.workdir} holds this run already. Pass --resume to go on with it, or choose "
+                "another with --workdir."
+            )
+
+    def _write_figures(self, model, x):
+        rows, columns = 5, 10
+        means, draws = sample_images(model, rows * columns, seed=self.config.seed)
+        shown = x[:columns]
+        reconstructions = model(tf.constant(shown)).numpy()
+        history = self._history(self.config.epochs)
+        grid = (rows, columns, *x.shape[1:])
+        for name, figure in (
+            ("bounds", figures.training_curves(history, f"Bounds, {self.title}")),
+            ("samples", figures.image_grid(means.reshape(grid), f"Means of samples, {self.title}")),
+            (
+                "reconstructions",
+                figures.image_grid(np.stack([shown, reconstructions]), f"Reconstructions, {self.title}", ["x", "mean"]),
+            ),
+        ):
+            figures.write(figure, self.workdir / f"{name}.png")
+
+
+def sample_images(model, count, seed=0):
+    """Draws from the model.
+
+    Returns:
+      (means, draws) of p(x | z) for `count` draws of z from the prior: float arrays [count, ...].
+    """
+    likelihood = model.decoder.likelihood(model.prior.distribution().sample(count, seed=(seed, 0)))
+    return likelihood.mean().numpy(), likelihood.sample(seed=(seed, 1)).numpy()
+
+
+def write_json(path, value):
+    """Writes a JSON file that appears whole or not at all."""
+    path = pathlib.Path(path)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(partial, path)
+
+
+class _EpochEnd(keras.callbacks.Callback):
+    """After each epoch, writes its metrics and then the model that --resume goes on from."""
+
+    def __init__(self, workdir, history):
+        super().__init__()
+        self._workdir = workdir
+        self._history = history
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._history.append({"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}})
+        partial = self._workdir / "metrics.jsonl.partial"
+        partial.write_text("".join(json.dumps(row) + "\n" for row in self._history))
+        os.replace(partial, self._workdir / "metrics.jsonl")
+        partial = self._workdir / f"partial.{_MODEL}"
+        self.model.save(partial)
+        os.replace(partial, self._workdir / _MODEL)
+
+
+def _table(result):
+    rows = (
+        (f"IWAE bound at {result['particles']} particles", result["iwae_bound"], result["iwae_bound_error"]),
+        ("  the same, untrained model", result["untrained_iwae_bound"], None),
+        ("  independent pixels (Bernoulli)", result["bernoulli_baseline"], None),
+        (f"log p(x), {result['num_samples']} samples", result["log_prob"], result["log_prob_error"]),
+        ("ELBO", result["elbo"], None),
+        ("-KL(Q || P)", result["negative_kl"], result["negative_kl_error"]),
+    )
+    lines = [f"{'nats per test example':36}{'mean':>10}{'std. error':>12}"]
+    lines += [f"{name:36}{mean:10.2f}" + (f"{error:12.2f}" if error is not None else "") for name, mean, error in rows]
+    lines.append(f"{'effective particles (ESS)':36}{result['importance_ess']:10.2f}")
+    return "\n".join(lines)

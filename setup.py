@@ -1,0 +1,29 @@
+"""Packaging; tool settings are in pyproject.toml."""
+
+import setuptools
+
+setuptools.setup(
+    name="iwae_zoo",
+    version="0.1.0",
+    description="A model zoo of importance-weighted autoencoders for Keras 3 and TensorFlow",
+    python_requires=">=3.11",
+    packages=setuptools.find_packages(include=["iwae_zoo", "iwae_zoo.*"]),
+    # BUILD.md gives the reason for each dependency and for each pin.
+    install_requires=[
+        "tensorflow>=2.21,<2.22",
+        "keras>=3.15,<4",
+        "tensorboard>=2.20",
+        "tensorflow-probability>=0.25,<0.26",
+        "tf-keras>=2.21,<2.22",
+        "tensorflow-datasets>=4.9.10",
+        "importlib_resources",
+        "absl-py>=2.1",
+        "matplotlib>=3.9",
+        "numpy>=2.0",
+        "scikit-learn>=1.5",
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        "test": ["arviz>=0.23,<0.24", "mypy>=1.15", "pytest>=8.3", "pytest-timeout>=2.3", "ruff>=0.12", "scipy>=1.14"],
+    },
+)
