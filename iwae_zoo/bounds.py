@@ -133,7 +133,11 @@ class ImportanceWeighted(Bound):
 
     def weight_derivatives(self, log_weights):
         normalized = self._normalized_weights(log_weights)
-        return tf.reshape(self._power * normalized * (1.0 - normalized) / self.groups, tf.shape(log_weights))
+        # 1 - w, as the sum of the others where one is so near 1 that the subtraction would lose all digits.
+        largest = normalized == tf.reduce_max(normalized, axis=1, keepdims=True)
+        others = tf.reduce_sum(tf.where(largest, tf.zeros_like(normalized), normalized), axis=1, keepdims=True)
+        complement = tf.where(normalized > 0.5, others, 1.0 - normalized)
+        return tf.reshape(self._power * normalized * complement / self.groups, tf.shape(log_weights))
 
     def has_constant_weights(self, m, k):
         return m * k == self.groups

@@ -3,10 +3,10 @@
 Splits never depend on a training seed, so that runs with different seeds are comparable:
 
     digits            1,797 8x8 images that scikit-learn ships: 1,258 / 180 / 359, permuted once
-    mnist             70,000 28x28 images: the first 55,000 / the last 5,000 of the training set / the test set of 10,000
+    mnist             70,000 28x28 images: 55,000 / the last 5,000 of the training set / 10,000
     binarized_mnist   the fixed binarisation of Larochelle & Murray (2011): 50,000 / 10,000 / 10,000
     PATH.npy          [N, ...]: 80 % / 10 % / 10 %, permuted once
-    PATH.npz          arrays "train" and, where present, "validation" and "test" (missing ones are split off "train");
+    PATH.npz          arrays "train" and, where present, "validation" and "test" (split off "train" if missing);
                       or one array, as .npy
 """
 
@@ -182,7 +182,7 @@ def _load_file(path):
         arrays = {key: loaded[key] for key in loaded.files} if path.endswith(".npz") else {"": loaded}
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{path} cannot be read as a {path[-4:]} file of numbers: {error}") from error
-    if len(arrays) > 1 and "train" not in arrays or not arrays:
+    if not arrays or (len(arrays) > 1 and "train" not in arrays):
         raise ValueError(
             f"{path} must hold one array, or arrays named 'train' and, optionally, 'validation' and 'test': received "
             f"{sorted(arrays)}."
@@ -221,8 +221,8 @@ def _checked_array(name, array):
         raise ValueError(f"{name} holds NaN in {len(rows)} of {len(array)} examples, the first at row {rows[0]}.")
     if array.min() < 0 or array.max() > 1:
         raise ValueError(
-            f"{name} must hold values in [0, 1]: received values from {array.min():g} to {array.max():g}. Rescale them, "
-            "for 8-bit images by x / 255."
+            f"{name} must hold values in [0, 1]: received values from {array.min():g} to {array.max():g}. Rescale "
+            "them, for 8-bit images by x / 255."
         )
     return array
 

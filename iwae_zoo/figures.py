@@ -19,10 +19,12 @@ def training_curves(history, title):
     figure = matplotlib.figure.Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     epochs = [row["epoch"] for row in history]
-    for name, color in (("decoder_bound", "C0"), ("encoder_bound", "C1")):
-        for prefix, style, label in (("", ":", "training"), ("val_", "-", "validation")):
-            values = [row[prefix + name] for row in history]
-            axes.plot(epochs, values, style, color=color, label=f"{name.replace('_', ' ')}, {label}")
+    same = all(row["decoder_bound"] == row["encoder_bound"] for row in history)
+    curves = [("decoder_bound", "decoder and encoder bound" if same else "decoder bound", "C0")]
+    curves += [] if same else [("encoder_bound", "encoder bound", "C1")]
+    for name, label, color in curves:
+        for prefix, style, split in (("", ":", "training"), ("val_", "-", "validation")):
+            axes.plot(epochs, [row[prefix + name] for row in history], style, color=color, label=f"{label}, {split}")
     # The first epochs are far below the rest and would flatten it.
     tail = [row[name] for row in history[len(history) // 20 :] for name in ("decoder_bound", "val_decoder_bound")]
     tail += [row["val_encoder_bound"] for row in history[len(history) // 20 :]]
@@ -67,6 +69,6 @@ def write(figure, path):
 def _as_image(x):
     if x.ndim == 3 and x.shape[-1] == 1:
         return x[..., 0]
-    if x.ndim == 2 or x.ndim == 3 and x.shape[-1] in (3, 4):
+    if x.ndim == 2 or (x.ndim == 3 and x.shape[-1] in (3, 4)):
         return x
     return x.reshape(len(x) if x.ndim > 2 else 1, -1)

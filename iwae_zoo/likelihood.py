@@ -1,8 +1,8 @@
 """log p(x) by importance sampling, streamed, and how far each answer can be trusted.
 
-Each example is a problem of its own: its particles are drawn and weighed in chunks of one fixed size, and a handful of
-running sums is kept. So memory does not depend on the number of samples or of examples, and an answer does not depend on
-the other examples in the batch.
+Each example is a problem of its own: its particles are drawn and weighed in chunks of one size, and a handful of
+running sums is kept. So memory does not depend on the number of samples or of examples, and an answer does not depend
+on the other examples in the batch.
 """
 
 import warnings
@@ -166,14 +166,14 @@ def summarize(examples):
     untrusted = int(np.sum((examples.pareto_k > PARETO_K_LIMIT) & (examples.standard_error > 0) & inside))
     if untrusted:
         warnings.warn(
-            f"Pareto k is above {PARETO_K_LIMIT} for {untrusted} of {len(inside)} examples: their log p(x) is likely too "
-            "low and their standard error too small. More samples, or annealed importance sampling, can tell.",
+            f"Pareto k is above {PARETO_K_LIMIT} for {untrusted} of {len(inside)} examples: their log p(x) is likely "
+            "too low and their standard error too small. More samples, or annealed importance sampling, can tell.",
             stacklevel=3,
         )
     if count < len(inside):
         warnings.warn(
-            f"{len(inside) - count} of {len(inside)} examples are outside the likelihood's support (log p(x) = -inf) and "
-            "are left out of the mean.",
+            f"{len(inside) - count} of {len(inside)} examples are outside the likelihood's support (log p(x) = -inf) "
+            "and are left out of the mean.",
             stacklevel=3,
         )
     log_prob = examples.log_prob[inside]

@@ -96,24 +96,33 @@ class ImportanceWeightedAutoencoder(keras.Model):
         """Creates all variables, and those of the optimizers, for x of shape `input_shape` [B, ...]."""
         if self.built:
             return
-        self.data_shape = tuple(input_shape[1:])
-        posterior = self.encoder.posterior(tf.zeros([1, *self.data_shape]))
-        likelihood = self.decoder.likelihood(tf.zeros([1, *posterior.event_shape]))
-        event_shape = self.prior.distribution().event_shape
-        if not posterior.event_shape.is_compatible_with(event_shape):
+        with tf.init_scope():  # Keras may ask for it while it traces the first step.
+            self._build(tuple(input_shape[1:]))
+
+    def _build(self, data_shape):
+        posterior = self.encoder.posterior(tf.zeros([1, *data_shape]))
+        latent_shape = self.prior.distribution().event_shape
+        if not posterior.event_shape.is_compatible_with(latent_shape):
             raise ValueError(
                 f"Encoder and prior disagree about the latent: the posterior's event shape is {posterior.event_shape}, "
-                f"the prior's is {event_shape}."
+                f"the prior's is {latent_shape}."
             )
-        if not likelihood.event_shape.is_compatible_with(self.data_shape):
+        likelihood = self.decoder.likelihood(tf.zeros([1, *latent_shape], posterior.dtype))
+        if not likelihood.event_shape.is_compatible_with(data_shape):
             raise ValueError(
-                f"Data and decoder disagree about the shape of x: received x of shape {self.data_shape}, and the "
+                f"Data and decoder disagree about the shape of x: received x of shape {data_shape}, and the "
                 f"likelihood's event shape is {likelihood.event_shape}."
             )
         for layer in (self.encoder, self.decoder, self.prior):
             layer.built = True
+        self.data_shape = data_shape
         self.built = True
         self._build_optimizers()
+
+    def _built_for(self, x):
+        x = tf.convert_to_tensor(x)
+        self.build(x.shape)
+        return x
 
     def compile(self, encoder_optimizer="adam", decoder_optimizer="adam", **kwargs):
         """Sets the two optimizers; everything else is Keras' own `compile`.
@@ -194,6 +203,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
         Returns:
           float tensor [M, K, B], nats.
         """
+        x = self._built_for(x)
         return particles.log_weights(self.encoder, self.decoder, self.prior, x, m, k, seed)
 
     def compute_gradients(self, x, seed):
@@ -216,6 +226,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
           ValueError: if a network's distribution has the wrong shape, or cannot be reparameterised where the objective
             needs it.
         """
+        x = self._built_for(x)
         objective = self.objective
         estimator = objective.estimator
         with tf.GradientTape() as encoder_tape:
@@ -257,7 +268,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
         return Gradients(encoder_gradients, decoder_gradients, log_weights)
 
     def train_step(self, data):
-        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        x = self._built_for(keras.utils.unpack_x_y_sample_weight(data)[0])
         seed = self._seed(_TRAINING, self.encoder_optimizer.iterations)
         gradients = self.compute_gradients(x, seed)
         with tf.control_dependencies([_assert_finite(gradients.log_weights)]):

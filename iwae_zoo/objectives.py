@@ -164,6 +164,8 @@ def get(identifier, *, m=8, k=8, beta=None, alpha=None, estimator=None, decoder_
     'doubly_reparameterized'
     """
     if isinstance(identifier, Objective):
+        if any(part is not None for part in (beta, alpha, estimator, decoder_bound, encoder_bound)):
+            raise ValueError(f"An Objective is complete and takes no overrides: received {identifier}. Give its name.")
         return identifier
     row = look_up(_OBJECTIVES, _ALIASES.get(identifier, identifier), "objective")
     m, k = _positive_integer("m", m), _positive_integer("k", k)

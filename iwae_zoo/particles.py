@@ -75,7 +75,7 @@ def log_joint(decoder, prior, x, z):
             f"{z.shape}: received batch shape {likelihood.batch_shape} and event shape {likelihood.event_shape}. "
             "tfd.Independent turns batch axes into event axes."
         )
-    return likelihood.log_prob(x) + prior.distribution().log_prob(z)
+    return likelihood.log_prob(tf.cast(x, likelihood.dtype)) + prior.distribution().log_prob(z)
 
 
 def log_weights(encoder, decoder, prior, x, m, k, seed):

@@ -1,8 +1,8 @@
 """Pareto shape of importance weights: can the estimate and its standard error be trusted?
 
 A generalised Pareto distribution is fitted to the largest weights. A shape k below 0.5 means finite variance: the
-central limit theorem and the standard error hold. Up to 0.7 the estimate is still usable; above, it is not, whatever the
-standard error says.
+central limit theorem and the standard error hold. Up to 0.7 the estimate is still usable; above, it is not, whatever
+the standard error says.
 """
 
 import math

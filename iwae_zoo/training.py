@@ -171,8 +171,8 @@ class Run:
             if NOT_FINITE not in error.message:
                 raise
             raise Diverged(
-                f"Training diverged after {len(history)} whole epochs: the log weights of a batch are not finite. Lower "
-                f"the learning rate (now {config.learning_rate:g}). {self.workdir} keeps the last whole epoch."
+                f"Training diverged after {len(history)} whole epochs: the log weights of a batch are not finite. "
+                f"Lower the learning rate (now {config.learning_rate:g}). {self.workdir} keeps the last whole epoch."
             ) from error
         return model
 
@@ -239,8 +239,8 @@ class Run:
         if different:
             changes = ", ".join(f"{name}={there.get(name)!r} there and {here[name]!r} here" for name in different)
             raise ValueError(
-                f"The work directory {self.workdir} holds a run of another configuration: {changes}. Choose another with "
-                "--workdir."
+                f"The work directory {self.workdir} holds a run of another configuration: {changes}. Choose another "
+                "with --workdir."
             )
         if not resume:
             raise ValueError(
@@ -250,7 +250,7 @@ class Run:
 
     def _write_figures(self, model, x):
         rows, columns = 5, 10
-        means, draws = sample_images(model, rows * columns, seed=self.config.seed)
+        means = sample_images(model, rows * columns, seed=self.config.seed)
         shown = x[:columns]
         reconstructions = model(tf.constant(shown)).numpy()
         history = self._history(self.config.epochs)
@@ -267,13 +267,12 @@ class Run:
 
 
 def sample_images(model, count, seed=0):
-    """Draws from the model.
+    """Means of p(x | z) for draws of z from the prior.
 
     Returns:
-      (means, draws) of p(x | z) for `count` draws of z from the prior: float arrays [count, ...].
+      Float array [count, ...].
     """
-    likelihood = model.decoder.likelihood(model.prior.distribution().sample(count, seed=(seed, 0)))
-    return likelihood.mean().numpy(), likelihood.sample(seed=(seed, 1)).numpy()
+    return model.decoder.likelihood(model.prior.distribution().sample(count, seed=(seed, 0))).mean().numpy()
 
 
 def write_json(path, value):

@@ -17,8 +17,8 @@ class IndependentBernoulli(tfd.Independent):
 
     log p(x) = sum_j x_j l_j - softplus(l_j) in nats, and minus infinity where some x_j is neither 0 nor 1.
 
-    It is `tfd.Independent(tfd.Bernoulli(logits))` with a faster `log_prob`: `tfd.Bernoulli` evaluates softplus twice and
-    masks, on an array of [particles, pixels], which alone can cost more than the decoder's matrix products.
+    It is `tfd.Independent(tfd.Bernoulli(logits))` with a faster `log_prob`: `tfd.Bernoulli` evaluates softplus
+    twice and masks, on an array of [particles, pixels], which alone can cost more than the matrix products.
 
     Args:
       logits: float tensor [..., *event].
@@ -41,7 +41,7 @@ class IndependentBernoulli(tfd.Independent):
 
     @property
     def logits(self):
-        """float tensor [..., *event], the log odds of a 1."""
+        """Float tensor [..., *event], the log odds of a 1."""
         return self._logits
 
     def _log_prob(self, x, **kwargs):

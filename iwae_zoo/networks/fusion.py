@@ -1,6 +1,6 @@
 """Fusing element-wise work over large arrays into one pass, with XLA, wherever that is allowed.
 
-TensorFlow runs one pass over memory for each element-wise operation. On the [particles, pixels] array of a decoder these
+TensorFlow makes one pass over memory for each element-wise operation. On a decoder's [particles, pixels] array these
 passes cost as much as the matrix products. XLA fuses them; on a whole train step it is slower than TensorFlow on a CPU,
 so only the functions that gain are compiled.
 """

@@ -1,0 +1,185 @@
+"""What theory says about bounds and gradient estimators, on the model where everything has a closed form.
+
+Statistical tests are on a fixed seed and at five standard errors; `--vary-seed` draws another.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from oracles import flat
+
+from iwae_zoo import bounds, objectives
+from iwae_zoo.testing import LinearGaussian
+
+Z = 5.0
+
+
+def mean_and_error(draws):
+    draws = np.asarray(draws, "float64")
+    return draws.mean(axis=0), draws.std(axis=0, ddof=1) / np.sqrt(len(draws))
+
+
+def encoder_gradients(truth, objective, seed, mismatch=0.4, repeats=200, copies=50):
+    """Draws [repeats, parameters] of the encoder's gradient at one x; the same seeds give the same particles."""
+    model = truth.model(objective, mismatch=mismatch, dtype="float64")
+    x = tf.repeat(truth.sample(1, seed=7), copies, axis=0)
+    step = tf.function(lambda i: model.compute_gradients(x, tf.stack([i, seed])).encoder)
+    return np.stack([flat(step(tf.constant(i, tf.int32))) for i in range(repeats)])
+
+
+def test_oracle_agrees_with_itself(linear_gaussian):
+    """The closed forms, against each other and against finite differences."""
+    x = linear_gaussian.sample(5)
+    loc, scale_tril = linear_gaussian.posterior_mean(x), np.linalg.cholesky(linear_gaussian.posterior_covariance)
+    np.testing.assert_allclose(linear_gaussian.elbo(x, loc, scale_tril), linear_gaussian.log_prob(x), rtol=1e-12)
+    assert (linear_gaussian.elbo(x, loc + 0.1, scale_tril) < linear_gaussian.log_prob(x)).all()
+    by_weight, by_bias, by_stddev = linear_gaussian.score(x)
+
+    def log_prob(weight=0.0, bias=0.0, stddev=0.0):
+        lg = linear_gaussian
+        return LinearGaussian(lg.weight + weight, lg.bias + bias, lg.stddev + stddev).log_prob(x).mean()
+
+    step = 1e-6
+    for i in np.ndindex(by_weight.shape):
+        e = np.zeros(by_weight.shape)
+        e[i] = step
+        assert by_weight[i] == pytest.approx((log_prob(weight=e) - log_prob(weight=-e)) / (2 * step), rel=1e-6)
+    for i in range(len(by_bias)):
+        e = np.zeros(by_bias.shape)
+        e[i] = step
+        assert by_bias[i] == pytest.approx((log_prob(bias=e) - log_prob(bias=-e)) / (2 * step), rel=1e-6)
+    assert by_stddev == pytest.approx((log_prob(stddev=step) - log_prob(stddev=-step)) / (2 * step), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", objectives.names())
+def test_exact_posterior_makes_every_bound_exact(name):
+    truth = LinearGaussian.random(latent_size=3, data_size=5, seed=2)
+    x = truth.sample(20)
+    model = truth.model(objectives.get(name, m=3, k=5), dtype="float64")
+    log_weights = model.log_weights(x, 3, 5, (0, 0))
+    np.testing.assert_allclose(log_weights - truth.log_prob(x), np.zeros(log_weights.shape), atol=1e-9)
+    for bound in (model.objective.decoder_bound, model.objective.encoder_bound):
+        np.testing.assert_allclose(bound.value(log_weights), truth.log_prob(x), rtol=1e-10)
+
+
+def test_ladder_of_bounds(linear_gaussian, seed):
+    """elbo < L_2 < L_8 < L_64 < log p(x), on the same particles; and the ELBO is the closed form's."""
+    x = linear_gaussian.sample(20000, seed=3)
+    model = linear_gaussian.model(mismatch=0.5, dtype="float64")
+    log_weights = model.log_weights(x, 1, 64, (seed, 0)).numpy().reshape(64, 1, -1)
+    ladder = [bounds.ImportanceWeighted(groups=groups).value(log_weights).numpy() for groups in (64, 32, 8, 1)]
+    ladder.append(linear_gaussian.log_prob(x))
+    for lower, higher in itertools.pairwise(ladder):
+        mean, error = mean_and_error(higher - lower)
+        assert mean > Z * error
+    posterior = model.encoder.posterior(x)
+    scale_tril = np.asarray(posterior.scale_tril[0] if posterior.scale_tril.shape.rank == 3 else posterior.scale_tril)
+    mean, error = mean_and_error(ladder[0] - linear_gaussian.elbo(x, np.asarray(posterior.loc), scale_tril))
+    assert abs(mean) < Z * error
+
+
+def test_families_lie_between_elbo_and_iwae(linear_gaussian, seed):
+    x = linear_gaussian.sample(5000, seed=3)
+    log_weights = linear_gaussian.model(mismatch=0.5, dtype="float64").log_weights(x, 2, 8, (seed, 0))
+    elbo, iwae = bounds.Elbo().value(log_weights), bounds.ImportanceWeighted().value(log_weights)
+    for bound in (
+        bounds.ImportanceWeighted(groups=2),
+        bounds.Combination(beta=0.3),
+        bounds.VariationalRenyi(alpha=0.3),
+    ):
+        value = bound.value(log_weights).numpy()
+        assert (value >= elbo.numpy()).all()
+        assert (value <= iwae.numpy() + 1e-12).all()
+
+
+def test_decoder_gradients_of_tighter_bounds_approach_the_score(linear_gaussian, seed):
+    x = linear_gaussian.sample(5000, seed=3) + 1.0  # Off the model's own data, where the score is not zero.
+    score = np.concatenate([np.ravel(part) for part in linear_gaussian.score(x)])
+    distances = []
+    for k in (1, 4, 16, 64):
+        model = linear_gaussian.model(objectives.get("iwae", m=1, k=k), mismatch=0.5, dtype="float64")
+        gradient = -flat(model.compute_gradients(x, seed=(seed, 0)).decoder)
+        distances.append(np.linalg.norm(gradient - score) / np.linalg.norm(score))
+    assert all(far > 1.5 * near for far, near in itertools.pairwise(distances)), distances
+    assert distances[-1] < 0.05
+
+
+def test_elbo_gradient_is_the_closed_forms(linear_gaussian, seed):
+    """Finite differences of the ELBO's closed form, in the encoder's parameters, in float64."""
+    x = linear_gaussian.sample(1, seed=7)
+    draws = encoder_gradients(linear_gaussian, objectives.get("elbo", m=4, k=5), seed)
+    weight, bias, scale = (
+        np.array(v) for v in linear_gaussian.model(mismatch=0.4, dtype="float64").encoder.get_weights()
+    )
+
+    def elbo(weight, bias, scale):
+        return linear_gaussian.elbo(x, x @ weight.T + bias, np.tril(scale))[0]
+
+    expected = []
+    for j, part in enumerate((weight, bias, scale)):
+        for i in np.ndindex(part.shape):
+            ends = []
+            for step in (1e-6, -1e-6):
+                parts = [weight.copy(), bias.copy(), scale.copy()]
+                parts[j][i] += step
+                ends.append(elbo(*parts))
+            expected.append((ends[0] - ends[1]) / 2e-6)
+    mean, error = mean_and_error(draws)
+    assert (np.abs(-mean - expected) <= Z * error + 1e-7).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("iwae", {}), ("miwae", {}), ("piwae", {}), ("ciwae", {"beta": 0.3}), ("vr_iwae", {"alpha": 0.4}), ("elbo", {})],
+)
+def test_doubly_reparameterized_is_unbiased(name, options, linear_gaussian, seed):
+    plain, doubly = (
+        encoder_gradients(linear_gaussian, objectives.get(name, m=2, k=3, estimator=estimator, **options), seed)
+        for estimator in ("reparameterized", "doubly_reparameterized")
+    )
+    mean, error = mean_and_error(doubly - plain)
+    assert (np.abs(mean) <= Z * error + 1e-12).all()
+    assert np.abs(doubly - plain).max() > 1e-3  # They are different estimators of the same thing.
+
+
+def test_reparameterized_wake_has_the_mean_of_wake(linear_gaussian, seed):
+    wake, doubly = (
+        encoder_gradients(linear_gaussian, objectives.get(name, m=2, k=3), seed) for name in ("rws", "rws_dreg")
+    )
+    mean, error = mean_and_error(doubly - wake)
+    assert (np.abs(mean) <= Z * error + 1e-12).all()
+
+
+def test_sticking_the_landing_is_unbiased_for_the_elbo_only(linear_gaussian, seed):
+    def z_scores(name):
+        plain, landing = (
+            encoder_gradients(linear_gaussian, objectives.get(name, m=2, k=3, estimator=estimator), seed)
+            for estimator in ("reparameterized", "sticking_the_landing")
+        )
+        mean, error = mean_and_error(landing - plain)
+        return np.abs(mean) / (error + 1e-12), mean
+
+    assert z_scores("elbo")[0].max() < Z
+    scores, bias = z_scores("iwae")
+    assert scores.max() > 4 * Z
+    # What was dropped is minus the wake update: the bias pulls towards KL(p || q).
+    wake = encoder_gradients(linear_gaussian, objectives.get("rws", m=2, k=3), seed).mean(axis=0)
+    assert bias @ wake > 0.9 * np.linalg.norm(bias) * np.linalg.norm(wake)
+
+
+def test_wake_approaches_the_gradient_of_the_inclusive_divergence(linear_gaussian, seed):
+    """By the encoder's bias, -KL(p || q) has the gradient S_q^-1 (mean_p - mean_q); self-normalising shrinks it."""
+    x = linear_gaussian.sample(1, seed=7)
+    model = linear_gaussian.model(mismatch=0.4, dtype="float64")
+    loc = np.asarray(model.encoder.posterior(x).loc)
+    scale_tril = np.tril(np.array(model.encoder.get_weights()[2]))
+    target = np.linalg.solve(scale_tril @ scale_tril.T, (linear_gaussian.posterior_mean(x) - loc)[0])
+    shares = []
+    for k in (2, 8, 64):
+        draws = encoder_gradients(linear_gaussian, objectives.get("rws", m=1, k=k), seed)
+        shares.append(-draws.mean(axis=0)[6:8] @ target / (target @ target))
+    assert shares[0] < shares[1] < shares[2]
+    assert shares[0] < 0.7
+    assert shares[2] == pytest.approx(1.0, abs=0.1)

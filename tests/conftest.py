@@ -1,0 +1,36 @@
+"""Shared by all tests: one fixed seed, and `--vary-seed` to see whether a statistical test only passes by luck."""
+
+import os
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pytest
+
+from iwae_zoo.testing import LinearGaussian
+
+
+def pytest_addoption(parser):
+    parser.addoption("--vary-seed", action="store_true", help="Draw the tests' seed from the clock.")
+
+
+def pytest_report_header(config):
+    return f"seed: {_seed(config)}"
+
+
+@pytest.fixture
+def seed(request):
+    """Seed of everything random in a test."""
+    return _seed(request.config)
+
+
+@pytest.fixture
+def linear_gaussian():
+    """A closed-form model with 2 latent and 3 observed dimensions."""
+    return LinearGaussian.random(latent_size=2, data_size=3, seed=1)
+
+
+def _seed(config):
+    if not hasattr(config, "drawn_seed"):
+        config.drawn_seed = time.time_ns() % 2**31 if config.getoption("--vary-seed") else 20180213
+    return config.drawn_seed

@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+import sklearn.datasets
+
+from iwae_zoo import data
+
+
+def dataset(values=None, binary=False):
+    values = np.random.default_rng(0).random((50, 2, 3)).astype("float32") if values is None else values
+    return data.Dataset("toy", values[:30], values[30:40], values[40:], binary=binary)
+
+
+def epochs(source, batch_size, seed, count, first_epoch=0):
+    steps = source.steps_per_epoch(batch_size)
+    batches = source.training_batches(batch_size, seed, first_epoch).take(count * steps).as_numpy_iterator()
+    parts = list(batches)
+    return [parts[i * steps : (i + 1) * steps] for i in range(count)]
+
+
+def test_digits():
+    digits = data.load("digits")
+    assert (len(digits.train), len(digits.validation), len(digits.test)) == (1258, 180, 359)
+    assert digits.data_shape == (8, 8, 1)
+    assert digits.train.min() == 0 and digits.train.max() == 1
+    assert not digits.binary
+    # Every image is in exactly one split.
+    together = np.concatenate([digits.train, digits.validation, digits.test])
+    images = sklearn.datasets.load_digits().images / 16
+    assert sorted(map(bytes, together.reshape(1797, 64))) == sorted(map(bytes, images.reshape(1797, 64).astype("f4")))
+
+
+def test_an_epoch_has_every_example_once():
+    source = dataset((np.arange(50)[:, None] >> np.arange(6) & 1).astype("float32"), binary=True)
+    (batches,) = epochs(source, 8, seed=0, count=1)
+    assert [len(batch) for batch in batches] == [8, 8, 8, 6]
+    rows = np.concatenate(batches)
+    assert sorted(map(tuple, rows)) == sorted(map(tuple, source.train))
+    assert not np.array_equal(rows, source.train)
+
+
+def test_binarisation_is_fresh_in_training_and_fixed_in_evaluation():
+    source = dataset()
+    first, second = epochs(source, 30, seed=0, count=2)
+    assert set(np.unique(first)) == {0.0, 1.0}
+    assert not np.array_equal(np.sort(first[0], axis=0), np.sort(second[0], axis=0))
+    np.testing.assert_array_equal(source.evaluation_array("test"), source.evaluation_array("test"))
+    assert not np.array_equal(source.evaluation_array("test", seed=1), source.evaluation_array("test"))
+
+
+def test_binarisation_has_the_intensities_as_probabilities():
+    source = dataset(np.full((50, 1000), 0.3, "float32"))
+    assert source.evaluation_array("train").mean() == pytest.approx(0.3, abs=0.01)
+    assert np.mean(epochs(source, 30, 0, 1)) == pytest.approx(0.3, abs=0.01)
+
+
+def test_an_epoch_depends_on_seed_and_number_alone():
+    source = dataset()
+    going_on = epochs(source, 8, seed=3, count=3)[2]
+    resumed = epochs(source, 8, seed=3, count=1, first_epoch=2)[0]
+    other = epochs(source, 8, seed=4, count=1, first_epoch=2)[0]
+    for a, b in zip(going_on, resumed, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(other[0], resumed[0])
+
+
+def test_bytes_are_intensities():
+    source = dataset(np.full((50, 4), 255, np.uint8))
+    assert source.evaluation_array("train").min() == 1.0
+    np.testing.assert_array_equal(source.train_mean, 1.0)
+
+
+def test_npy(tmp_path):
+    values = np.random.default_rng(0).random((50, 5, 4))
+    np.save(tmp_path / "own.npy", values)
+    source = data.load(str(tmp_path / "own.npy"))
+    assert (source.name, source.data_shape, source.binary) == ("own", (5, 4), False)
+    assert [len(split) for split in (source.train, source.validation, source.test)] == [40, 5, 5]
+    together = np.concatenate([source.train, source.validation, source.test])
+    np.testing.assert_allclose(np.sort(together.ravel()), np.sort(values.astype("float32").ravel()))
+
+
+def test_npz(tmp_path):
+    rng = np.random.default_rng(0)
+    binary = (rng.random((60, 4)) < 0.5).astype(float)
+    np.savez(tmp_path / "own.npz", train=binary[:40], test=binary[40:])
+    source = data.load(str(tmp_path / "own.npz"))
+    assert [len(split) for split in (source.train, source.validation, source.test)] == [36, 4, 20]
+    assert source.binary
+    np.testing.assert_array_equal(source.evaluation_array("test"), binary[40:])
+    np.savez(tmp_path / "one.npz", anything=binary)
+    assert len(data.load(str(tmp_path / "one.npz")).train) == 48
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.full((20, 3), np.nan), "holds NaN in 20 of 20 examples, the first at row 0"),
+        (np.full((20, 3), 255), r"must hold values in \[0, 1\]: received values from 255 to 255.*x / 255"),
+        (np.full((20, 3), -0.1), r"values from -0.1 to -0.1"),
+        (np.full((20, 3), np.inf), r"must hold values in \[0, 1\]"),
+        (np.zeros(20), r"must have shape \[N, ...\]"),
+        (np.zeros((0, 3)), "at least one example"),
+        (np.zeros((2, 3)), "too few examples"),
+        (np.array([["a", "b"]] * 20), "must hold real numbers: received dtype <U1"),
+        (np.zeros((20, 3), complex), "real numbers"),
+    ],
+)
+def test_unusable_arrays(array, message, tmp_path):
+    np.save(tmp_path / "own.npy", array)
+    with pytest.raises(ValueError, match=message):
+        data.load(str(tmp_path / "own.npy"))
+
+
+def test_unusable_files(tmp_path):
+    (tmp_path / "text.npy").write_text("hello")
+    (tmp_path / "text.npz").write_text("hello")
+    for name in ("text.npy", "text.npz"):
+        with pytest.raises(ValueError, match="cannot be read as a .np. file of numbers"):
+            data.load(str(tmp_path / name))
+    np.savez(tmp_path / "names.npz", x=np.zeros((20, 3)), y=np.zeros((20, 3)))
+    with pytest.raises(ValueError, match=r"received \['x', 'y'\]"):
+        data.load(str(tmp_path / "names.npz"))
+    np.savez(tmp_path / "shapes.npz", train=np.zeros((20, 3)), test=np.zeros((20, 4)))
+    with pytest.raises(ValueError, match="must agree in all but the first axis"):
+        data.load(str(tmp_path / "shapes.npz"))
+    np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match="cannot be read"):
+        data.load(str(tmp_path / "pickled.npy"))
+    with pytest.raises(FileNotFoundError, match="There is no data file 'nowhere.npy'"):
+        data.load("nowhere.npy")
+    with pytest.raises(ValueError, match="Did you mean 'mnist'"):
+        data.load("minst")
+    with pytest.raises(ValueError, match="Unknown split"):
+        dataset().evaluation_array("tset")
+
+
+def test_what_to_do_without_a_network(tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    def no_network(self, **kwargs):
+        raise ConnectionError
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", no_network)
+    with pytest.raises(
+        RuntimeError, match=r"not prepared in .*could not be downloaded \(ConnectionError\).*--data_dir"
+    ):
+        data.load("mnist", data_dir=str(tmp_path))

@@ -1,0 +1,237 @@
+import warnings
+
+import arviz
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from iwae_zoo import evaluation, likelihood, networks, presets, psis
+from iwae_zoo.testing import LinearGaussian
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return LinearGaussian.random(latent_size=2, data_size=3, seed=1)
+
+
+@pytest.fixture(scope="module")
+def model(truth):
+    return truth.model(mismatch=0.3)
+
+
+def all_log_weights(model, x, num_samples, chunk_size, seed):
+    """The log weights that the stream draws for its one row, all at once."""
+    from iwae_zoo import particles
+
+    posterior = model.encoder.posterior(x)
+    parts = []
+    for chunk in range(-(-num_samples // chunk_size)):
+        z = posterior.sample([chunk_size], seed=particles.derive_seed(particles.derive_seed(seed), 0, chunk))
+        parts.append(particles.log_joint(model.decoder, model.prior, x, z) - posterior.log_prob(z))
+    return np.concatenate(parts)[:num_samples, 0].astype("float64")
+
+
+def arviz_pareto_k(log_weights):
+    with np.errstate(over="ignore"):  # Harmless, in ArviZ's own profile likelihood.
+        _, pareto_k = arviz.psislw(log_weights.copy())
+    return float(pareto_k)
+
+
+@pytest.mark.parametrize(("num_samples", "chunk_size"), [(1000, 100), (1003, 100), (7, 7), (64, 1), (5000, 2500)])
+def test_streamed_sums_are_numpys(num_samples, chunk_size, truth, model):
+    """Also where the chunk does not divide the number of samples."""
+    x = truth.sample(1)
+    log_weights = all_log_weights(model, x, num_samples, chunk_size, seed=5)
+    estimate = likelihood.estimate_log_prob(model, x, num_samples, seed=5, chunk_size=chunk_size)
+    w = np.exp(log_weights - log_weights.max())
+    log_prob = log_weights.max() + np.log(w.mean())
+    assert estimate.log_prob[0] == pytest.approx(log_prob, rel=1e-6)
+    assert estimate.standard_error[0] == pytest.approx(w.std(ddof=1) / np.sqrt(num_samples) / w.mean(), rel=1e-5)
+    assert estimate.ess[0] == pytest.approx(w.sum() ** 2 / (w**2).sum(), rel=1e-5)
+    assert estimate.elbo[0] == pytest.approx(log_weights.mean(), rel=1e-5)
+    if num_samples >= 50:
+        pareto_k = arviz_pareto_k(log_weights)
+        assert estimate.pareto_k[0] == pytest.approx(pareto_k, abs=1e-3)
+    assert estimate.num_samples[0] == num_samples
+
+
+@pytest.mark.parametrize("count", [30, 100, 1000, 20000])
+@pytest.mark.parametrize("scale", [0.1, 1.0, 3.0])
+def test_pareto_shape_is_arvizs(count, scale, seed):
+    log_weights = scale * np.random.default_rng(seed).standard_t(5, size=count)
+    length = int(psis.tail_length(count)) + 1
+    largest = np.sort(log_weights)[::-1][:length]
+    expected = arviz_pareto_k(log_weights)
+    assert float(psis.pareto_shape(tf.constant(largest), count)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_pareto_shape_of_known_tails(seed):
+    """Weights u^-k have a Pareto tail of shape k."""
+    uniform = np.random.default_rng(seed).random(200_000)
+    for k in (0.2, 0.5, 0.9):
+        log_weights = np.sort(-k * np.log(uniform))[::-1][: int(psis.tail_length(200_000)) + 1]
+        assert float(psis.pareto_shape(tf.constant(log_weights), 200_000)) == pytest.approx(k, abs=0.1)
+
+
+def test_pareto_shape_needs_five_weights():
+    assert float(psis.pareto_shape(tf.constant([0.0, -1.0, -2.0], tf.float64), 5)) == np.inf
+    assert float(psis.pareto_shape(tf.zeros([21], tf.float64), 100)) == np.inf
+
+
+def test_exact_posterior_is_exact(truth):
+    x = truth.sample(4).astype("float32").astype("float64")
+    estimate = likelihood.estimate_log_prob(truth.model(dtype="float64"), x, 100)
+    np.testing.assert_allclose(estimate.log_prob, truth.log_prob(x), rtol=1e-10)
+    np.testing.assert_allclose(estimate.standard_error, 0, atol=1e-8)
+    np.testing.assert_allclose(estimate.ess, 100, rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("latent_size", "data_size"), [(1, 2), (2, 3), (5, 8)])
+def test_coverage(latent_size, data_size, seed):
+    """The truth is within two stated standard errors for about 95 of 100 examples, where Pareto k is below 0.5."""
+    truth = LinearGaussian.random(latent_size, data_size, seed=latent_size)
+    x = truth.sample(600, seed=4)
+    estimate = likelihood.estimate_log_prob(truth.model(mismatch=0.2), x, 500, seed=seed)
+    trusted = estimate.pareto_k < 0.5
+    assert trusted.sum() > 400
+    covered = np.abs(estimate.log_prob - truth.log_prob(x))[trusted] < 2 * estimate.standard_error[trusted]
+    # 0.954 within four binomial standard errors.
+    assert abs(covered.mean() - 0.954) < 4 * np.sqrt(0.954 * 0.046 / trusted.sum())
+
+
+def test_more_samples_are_tighter_and_surer(truth, model):
+    x = truth.sample(400, seed=2)
+    previous = None
+    for num_samples in (1, 4, 16, 64):
+        estimate = likelihood.estimate_log_prob(model, x, num_samples, seed=num_samples)
+        gap = truth.log_prob(x) - estimate.log_prob
+        if previous is not None:
+            assert gap.mean() < previous
+        previous = gap.mean()
+    assert previous > -3 * gap.std() / 20
+
+
+def test_rows_do_not_depend_on_each_other(truth, model):
+    x = truth.sample(5)
+    together = likelihood.estimate_log_prob(model, x, 300)
+    for row in range(5):
+        alone = likelihood.estimate_log_prob(model, x[row : row + 1], 300, first_row=row)
+        for name in likelihood.Estimate._fields:
+            assert getattr(alone, name)[0] == getattr(together, name)[row]
+
+
+def test_data_set_is_the_same_however_it_is_batched(truth, model):
+    x = truth.sample(120).astype("float32")
+    whole = likelihood.evaluate_log_prob(model, x, 100, verbose=0)
+    batched = likelihood.evaluate_log_prob(model, tf.data.Dataset.from_tensor_slices(x).batch(32), 100, verbose=0)
+    np.testing.assert_array_equal(whole.examples.log_prob, batched.examples.log_prob)
+    assert len(whole.examples.log_prob) == 120
+    assert whole.log_prob == pytest.approx(whole.examples.log_prob.mean())
+    spread = whole.examples.log_prob.std(ddof=1) / np.sqrt(120)
+    assert whole.standard_error == pytest.approx(spread)
+    assert whole.sampling_standard_error < whole.standard_error
+    assert abs(whole.log_prob - truth.log_prob(x).mean()) < 4 * whole.sampling_standard_error
+
+
+def test_tolerance_stops_each_example_by_itself(truth, model):
+    x = truth.sample(20)
+    options = {"num_samples": 20000, "chunk_size": 100}
+    loose = likelihood.estimate_log_prob(model, x, tolerance=0.05, **options)
+    assert (loose.standard_error <= 0.05).all()
+    assert len(set(loose.num_samples)) > 1
+    assert (loose.num_samples < 20000).all()
+    # The stream is the same as without a tolerance, cut off.
+    for row in (0, 7):
+        count = int(loose.num_samples[row])
+        cut = likelihood.estimate_log_prob(model, x[row : row + 1], count, chunk_size=100, first_row=row)
+        assert cut.log_prob[0] == pytest.approx(loose.log_prob[row], rel=1e-9)
+
+
+def test_prior_as_proposal(truth, model):
+    """The naive estimator: unbiased for p(x) too, with far fewer effective samples than the encoder's."""
+    x = truth.sample(50, seed=3)
+    naive = likelihood.estimate_log_prob(model, x, 20000, proposal="prior")
+    guided = likelihood.estimate_log_prob(model, x, 20000)
+    assert (np.abs(naive.log_prob - truth.log_prob(x)) < 5 * naive.standard_error).all()
+    assert (guided.ess > naive.ess).mean() > 0.9
+
+
+def test_outside_the_support():
+    model = presets.build("small", data_shape=(2, 2, 1))
+    x = np.zeros((3, 2, 2, 1))
+    x[1, 0, 0] = 0.5
+    estimate = likelihood.estimate_log_prob(model, x, 50)
+    assert list(estimate.in_support) == [True, False, True]
+    assert estimate.log_prob[1] == -np.inf
+    assert not np.isnan(np.concatenate([np.ravel(part) for part in estimate])).any()
+    alone = likelihood.estimate_log_prob(model, x[2:], 50, first_row=2)
+    assert estimate.log_prob[2] == alone.log_prob[0]
+    with pytest.warns(UserWarning, match="1 of 3 examples are outside"):
+        result = likelihood.evaluate_log_prob(model, x, 50, verbose=0)
+    assert result.num_outside_support == 1
+    assert np.isfinite(result.log_prob)
+
+
+def test_untrusted_examples_are_counted(truth):
+    far_off = truth.model(mismatch=4.0)
+    with pytest.warns(UserWarning, match=r"Pareto k is above 0.7 for \d+ of 30 examples"):
+        result = likelihood.evaluate_log_prob(far_off, truth.sample(30), 200, verbose=0)
+    assert result.num_untrusted > 0
+
+
+def test_no_warning_without_a_reason(truth, model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        likelihood.evaluate_log_prob(model, truth.sample(10), 1000, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_samples": 0}, "num_samples must be an integer of at least 1: received 0"),
+        ({"num_samples": 2.5}, "num_samples must be an integer"),
+        ({"num_samples": 10, "chunk_size": 20}, "chunk_size=20, num_samples=10"),
+        ({"chunk_size": 0}, "chunk_size must be an integer of at least 1"),
+        ({"tolerance": 0.0}, "tolerance must be a positive number of nats"),
+        ({"proposal": "posterior"}, "proposal must be 'encoder' or 'prior': received 'posterior'"),
+        ({"x": np.zeros((2, 4))}, r"x must have shape \[B, 3\]: received shape \[2, 4\]"),
+        ({"x": np.zeros(3)}, r"Add a batch axis"),
+        ({"x": [[0.0, 1.0, np.nan], [0, 0, 0]]}, "x holds NaN or infinity in 1 of 2 examples, the first at row 0"),
+    ],
+)
+def test_errors(arguments, message, model):
+    with pytest.raises(ValueError, match=message):
+        likelihood.estimate_log_prob(model, **{"x": np.zeros((2, 3)), **arguments})
+
+
+def test_empty_data_set(model):
+    with pytest.raises(ValueError, match="There is no example to evaluate"):
+        likelihood.evaluate_log_prob(model, np.zeros((0, 3)), verbose=0)
+
+
+def test_broken_model_is_named(truth):
+    model = truth.model()
+    model.decoder.bias.assign([np.nan] * 3)
+    with pytest.raises(ValueError, match="The model's log weights are NaN"):
+        likelihood.estimate_log_prob(model, truth.sample(2), 10)
+
+
+def test_evaluation(truth, model):
+    x = truth.sample(200, seed=8)
+    result = evaluation.evaluate(model, x, 1000, m=2, k=4, verbose=0)
+    assert result.particles == 8
+    assert result.num_examples == 200
+    assert result.elbo < result.iwae_bound < result.log_prob
+    assert result.negative_kl == pytest.approx(result.iwae_bound - result.log_prob)
+    assert result.negative_kl_error < result.iwae_bound_error
+    assert 1 < result.importance_ess < 8
+    assert result.log_prob == pytest.approx(truth.log_prob(x).mean(), abs=0.05)
+
+
+def test_bernoulli_baseline_is_a_product_of_pixels():
+    mean = np.array([[0.2, 0.9]])
+    x = np.array([[[0.0, 1.0]], [[1.0, 1.0]]])
+    expected = networks.IndependentBernoulli(np.log(mean / (1 - mean)), 2).log_prob(x).numpy().mean()
+    assert evaluation.bernoulli_baseline(mean, x) == pytest.approx(expected)
+    assert np.isfinite(evaluation.bernoulli_baseline(np.array([[0.0, 1.0]]), x))

@@ -1,0 +1,111 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from iwae_zoo import networks
+from iwae_zoo.networks import fusion
+
+tfd = tfp.distributions
+
+
+@pytest.mark.parametrize("pixels", [1, 7, 12, 64, 784])
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1000.0])
+def test_bernoulli_log_prob_is_exact(pixels, scale, seed):
+    rng = np.random.default_rng(seed)
+    logits = scale * rng.normal(size=(4, 3, pixels))
+    x = (rng.random((3, pixels)) < 0.5).astype("float64")
+    expected = (x * logits - np.logaddexp(0, logits)).sum(axis=-1)
+    for dtype, rtol in (("float32", 2e-6), ("float64", 1e-12)):
+        distribution = networks.IndependentBernoulli(tf.constant(logits, dtype), event_ndims=1)
+        np.testing.assert_allclose(distribution.log_prob(x), expected, rtol=rtol, atol=rtol * pixels)
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_bernoulli_gradient(portable, seed):
+    rng = np.random.default_rng(seed)
+    logits = tf.constant(5 * rng.normal(size=(2, 3, 4, 4)))
+    x = (rng.random((3, 4, 4)) < 0.5).astype("float64")
+    upstream = rng.normal(size=(2, 3))
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        with fusion.portable() if portable else tf.name_scope(""):
+            log_prob = networks.IndependentBernoulli(logits, event_ndims=2).log_prob(x)
+    expected = (x - 1 / (1 + np.exp(-logits))) * upstream[..., None, None]
+    np.testing.assert_allclose(tape.gradient(log_prob, logits, output_gradients=upstream), expected, rtol=1e-9)
+
+
+def test_bernoulli_keeps_tfps_interface():
+    logits = tf.random.stateless_normal([5, 2, 3, 1], seed=[1, 2])
+    ours = networks.IndependentBernoulli(logits, event_ndims=3)
+    theirs = tfd.Independent(tfd.Bernoulli(logits=logits, dtype=tf.float32), 3)
+    x = theirs.sample(seed=[3, 4])
+    np.testing.assert_allclose(ours.log_prob(x), theirs.log_prob(x), rtol=1e-5)
+    np.testing.assert_allclose(ours.mean(), theirs.mean(), rtol=1e-6)
+    np.testing.assert_array_equal(ours.sample(seed=[3, 4]), x)
+    assert (ours.batch_shape, ours.event_shape) == (theirs.batch_shape, theirs.event_shape)
+    assert ours.copy(logits=logits[:2]).batch_shape == [2]
+
+
+def test_bernoulli_support():
+    distribution = networks.IndependentBernoulli(tf.zeros([2]), event_ndims=1)
+    for outside in (0.5, -1.0, 2.0, np.nan, np.inf):
+        assert distribution.log_prob([outside, 1.0]).numpy() == -np.inf
+    assert distribution.log_prob([0, 1]).numpy() == pytest.approx(2 * np.log(0.5))
+
+
+def test_portable_graphs_have_no_xla():
+    def log_prob(logits):
+        return networks.IndependentBernoulli(logits, event_ndims=1).log_prob(tf.zeros([3]))
+
+    spec = tf.TensorSpec([2, 3])
+    fused = tf.function(log_prob).get_concrete_function(spec)
+    with fusion.portable():
+        portable = tf.function(log_prob).get_concrete_function(spec)
+    assert "_XlaMustCompile" in str(fused.graph.as_graph_def())
+    assert "_XlaMustCompile" not in str(portable.graph.as_graph_def())
+
+
+def test_encoder_and_decoder_shapes():
+    encoder = networks.MLPEncoder(5, (8, 6))
+    posterior = encoder.posterior(np.zeros((3, 4, 4, 1), "float32"))
+    assert (posterior.batch_shape, posterior.event_shape) == ([3], [5])
+    decoder = networks.MLPDecoder((4, 4, 1), (6, 8))
+    likelihood = decoder.likelihood(tf.zeros([2, 7, 3, 5]))
+    assert (likelihood.batch_shape, likelihood.event_shape) == ([2, 7, 3], [4, 4, 1])
+    prior = networks.StandardNormalPrior(5).distribution()
+    assert (prior.batch_shape, prior.event_shape) == ([], [5])
+
+
+def test_particles_are_decoded_each_by_itself():
+    decoder = networks.MLPDecoder((4,), (6,))
+    z = tf.random.stateless_normal([2, 3, 5], seed=[1, 2])
+    np.testing.assert_allclose(decoder.likelihood(z).mean()[1, 2], decoder.likelihood(z[1, 2]).mean(), rtol=1e-5)
+
+
+def test_output_bias_starts_at_the_logit_of_the_mean():
+    mean = np.array([[0.0, 0.25], [0.5, 1.0]])
+    decoder = networks.MLPDecoder((2, 2), (6,), data_mean=mean)
+    likelihood = decoder.likelihood(tf.zeros([1, 3])).mean()[0]
+    np.testing.assert_allclose(likelihood, np.clip(mean, 0.001, 0.999), rtol=1e-4)
+    with pytest.raises(ValueError, match=r"data_mean must have shape \(2, 2\): received \(4,\)"):
+        networks.MLPDecoder((2, 2), data_mean=mean.ravel())
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [networks.MLPEncoder(3, (4,), "relu", seed=5), networks.MLPDecoder((2, 2), (4,)), networks.StandardNormalPrior(3)],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_configuration_round_trip(layer):
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert again.get_config() == layer.get_config()
+
+
+def test_mixed_precision_keeps_densities_in_float32():
+    encoder = networks.MLPEncoder(3, (4,), dtype="mixed_bfloat16")
+    decoder = networks.MLPDecoder((2, 2), (4,), dtype="mixed_bfloat16")
+    z = encoder.posterior(np.zeros((2, 2, 2), "float32")).sample(seed=[0, 1])
+    assert z.dtype == tf.float32
+    assert decoder.likelihood(z).log_prob(np.zeros((2, 2, 2))).dtype == tf.float32

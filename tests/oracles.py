@@ -1,0 +1,77 @@
+"""What the library computes cleverly, computed plainly."""
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from iwae_zoo import particles
+
+tfd = tfp.distributions
+
+
+def softmax(x, axis):
+    e = np.exp(x - x.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+# (decoder, path, score) of ESTIMATORS' table, written out in numpy for log weights [M, K, B].
+def table(name, log_weights):
+    log_weights = np.asarray(log_weights, "float64")
+    m, k, _ = log_weights.shape
+    flat = softmax(log_weights.reshape(m * k, -1), 0).reshape(log_weights.shape)
+    rows = softmax(log_weights, 1) / m
+    uniform = np.full_like(log_weights, 1 / (m * k))
+    zero = np.zeros_like(log_weights)
+    renyi = softmax(0.5 * log_weights.reshape(m * k, -1), 0).reshape(log_weights.shape)
+    mixed = 0.5 * uniform + 0.5 * flat
+    # 1 - flat, as the sum of all the others: a subtraction has no digits left where one particle dominates.
+    particles = flat.reshape(m * k, -1)
+    others = np.stack([np.delete(particles, i, axis=0).sum(axis=0) for i in range(m * k)]).reshape(flat.shape)
+    return {
+        "elbo": (uniform, uniform, -uniform),
+        "iwae": (flat, flat, -flat),
+        "miwae": (rows, rows, -rows),
+        "piwae": (flat, rows, -rows),
+        "ciwae": (mixed, mixed, -mixed),
+        "vr_iwae": (renyi, renyi, -renyi),
+        "stl": (flat, flat, zero),
+        "dreg": (flat, flat**2, zero),
+        "rws": (flat, zero, flat),
+        "rws_dreg": (flat, flat * others, zero),
+    }[name]
+
+
+def frozen(distribution):
+    """The same distribution, with no gradient to its parameters."""
+    stop = tf.stop_gradient
+    if isinstance(distribution, tfd.Independent):
+        normal = distribution.distribution
+        return tfd.Independent(tfd.Normal(stop(normal.loc), stop(normal.scale)), 1)
+    return tfd.MultivariateNormalTriL(stop(distribution.loc), stop(distribution.scale_tril))
+
+
+def naive_gradients(model, name, x, seed):
+    """Two losses, two tapes, two backward passes through the decoder; weights from numpy."""
+    m, k = model.objective.m, model.objective.k
+    batch = len(x)
+    with tf.GradientTape() as encoder_tape, tf.GradientTape() as decoder_tape:
+        posterior = model.encoder.posterior(x)
+        z = particles.draw(posterior, m, k, seed)
+        log_joint = particles.log_joint(model.decoder, model.prior, x, z)
+        log_weights = log_joint - posterior.log_prob(z)
+        decoder, path, score = (w.astype(log_weights.dtype.name) for w in table(name, log_weights))
+        decoder_loss = -tf.reduce_sum(decoder * log_joint) / batch
+        path_loss = -tf.reduce_sum(path * (log_joint - frozen(posterior).log_prob(z))) / batch
+        score_loss = -tf.reduce_sum(score * posterior.log_prob(tf.stop_gradient(z))) / batch
+        encoder_loss = path_loss + score_loss
+    zero = tf.UnconnectedGradients.ZERO
+    return (
+        encoder_tape.gradient(encoder_loss, [v.value for v in model.encoder_variables], unconnected_gradients=zero),
+        decoder_tape.gradient(decoder_loss, [v.value for v in model.decoder_variables], unconnected_gradients=zero),
+        log_weights,
+    )
+
+
+def flat(gradients):
+    """A list of tensors as one float64 vector."""
+    return np.concatenate([np.ravel(np.asarray(g, "float64")) for g in gradients])

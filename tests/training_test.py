@@ -1,0 +1,208 @@
+"""The command line, in processes of its own where it has to be, and the work directory it leaves."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from iwae_zoo import presets, training
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def command(*flags):
+    return [sys.executable, str(ROOT / "train_main.py"), *flags]
+
+
+def run_program(*flags, cwd):
+    return subprocess.run(command(*flags), cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A data file that trains in a second."""
+    path = tmp_path_factory.mktemp("data") / "tiny.npy"
+    rng = np.random.default_rng(0)
+    np.save(path, np.clip(rng.random((100, 1, 1)) + 0.3 * rng.normal(size=(100, 3, 3)), 0, 1))
+    return str(path)
+
+
+def config(tiny, **changes):
+    settings = {"objective": "piwae", "m": 2, "k": 3, "preset": "small", "epochs": 3, "eval_samples": 50}
+    return training.Config(dataset=tiny, **{**settings, **changes})
+
+
+def train(config, workdir, resume=False):
+    run = training.Run(config, workdir, resume=resume)
+    model = run.train(verbose=0)
+    return model, run.evaluate(model, verbose=0)
+
+
+@pytest.mark.filterwarnings("ignore:Pareto k")
+def test_work_directory(tiny, tmp_path):
+    model, result = train(config(tiny), tmp_path / "run")
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left == {
+        "bounds.png",
+        "config.json",
+        "evaluation.json",
+        "metrics.jsonl",
+        "model.keras",
+        "reconstructions.png",
+        "samples.png",
+        "tensorboard",
+    }
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert {"decoder_bound", "val_decoder_bound", "encoder_bound", "elbo", "importance_ess"} <= set(rows[0])
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text()) == result
+    assert list((tmp_path / "run" / "tensorboard").rglob("events*"))
+    loaded = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    for ours, theirs in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    # config.json is enough to run it again, to the same weights.
+    again = training.Config(**json.loads((tmp_path / "run" / "config.json").read_text())["config"])
+    model_again, result_again = train(again, tmp_path / "again")
+    for ours, theirs in zip(model.get_weights(), model_again.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert result == result_again
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_is_the_same_as_undisturbed(tiny, tmp_path):
+    flags = [f"--dataset={tiny}", "--objective=dreg", "--m=2", "--k=2", "--preset=small", "--eval_samples=20"]
+    flags += ["--epochs=300", "--workdir=run"]
+    process = subprocess.Popen(command(*flags), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    seen = metrics.read_text().count("\n")
+    assert 3 <= seen < 300
+    # Interrupted once more, politely.
+    process = subprocess.Popen(
+        command(*flags, "--resume"), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while time.monotonic() < deadline and metrics.read_text().count("\n") < seen + 5:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "--resume goes on from the last whole epoch" in output
+    assert "Traceback" not in errors
+    settings = {"objective": "dreg", "m": 2, "k": 2, "eval_samples": 20, "epochs": 300}
+    resumed = training.Run(config(tiny, **settings), tmp_path / "run", resume=True).train(verbose=0)
+    undisturbed = training.Run(config(tiny, **settings), tmp_path / "other").train(verbose=0)
+    assert metrics.read_text() == (tmp_path / "other" / "metrics.jsonl").read_text()
+    for ours, theirs in zip(resumed.get_weights(), undisturbed.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.filterwarnings("ignore:Pareto k")
+def test_resuming_a_finished_run_evaluates_it_again(tiny, tmp_path):
+    _, result = train(config(tiny, epochs=1), tmp_path / "run")
+    before = (tmp_path / "run" / "metrics.jsonl").read_text()
+    _, again = train(config(tiny, epochs=1), tmp_path / "run", resume=True)
+    assert again == result
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Pareto k")
+def test_training_beats_the_untrained_model_and_independent_pixels(tmp_path):
+    settings = training.Config(objective="miwae", epochs=15, eval_samples=200)
+    run = training.Run(settings, tmp_path / "run")
+    result = run.evaluate(run.train(verbose=0), verbose=0)
+    assert result["iwae_bound"] > result["untrained_iwae_bound"] + 2
+    assert result["iwae_bound"] > result["bernoulli_baseline"] + 2
+    assert result["num_examples"] == 359
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objective": "miwea"}, "Did you mean 'miwae'"),
+        ({"preset": "rainfort"}, "Did you mean 'rainforth'"),
+        ({"k": 0}, "k must be an integer of at least 1"),
+        ({"epochs": 0}, "epochs must be at least 1: received 0"),
+        ({"batch_size": -1}, "batch_size must be at least 1"),
+        ({"eval_samples": 0}, "eval_samples must be at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"seed": -1}, "seed must not be negative"),
+        ({"beta": 0.5}, "have no beta"),
+    ],
+)
+def test_bad_configurations(changes, message, tiny, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        training.Run(config(tiny, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_work_directory_of_something_else(tiny, tmp_path):
+    training.Run(config(tiny, epochs=1), tmp_path / "run").train(verbose=0)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="holds this run already. Pass --resume"):
+        training.Run(config(tiny, epochs=1), tmp_path / "run")
+    for resume in (False, True):
+        with pytest.raises(ValueError, match="another configuration: k=3 there and 4 here"):
+            training.Run(config(tiny, epochs=1, k=4), tmp_path / "run", resume=resume)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "diary.txt").write_text("Dear diary")
+    with pytest.raises(ValueError, match="not empty and holds no run"):
+        training.Run(config(tiny), tmp_path / "notes")
+    with pytest.raises(ValueError, match="is a file"):
+        training.Run(config(tiny), tmp_path / "notes" / "diary.txt")
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+def test_divergence_is_named(tiny, tmp_path):
+    run = training.Run(config(tiny, learning_rate=1e30), tmp_path / "run")
+    with pytest.raises(training.Diverged, match="Lower the learning rate"):
+        run.train(verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--objective=ivae"], "Unknown objective: received 'ivae'"),
+        (["--objective=ciwae", "--beta=2"], "beta must be in [0, 1]: received 2.0"),
+        (["--k=two"], "flag --k=two"),
+        (["--obejctive=iwae"], "Unknown command line flag 'obejctive'"),
+        (["miwae"], "unexpected arguments ['miwae']"),
+    ],
+)
+def test_wrong_flags_are_one_line(flags, message, tmp_path):
+    result = run_program(*flags, cwd=tmp_path)
+    assert result.returncode != 0
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.slow
+def test_program(tiny, tmp_path):
+    result = run_program(f"--dataset={tiny}", "--preset=small", "--epochs=2", "--eval_samples=50", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    for text in ("IWAE bound at 64 particles", "untrained model", "Bernoulli", "log p(x), 50 samples", "-KL(Q || P)"):
+        assert text in result.stdout
+    assert (tmp_path / "runs" / "tiny-iwae-m8-k8-preset_small-epochs_2-seed0" / "evaluation.json").exists()
+
+
+def test_presets():
+    for name in presets.names():
+        model = presets.build(name, data_shape=(4, 4, 1), objective="miwae", seed=3)
+        again = presets.build(name, data_shape=(4, 4, 1), objective="miwae", seed=3)
+        other = presets.build(name, data_shape=(4, 4, 1), objective="miwae", seed=4)
+        kernels = [m.get_weights()[0] for m in (model, again, other)]
+        np.testing.assert_array_equal(kernels[0], kernels[1])
+        assert not np.array_equal(kernels[0], kernels[2])
+        assert model(np.zeros((2, 4, 4, 1))).shape == (2, 4, 4, 1)
