@@ -51,6 +51,9 @@ _LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "Of Adam, for both ne
 _SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same weights.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept. Default: runs/ and a name made of the flags.")
 _EVAL_SAMPLES = flags.DEFINE_integer("eval_samples", 5000, "Particles per test example for the closing log p(x).")
+_DIAGNOSTICS_EVERY = flags.DEFINE_integer(
+    "diagnostics_every", None, "Epochs between two looks at gradient SNR, active units and KL terms. Default: none."
+)
 _RESUME = flags.DEFINE_bool("resume", False, "Go on with an interrupted run from its last whole epoch.")
 
 
@@ -70,7 +73,7 @@ def main(argv):
         "dataset",
         "data_dir",
     )
-    names += ("preset", "epochs", "batch_size", "learning_rate", "seed", "eval_samples")
+    names += ("preset", "epochs", "batch_size", "learning_rate", "seed", "eval_samples", "diagnostics_every")
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     config = training.Config(**{name: flags.FLAGS[name].value for name in names})
     workdir = _WORKDIR.value or f"runs/{config.title}"

@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from iwae_zoo import likelihood
+from iwae_zoo import annealing, likelihood
 
-__all__ = ["Evaluation", "bernoulli_baseline", "evaluate"]
+__all__ = ["Check", "Evaluation", "bernoulli_baseline", "check", "check_table", "evaluate", "table"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Evaluation:
       log_prob: importance-sampled log p(x).
       log_prob_error: its standard error, over data and samples.
       log_prob_sampling_error: the part of it that more samples would reduce.
-      num_samples: int, particles per example of `log_prob`.
+      num_samples: float, mean number of particles per example of `log_prob`.
       negative_kl: -KL(Q || P) = iwae_bound - log_prob, of the distributions over M K particles (article, eq. 11-12).
       negative_kl_error: its standard error, example by example.
       elbo: evidence lower bound.
@@ -36,7 +36,7 @@ class Evaluation:
     log_prob: float
     log_prob_error: float
     log_prob_sampling_error: float
-    num_samples: int
+    num_samples: float
     negative_kl: float
     negative_kl_error: float
     elbo: float
@@ -76,13 +76,113 @@ def evaluate(model, x, num_samples=5000, seed=0, *, m=None, k=None, verbose=1, *
         log_prob=marginal.log_prob,
         log_prob_error=marginal.standard_error,
         log_prob_sampling_error=marginal.sampling_standard_error,
-        num_samples=num_samples,
+        num_samples=float(np.mean(marginal.examples.num_samples)),
         negative_kl=negative_kl,
         negative_kl_error=negative_kl_error,
         elbo=marginal.elbo,
         importance_ess=float(np.mean(bound.ess[inside])),
         num_untrusted=marginal.num_untrusted,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """Importance sampling against annealed importance sampling on the same examples; nats per example.
+
+    Attributes:
+      num_examples: int.
+      log_prob: mean importance-sampled log p(x).
+      log_prob_error: its standard error for these very examples.
+      annealed_log_prob: mean annealed log p(x).
+      annealed_log_prob_error: its standard error for these very examples.
+      difference: mean of annealed minus importance-sampled; both are too low in expectation, so the higher is nearer.
+      difference_error: its standard error, example by example.
+      acceptance_rate: mean over the chains.
+    """
+
+    num_examples: int
+    log_prob: float
+    log_prob_error: float
+    annealed_log_prob: float
+    annealed_log_prob_error: float
+    difference: float
+    difference_error: float
+    acceptance_rate: float
+
+
+def check(model, x, num_samples=5000, num_temperatures=1000, num_chains=16, *, seed=0, verbose=1):
+    """Checks importance sampling on a few examples against annealed importance sampling from the prior.
+
+    Args:
+      model: `ImportanceWeightedAutoencoder`.
+      x: array [N, ...]; annealing takes far longer than importance sampling.
+      num_samples: int, particles per example.
+      num_temperatures: int, length of the annealing path.
+      num_chains: int, annealed chains per example.
+      seed: int.
+      verbose: 0 for no progress bar.
+
+    Returns:
+      `Check`.
+
+    Raises:
+      ValueError: as `likelihood.estimate_log_prob` and `annealing.estimate_log_prob`.
+    """
+    sampled = likelihood.estimate_dataset(model, x, num_samples, seed, verbose=0)
+    annealed = annealing.estimate_log_prob(model, x, num_temperatures, num_chains, seed=seed, verbose=verbose)
+
+    def error_of_mean(errors):
+        return float(np.sqrt(np.sum(errors**2)) / len(errors))
+
+    difference, difference_error = _mean_and_error(annealed.log_prob - sampled.log_prob)
+    return Check(
+        num_examples=len(x),
+        log_prob=float(np.mean(sampled.log_prob)),
+        log_prob_error=error_of_mean(sampled.standard_error),
+        annealed_log_prob=float(np.mean(annealed.log_prob)),
+        annealed_log_prob_error=error_of_mean(annealed.standard_error),
+        difference=difference,
+        difference_error=difference_error,
+        acceptance_rate=float(np.mean(annealed.acceptance_rate)),
+    )
+
+
+def table(result, baselines=None):
+    """An `Evaluation` as text.
+
+    Args:
+      result: `Evaluation`.
+      baselines: optional dict from a label to a number to be shown beside the bound.
+    """
+    rows = [
+        (f"IWAE bound at {result.particles} particles", result.iwae_bound, result.iwae_bound_error),
+        *((f"  {label}", value, None) for label, value in (baselines or {}).items()),
+        (f"log p(x), {result.num_samples:.0f} samples", result.log_prob, result.log_prob_error),
+        ("  from the samples alone", None, result.log_prob_sampling_error),
+        ("ELBO", result.elbo, None),
+        ("-KL(Q || P)", result.negative_kl, result.negative_kl_error),
+    ]
+    text = _lines("nats per example", rows)
+    text += f"\n{'effective particles (ESS)':36}{result.importance_ess:10.2f}"
+    return text + f"\n{'untrusted (Pareto k > 0.7)':36}{result.num_untrusted:7d} of {result.num_examples}"
+
+
+def check_table(result):
+    """A `Check` as text."""
+    rows = [
+        ("importance sampling", result.log_prob, result.log_prob_error),
+        ("annealed importance sampling", result.annealed_log_prob, result.annealed_log_prob_error),
+        ("  difference", result.difference, result.difference_error),
+    ]
+    return _lines(f"nats, the same {result.num_examples} examples", rows)
+
+
+def _lines(title, rows):
+    lines = [f"{title:36}{'mean':>10}{'std. error':>12}"]
+    for name, mean, error in rows:
+        cells = (f"{mean:10.2f}" if mean is not None else " " * 10) + (f"{error:12.3f}" if error is not None else "")
+        lines.append(f"{name:36}{cells}")
+    return "\n".join(lines)
 
 
 def bernoulli_baseline(train_mean, x, smoothing=1e-3):

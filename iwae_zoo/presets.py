@@ -33,6 +33,8 @@ class Preset:
 _PRESETS = {
     # For 8x8 digits: trains in about a minute on two CPU cores.
     "small": Preset(16, (64, 64), "tanh", batch_size=32, learning_rate=2e-3, epochs=150),
+    # The same with a latent that can be drawn on paper.
+    "plane": Preset(2, (64, 64), "tanh", batch_size=32, learning_rate=2e-3, epochs=150),
     # Rainforth et al. 2018, after the one-layer model of Burda et al. 2016; the papers train for 3280 epochs.
     "rainforth": Preset(50, (200, 200), "tanh", batch_size=20, learning_rate=1e-3, epochs=20),
 }

@@ -20,12 +20,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae_zoo import data, evaluation, figures, likelihood, objectives, presets
+from iwae_zoo import data, diagnostics, evaluation, figures, likelihood, objectives, presets
 from iwae_zoo.model import NOT_FINITE
 
 __all__ = ["Config", "Diverged", "Run"]
 
 _MODEL = "model.keras"
+# Fields that the trained weights do not depend on.
+_IRRELEVANT = ("data_dir", "diagnostics_every", "eval_samples")
+# Validation examples that the diagnostics look at.
+_DIAGNOSED = 100
 
 
 class Diverged(RuntimeError):
@@ -47,6 +51,7 @@ class Config:
       learning_rate: float, of Adam for both networks.
       seed: int, of the initial weights, the order of the data and all noise.
       eval_samples: int, particles per example for the closing log p(x).
+      diagnostics_every: int, epochs between two looks at gradient SNR, active units and KL terms; None for none.
     """
 
     objective: str = "iwae"
@@ -65,6 +70,7 @@ class Config:
     learning_rate: float | None = None
     seed: int = 0
     eval_samples: int = 5000
+    diagnostics_every: int | None = None
 
     def resolved(self):
         """The same with every default filled in.
@@ -79,8 +85,8 @@ class Config:
             for field in ("epochs", "batch_size", "learning_rate")
         }
         config = dataclasses.replace(self, preset=name, **filled)
-        for field in ("epochs", "batch_size", "eval_samples"):
-            if getattr(config, field) < 1:
+        for field in ("epochs", "batch_size", "eval_samples", "diagnostics_every"):
+            if getattr(config, field) is not None and getattr(config, field) < 1:
                 raise ValueError(f"{field} must be at least 1: received {getattr(config, field)!r}.")
         if not config.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive: received {config.learning_rate!r}.")
@@ -100,7 +106,7 @@ class Config:
     @property
     def title(self):
         """str, a short name for people and folders: the objective, and whatever was chosen besides."""
-        named = {"objective", "m", "k", "dataset", "data_dir", "seed", "eval_samples"}
+        named = {"objective", "m", "k", "dataset", "seed", *_IRRELEVANT}
         chosen = [
             (field.name, getattr(self, field.name)) for field in dataclasses.fields(self) if field.name not in named
         ]
@@ -152,19 +158,22 @@ class Run:
         history = self._history(first_epoch)
         if verbose and first_epoch:
             print(f"Going on from epoch {first_epoch} of {config.epochs} in {self.workdir}.")
-        validation = tf.data.Dataset.from_tensor_slices(self.dataset.evaluation_array("validation"))
+        validation = self.dataset.evaluation_array("validation")
+        callbacks = [
+            keras.callbacks.TensorBoard(self.workdir / "tensorboard", write_graph=False),
+            _EpochEnd(self.workdir, history),
+        ]
+        if config.diagnostics_every:  # First, so that the others log what it finds.
+            callbacks.insert(0, diagnostics.Diagnostics(validation[:_DIAGNOSED], config.diagnostics_every))
         try:
             model.fit(
                 self.dataset.training_batches(config.batch_size, config.seed, first_epoch),
                 steps_per_epoch=steps,
                 initial_epoch=first_epoch,
                 epochs=config.epochs,
-                validation_data=validation.batch(config.batch_size),
+                validation_data=tf.data.Dataset.from_tensor_slices(validation).batch(config.batch_size),
                 shuffle=False,  # The data set does that itself.
-                callbacks=[
-                    keras.callbacks.TensorBoard(self.workdir / "tensorboard", write_graph=False),
-                    _EpochEnd(self.workdir, history),
-                ],
+                callbacks=callbacks,
                 verbose=verbose,
             )
         except tf.errors.InvalidArgumentError as error:
@@ -186,14 +195,19 @@ class Run:
         x = self.test_set
         if verbose:
             print(f"Evaluating {len(x)} test examples with {config.eval_samples} samples each.")
-        result = dataclasses.asdict(evaluation.evaluate(model, x, config.eval_samples, verbose=verbose))
+        trained = evaluation.evaluate(model, x, config.eval_samples, verbose=verbose)
         untrained = likelihood.estimate_dataset(self._build(), x, config.m * config.k, verbose=0)
-        result["untrained_iwae_bound"] = float(untrained.log_prob.mean())
-        result["bernoulli_baseline"] = evaluation.bernoulli_baseline(self.dataset.train_mean, x)
-        write_json(self.workdir / "evaluation.json", result)
+        baselines = {
+            "the same, untrained model": float(untrained.log_prob.mean()),
+            "independent pixels (Bernoulli)": evaluation.bernoulli_baseline(self.dataset.train_mean, x),
+        }
+        untrained_bound, pixels = baselines.values()
+        result = {**dataclasses.asdict(trained), "untrained_iwae_bound": untrained_bound, "bernoulli_baseline": pixels}
         self._write_figures(model, x)
+        # Last: a run that has it is finished.
+        write_json(self.workdir / "evaluation.json", result)
         if verbose:
-            print(_table(result))
+            print(evaluation.table(trained, baselines))
             print(f"Everything about this run is in {self.workdir}.")
         return result
 
@@ -234,8 +248,7 @@ class Run:
         except (ValueError, KeyError) as error:
             raise ValueError(f"{path} is not the configuration of a run. Choose another --workdir.") from error
         here = dataclasses.asdict(self.config)
-        # Where the data lies may differ from machine to machine.
-        different = [name for name in here if name != "data_dir" and there.get(name) != here[name]]
+        different = [name for name in here if name not in _IRRELEVANT and there.get(name) != here[name]]
         if different:
             changes = ", ".join(f"{name}={there.get(name)!r} there and {here[name]!r} here" for name in different)
             raise ValueError(
@@ -299,18 +312,3 @@ class _EpochEnd(keras.callbacks.Callback):
         partial = self._workdir / f"partial.{_MODEL}"
         self.model.save(partial)
         os.replace(partial, self._workdir / _MODEL)
-
-
-def _table(result):
-    rows = (
-        (f"IWAE bound at {result['particles']} particles", result["iwae_bound"], result["iwae_bound_error"]),
-        ("  the same, untrained model", result["untrained_iwae_bound"], None),
-        ("  independent pixels (Bernoulli)", result["bernoulli_baseline"], None),
-        (f"log p(x), {result['num_samples']} samples", result["log_prob"], result["log_prob_error"]),
-        ("ELBO", result["elbo"], None),
-        ("-KL(Q || P)", result["negative_kl"], result["negative_kl_error"]),
-    )
-    lines = [f"{'nats per test example':36}{'mean':>10}{'std. error':>12}"]
-    lines += [f"{name:36}{mean:10.2f}" + (f"{error:12.2f}" if error is not None else "") for name, mean, error in rows]
-    lines.append(f"{'effective particles (ESS)':36}{result['importance_ess']:10.2f}")
-    return "\n".join(lines)

@@ -1,0 +1,64 @@
+"""Evaluates a trained model: log p(x) with its errors, and, to check it, annealed importance sampling.
+
+python evaluate_main.py --model=runs/digits-miwae-m8-k8-seed0/model.keras --num_samples=5000 --ais=20
+"""
+
+import dataclasses
+import os
+import sys
+import warnings
+
+# TensorFlow reports on its libraries at each start; what matters comes as an exception.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+from absl import app, flags
+
+from iwae_zoo import data, evaluation, training
+
+_MODEL = flags.DEFINE_string("model", None, "Path of a model.keras, as train_main.py leaves it.", required=True)
+_DATASET = flags.DEFINE_string("dataset", "digits", "As in train_main.py.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train_main.py.")
+_SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Which part of the data set.")
+_EXAMPLES = flags.DEFINE_integer("examples", None, "Only the first so many examples. Default: all.", lower_bound=1)
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 5000, "Most particles per example.")
+_TOLERANCE = flags.DEFINE_float(
+    "tolerance", None, "Nats: an example stops once its standard error is at most this. Default: none stops early."
+)
+_PROPOSAL = flags.DEFINE_enum("proposal", "encoder", ["encoder", "prior"], "What particles are drawn from.")
+_AIS = flags.DEFINE_integer(
+    "ais", 0, "Check the first so many examples by annealed importance sampling.", lower_bound=0
+)
+_TEMPERATURES = flags.DEFINE_integer("num_temperatures", 1000, "Length of the annealing path.")
+_CHAINS = flags.DEFINE_integer("num_chains", 16, "Annealed chains for each example.")
+_SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same numbers.", lower_bound=0)
+_OUTPUT = flags.DEFINE_string("output", None, "JSON file for the results. Default: they are only printed.")
+
+
+def main(argv):
+    """Evaluates and prints; the exit status is not 0 if it could not."""
+    if len(argv) > 1:
+        sys.exit(f"evaluate_main: unexpected arguments {argv[1:]}; flags are written --name=value.")
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    try:
+        if not os.path.isfile(_MODEL.value):
+            raise FileNotFoundError(f"There is no model file {_MODEL.value!r}.")
+        model = keras.saving.load_model(_MODEL.value)
+        x = data.load(_DATASET.value, _DATA_DIR.value).evaluation_array(_SPLIT.value)[: _EXAMPLES.value]
+        options = {"tolerance": _TOLERANCE.value, "proposal": _PROPOSAL.value}
+        result = evaluation.evaluate(model, x, _NUM_SAMPLES.value, _SEED.value, **options)
+        print(evaluation.table(result))
+        results = dataclasses.asdict(result)
+        if _AIS.value:
+            settings = (_TEMPERATURES.value, _CHAINS.value)
+            check = evaluation.check(model, x[: _AIS.value], _NUM_SAMPLES.value, *settings, seed=_SEED.value)
+            print(evaluation.check_table(check))
+            results["annealed"] = dataclasses.asdict(check)
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"evaluate_main: {error}")
+    if _OUTPUT.value:
+        training.write_json(_OUTPUT.value, results)
+
+
+if __name__ == "__main__":
+    app.run(main)

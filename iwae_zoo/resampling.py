@@ -1,0 +1,178 @@
+"""Draws from the posterior p(z | x) by sampling-importance-resampling from the encoder's q(z | x).
+
+With K particles a draw has the distribution that the importance-weighted bound implicitly fits to the posterior. It is
+the encoder's for K = 1 and tends to the posterior as K grows.
+"""
+
+import operator
+import types
+import weakref
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from iwae_zoo import likelihood, particles
+
+__all__ = ["resample", "sample_posterior"]
+
+# Most particles decoded at once.
+_DEFAULT_CHUNK = 2500
+
+
+def sample_posterior(model, x, num_samples=1, num_particles=100, seed=0, chunk_size=None):
+    """Draws z from the encoder, corrected towards the posterior by importance resampling.
+
+    z = z_i with probability w_i / sum_k w_k,  w_k = p(x, z_k) / q(z_k | x),  z_1 ... z_K ~ q(z | x)
+
+    Each draw has K particles of its own. Draws that shared their particles would repeat the heavy ones: they would not
+    be independent, and not draws of the resampling distribution.
+
+    Args:
+      model: `ImportanceWeightedAutoencoder`.
+      x: array [B, ...], finite.
+      num_samples: int, number S of draws for each example; time grows with S K.
+      num_particles: int, number K of particles for each draw; memory does not grow with it.
+      seed: int. Draw s of example b comes from the sub-stream (`seed`, b, s), whatever the other examples are and
+        however many draws there are.
+      chunk_size: int, number of particles decoded at once, at most `num_particles`; None chooses. It changes which
+        random numbers are drawn, nothing else.
+
+    Returns:
+      (z, ess): float array [S, B, D], of the dtype of the encoder's draws, and float64 array [B], the effective number
+      of the K particles (Kong), averaged over the draws. An `ess` near 1 means that a few particles stand for the
+      posterior, and that more of them would change the answer.
+
+    Raises:
+      ValueError: on a number out of range, an x of another shape, not finite or outside the likelihood's support (it
+        has no posterior), or a model whose weights are NaN.
+
+    #### References
+    Cremer, Morris, Duvenaud. Reinterpreting Importance-Weighted Autoencoders. ICLR workshop, 2017, Algorithm 1.
+    https://arxiv.org/abs/1704.02916
+    Kosiorek. What is wrong with VAEs? 2018, eq. 11-12.
+    """
+    num_samples = _positive_integer("num_samples", num_samples)
+    num_particles = _positive_integer("num_particles", num_particles)
+    chunk_size = _checked_chunk_size(chunk_size, num_particles)
+    x = likelihood.checked_examples(model, x)
+    z, ess = _batch_function(model, chunk_size)(x, num_samples, num_particles, particles.derive_seed(seed))
+    z, ess = z.numpy(), ess.numpy()
+    if np.isnan(ess).any():
+        raise ValueError(
+            "The model's log weights are NaN for an x that is finite: its weights are not finite, or the likelihood "
+            "overflows. Restore weights from before training diverged."
+        )
+    rows = np.flatnonzero((ess == 0.0).any(axis=0))
+    if len(rows):
+        raise ValueError(
+            f"x is outside the likelihood's support in {len(rows)} of {len(x)} examples, the first at row {rows[0]}: "
+            "these have no posterior. A Bernoulli takes 0 and 1 only: binarise, or remove them."
+        )
+    return z, ess.mean(axis=0)
+
+
+def resample(networks, x, num_particles, seed, chunk_size):
+    """One draw for one example, in a stream of particles; TensorFlow operations only, for graphs.
+
+    The particle with the largest log weight plus independent standard Gumbel noise has been chosen with probability
+    proportional to its weight, and a maximum can be kept while the particles pass by.
+
+    Args:
+      networks: anything with `encoder`, `decoder` and `prior`, such as a model.
+      x: tensor [...], one example.
+      num_particles: int tensor [], number K of particles.
+      seed: stateless seed [2].
+      chunk_size: int, particles decoded at once.
+
+    Returns:
+      (z [D], ess float64 []): NaN and 0 for an x that is not finite or outside the likelihood's support.
+
+    #### References
+    Maddison, Tarlow, Minka. A* Sampling. NIPS 2014, section 2 (the Gumbel-max trick). https://arxiv.org/abs/1411.0030
+    """
+    finite = tf.reduce_all(tf.math.is_finite(tf.cast(x, tf.float32)))
+    x = tf.where(finite, x, tf.zeros_like(x))[tf.newaxis]
+    posterior = networks.encoder.posterior(x)
+    noise = tfp.distributions.Gumbel(np.float64(0.0), np.float64(1.0))
+    minus_infinity = tf.constant(-np.inf, tf.float64)
+
+    def draw(start, log_sum, log_sum_of_squares, best_score, best_z):
+        chunk_seed = particles.derive_seed(seed, start // chunk_size)
+        z = posterior.sample([chunk_size], seed=particles.derive_seed(chunk_seed, 0))  # [chunk, 1, D]
+        log_weights = particles.log_joint(networks.decoder, networks.prior, x, z) - posterior.log_prob(z)
+        wanted = tf.range(chunk_size) < num_particles - start
+        log_weights = tf.where(wanted, tf.cast(log_weights[:, 0], tf.float64), minus_infinity)
+        scores = log_weights + noise.sample([chunk_size], seed=particles.derive_seed(chunk_seed, 1))
+        winner = tf.argmax(scores)
+        better = scores[winner] > best_score
+        return (
+            tf.minimum(start + chunk_size, num_particles),
+            tf.reduce_logsumexp(tf.concat([[log_sum], log_weights], axis=0)),
+            tf.reduce_logsumexp(tf.concat([[log_sum_of_squares], 2.0 * log_weights], axis=0)),
+            tf.where(better, scores[winner], best_score),
+            tf.where(better, z[winner, 0], best_z),
+        )
+
+    nothing = tf.fill(posterior.event_shape, tf.constant(np.nan, posterior.dtype))
+    _, log_sum, log_sum_of_squares, _, z = tf.while_loop(
+        lambda start, *_: start < num_particles,
+        draw,
+        (tf.zeros_like(num_particles), minus_infinity, minus_infinity, minus_infinity, nothing),
+        parallel_iterations=1,
+    )
+    supported = finite & ~(log_sum == minus_infinity)
+    ess = tf.where(supported, tf.exp(2.0 * log_sum - log_sum_of_squares), tf.constant(0.0, tf.float64))
+    return tf.where(supported, z, nothing), ess
+
+
+# Traced functions of each model, by chunk size. They hold its networks but not the model, whose end they must not put
+# off.
+_functions: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def _batch_function(model, chunk_size):
+    functions = _functions.setdefault(model, {})
+    if chunk_size not in functions:
+        networks = types.SimpleNamespace(encoder=model.encoder, decoder=model.decoder, prior=model.prior)
+
+        def batch(x, num_samples, num_particles, seed):
+            count = tf.shape(x)[0]
+
+            def one(i):
+                # Example b's draw s is number s B + b.
+                draw_seed = particles.derive_seed(seed, i % count, i // count)
+                return resample(networks, x[i % count], num_particles, draw_seed, chunk_size)
+
+            posterior = networks.encoder.posterior(x[:1])
+            signature = (tf.TensorSpec(posterior.event_shape, posterior.dtype), tf.TensorSpec([], tf.float64))
+            draws = tf.map_fn(one, tf.range(num_samples * count), fn_output_signature=signature)
+            return [tf.reshape(part, tf.concat([[num_samples, count], tf.shape(part)[1:]], axis=0)) for part in draws]
+
+        integer = tf.TensorSpec([], tf.int32)
+        signature = (tf.TensorSpec([None, *model.data_shape]), integer, integer, tf.TensorSpec([2], tf.int32))
+        functions[chunk_size] = tf.function(batch, input_signature=signature)
+    return functions[chunk_size]
+
+
+def _positive_integer(name, value):
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(value, bool):
+        raise ValueError(f"{name} must be an integer of at least 1: received {value!r}.")
+    return number
+
+
+def _checked_chunk_size(chunk_size, num_particles):
+    if chunk_size is None:
+        # Equal chunks, so that little of the last one is thrown away.
+        return -(-num_particles // -(-num_particles // _DEFAULT_CHUNK))
+    chunk_size = _positive_integer("chunk_size", chunk_size)
+    if chunk_size > num_particles:
+        raise ValueError(
+            f"chunk_size must be at most num_particles: received chunk_size={chunk_size}, "
+            f"num_particles={num_particles}. Leave it out to have it chosen."
+        )
+    return chunk_size

@@ -1,0 +1,1 @@
+"""The article's and the papers' figures and tables, made again: one program each."""

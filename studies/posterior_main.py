@@ -1,0 +1,85 @@
+"""What the encoder's posterior looks like: a two-dimensional latent, as in the article's other figure.
+
+    python studies/posterior_main.py --workdir=runs/posterior
+
+Trains an IWAE and a VAE whose latent has two dimensions. For some test examples it draws the true posterior on a grid,
+the encoder's q(z | x), and draws of q^IS, which are the encoder's resampled by their importance weights.
+"""
+
+import os
+import pathlib
+import sys
+import warnings
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+
+from iwae_zoo import figures, particles, resampling, training
+from studies import cells
+
+_WORKDIR = flags.DEFINE_string("workdir", "runs/posterior", "Folder of the study.")
+_DATASET = flags.DEFINE_string("dataset", "digits", "As in train_main.py.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train_main.py.")
+_PRESET = flags.DEFINE_string("preset", "plane", "As in train_main.py; its latent must have two dimensions.")
+_EPOCHS = flags.DEFINE_integer("epochs", None, "Passes over the training set. Default: the preset's.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of training and of the draws.", lower_bound=0)
+_EXAMPLES = flags.DEFINE_integer("examples", 6, "Test examples to show, the first ones.", lower_bound=1)
+_PARTICLES = flags.DEFINE_integer("particles", 50, "Particles that each resampled draw is chosen from.", lower_bound=1)
+_DRAWS = flags.DEFINE_integer("draws", 200, "Resampled draws for each example.", lower_bound=1)
+_GRID = flags.DEFINE_integer("grid", 200, "Points on each axis of the grid.", lower_bound=10)
+_EXTENT = flags.DEFINE_float("extent", 3.5, "The grid reaches from minus to plus this.")
+
+_MODELS = {"IWAE, L_50": {"objective": "iwae", "m": 1, "k": 50}, "VAE": {"objective": "elbo", "m": 50, "k": 1}}
+
+
+def densities(model, x, axis):
+    """Normalised p(z | x) and q(z | x) of one example on the grid `axis` x `axis`: two arrays [G, G], z_2 first."""
+    second, first = np.meshgrid(axis, axis, indexing="ij")
+    z = tf.constant(np.stack([first, second], axis=-1).reshape(-1, 1, 2), tf.float32)  # [G G, 1, 2]
+    log_joint = particles.log_joint(model.decoder, model.prior, x[np.newaxis], z).numpy()
+    log_q = model.encoder.posterior(x[np.newaxis]).log_prob(z).numpy()
+    images = [np.exp(log - log.max()).reshape(len(axis), -1) for log in (log_joint, log_q)]
+    return [image / image.sum() for image in images]
+
+
+def main(argv):
+    """Trains both models, if need be, and draws the figure."""
+    if len(argv) > 1:
+        sys.exit(f"posterior_main: unexpected arguments {argv[1:]}; flags are written --name=value.")
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    workdir = pathlib.Path(_WORKDIR.value)
+    shared = {"dataset": _DATASET.value, "data_dir": _DATA_DIR.value, "preset": _PRESET.value, "epochs": _EPOCHS.value}
+    configs = {name: training.Config(**parts, **shared, seed=_SEED.value) for name, parts in _MODELS.items()}
+    try:
+        cells.run_grid(configs, workdir)
+        x = training.Run(configs["VAE"], workdir / "cells" / configs["VAE"].title, resume=True).test_set[
+            : _EXAMPLES.value
+        ]
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"posterior_main: {error}")
+    axis = np.linspace(-_EXTENT.value, _EXTENT.value, _GRID.value)
+    panels = {}
+    for name, config in configs.items():
+        model = keras.saving.load_model(workdir / "cells" / config.title / "model.keras")
+        if model.latent_size != 2:
+            sys.exit(
+                f"posterior_main: the latent of preset {_PRESET.value!r} has {model.latent_size} dimensions, not 2."
+            )
+        draws, ess = resampling.sample_posterior(model, x, _DRAWS.value, _PARTICLES.value, _SEED.value)
+        print(f"{name}: effective number of {_PARTICLES.value} particles {np.round(ess, 1)}")
+        panels[name] = []
+        for row, example in enumerate(x):
+            posterior, encoder = densities(model, example, axis)
+            panels[name].append({"x": example, "posterior": posterior, "encoder": encoder, "draws": draws[:, row]})
+    title = f"{pathlib.Path(_DATASET.value).stem}, latent in two dimensions, seed {_SEED.value}"
+    figure = figures.posterior_grid(panels, (-_EXTENT.value, _EXTENT.value), title)
+    figures.write(figure, workdir / "posterior.png")
+
+
+if __name__ == "__main__":
+    app.run(main)

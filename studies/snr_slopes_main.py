@@ -1,0 +1,91 @@
+"""Signal-to-noise ratio of the gradients against the number of particles, on the model with a closed form.
+
+    python studies/snr_slopes_main.py --workdir=runs/snr_slopes
+
+Theory (Rainforth et al. 2018, eq. 5 and 6): the encoder's SNR goes as sqrt(M / K), the decoder's as sqrt(M K).
+Written are slopes.csv and slopes.png.
+"""
+
+import csv
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+import numpy as np
+from absl import app, flags
+
+from iwae_zoo import diagnostics, figures, objectives
+from iwae_zoo.testing import LinearGaussian
+
+_WORKDIR = flags.DEFINE_string("workdir", "runs/snr_slopes", "Folder of the study.")
+_MAX_PARTICLES = flags.DEFINE_integer("max_particles", 256, "Largest K and M; powers of 4 up to it.", lower_bound=16)
+_REPEATS = flags.DEFINE_integer("repeats", 4000, "Gradients for each point.", lower_bound=100)
+_LATENT_SIZE = flags.DEFINE_integer("latent_size", 4, "Dimensions of z.", lower_bound=1)
+_DATA_SIZE = flags.DEFINE_integer("data_size", 6, "Dimensions of x.", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Examples in the fixed minibatch.", lower_bound=1)
+_MISMATCH = flags.DEFINE_float("mismatch", 0.3, "How far the encoder is from the posterior; see LinearGaussian.model.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the model, the minibatch and all noise.", lower_bound=0)
+
+# Panel, label, objective, what grows, side, the theory's exponent.
+_CURVES = (
+    ("SNR against K at M = 1", "encoder, IWAE", "iwae", "k", "encoder", -0.5),
+    ("SNR against K at M = 1", "encoder, DReG", "dreg", "k", "encoder", None),
+    ("SNR against K at M = 1", "decoder, IWAE", "iwae", "k", "decoder", 0.5),
+    ("SNR against M at K = 8", "encoder, MIWAE", "miwae", "m", "encoder", 0.5),
+    ("SNR against M at K = 8", "decoder, MIWAE", "miwae", "m", "decoder", 0.5),
+)
+
+
+def fit_slope(x, snr, error):
+    """Weighted least squares of log SNR on log x: (slope, its standard error from the points' own errors)."""
+    log_x = np.log(x) - np.average(np.log(x), weights=(snr / error) ** 2)
+    weights = (snr / error) ** 2
+    slope = np.sum(weights * log_x * np.log(snr)) / np.sum(weights * log_x**2)
+    return float(slope), float(1 / np.sqrt(np.sum(weights * log_x**2)))
+
+
+def main(argv):
+    """Measures, fits, and writes the table and the figure."""
+    if len(argv) > 1:
+        sys.exit(f"snr_slopes_main: unexpected arguments {argv[1:]}; flags are written --name=value.")
+    truth = LinearGaussian.random(_LATENT_SIZE.value, _DATA_SIZE.value, seed=_SEED.value)
+    x = truth.sample(_BATCH_SIZE.value, seed=_SEED.value)
+    counts = 4 ** np.arange(0, 1 + int(np.log(_MAX_PARTICLES.value) / np.log(4)))
+    measured = {}
+    for name, axis in dict.fromkeys((curve[2], curve[3]) for curve in _CURVES):
+        for count in counts:
+            shape = {"m": 1, "k": int(count)} if axis == "k" else {"m": int(count), "k": 8}
+            objective = objectives.get(name, **shape)
+            model = truth.model(objective, mismatch=_MISMATCH.value)
+            snr = diagnostics.gradient_snr(model, x, _REPEATS.value, _SEED.value)
+            measured[name, axis, int(count)] = snr
+            print(f"{name}, {shape}: encoder {snr.encoder.mean:.3f}, decoder {snr.decoder.mean:.3f}", flush=True)
+    curves = []
+    for panel, label, name, axis, side, theory in _CURVES:
+        # The theory is of many particles: one is a special case (the ELBO's gradient), and left out.
+        used = [int(count) for count in counts if count > 1]
+        sides = [getattr(measured[name, axis, count], side) for count in used]
+        snr, error = np.array([s.mean for s in sides]), np.array([s.mean_error for s in sides])
+        slope, slope_error = fit_slope(np.array(used), snr, error)
+        curve = {"panel": panel, "label": label, "x": used, "snr": snr, "error": error, "xlabel": f"{axis.upper()}"}
+        curves.append({**curve, "theory": theory, "slope": slope, "slope_error": slope_error})
+        stated = "no theory" if theory is None else f"theory {theory:+.2f}"
+        print(f"{panel}, {label}: slope {slope:+.3f} +- {slope_error:.3f} ({stated})")
+    workdir = pathlib.Path(_WORKDIR.value)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with open(workdir / "slopes.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["panel", "label", "particles", "snr", "error", "slope", "slope_error", "theory"])
+        for curve in curves:
+            rest = [curve[key] for key in ("slope", "slope_error", "theory")]
+            points = zip(curve["x"], curve["snr"], curve["error"], strict=True)
+            writer.writerows([curve["panel"], curve["label"], *point, *rest] for point in points)
+    title = f"linear-Gaussian model, {_REPEATS.value} gradients a point, seed {_SEED.value}"
+    figures.write(figures.snr_slopes(curves, title), workdir / "slopes.png")
+
+
+if __name__ == "__main__":
+    app.run(main)

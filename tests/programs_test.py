@@ -1,0 +1,127 @@
+"""The programs and README's code, run as a user would, at small size."""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.slow
+
+
+def run(program, *flags, cwd):
+    return subprocess.run(
+        [sys.executable, str(ROOT / program), *flags], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+def is_a_picture(path):
+    pixels = matplotlib.image.imread(path)
+    return pixels.shape[0] > 200 and pixels.shape[1] > 200 and pixels.std() > 0.01
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A work directory of the default data, briefly trained, with diagnostics."""
+    folder = tmp_path_factory.mktemp("trained")
+    flags = ["--objective=piwae", "--m=2", "--k=3", "--epochs=2", "--eval_samples=50", "--diagnostics_every=2"]
+    result = run("train_main.py", *flags, "--workdir=run", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder / "run"
+
+
+def test_diagnostics_are_logged(trained):
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert "diagnostics_encoder_snr" not in rows[0]
+    assert rows[1]["diagnostics_encoder_snr"] > 0
+    assert is_a_picture(trained / "bounds.png")
+    assert is_a_picture(trained / "samples.png")
+    assert is_a_picture(trained / "reconstructions.png")
+
+
+def test_evaluate_main(trained, tmp_path):
+    flags = [f"--model={trained / 'model.keras'}", "--num_samples=300", "--examples=30", "--tolerance=0.2"]
+    flags += ["--ais=4", "--num_temperatures=20", "--num_chains=4", "--output=result.json"]
+    result = run("evaluate_main.py", *flags, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "log p(x)" in result.stdout and "annealed importance sampling" in result.stdout
+    written = json.loads((tmp_path / "result.json").read_text())
+    assert written["num_examples"] == 30
+    assert written["num_samples"] <= 300
+    assert abs(written["annealed"]["difference"]) < 5
+    for flags, message in (
+        (["--model=nowhere.keras"], "There is no model file"),
+        ([f"--model={trained / 'model.keras'}", "--num_samples=0"], "num_samples must be an integer of at least 1"),
+        ([f"--model={trained / 'config.json'}"], "config.json"),
+    ):
+        result = run("evaluate_main.py", *flags, cwd=tmp_path)
+        assert result.returncode != 0
+        assert message in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_tighter_bounds(tmp_path):
+    flags = [
+        "--workdir=study",
+        "--epochs=2",
+        "--seeds=2",
+        "--m=2",
+        "--k=2",
+        "--diagnostics_every=1",
+        "--eval_samples=20",
+    ]
+    result = run("studies/tighter_bounds_main.py", *flags, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    table = (tmp_path / "study" / "table.md").read_text().splitlines()
+    assert len(table) == 2 + 8
+    assert is_a_picture(tmp_path / "study" / "snr.png")
+    # A finished cell is not run again.
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("model.keras")}
+    assert len(before) == 16
+    again = run("studies/tighter_bounds_main.py", *flags, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "study" / "table.md").read_text().splitlines() == table
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_posterior(tmp_path):
+    flags = ["--workdir=study", "--epochs=2", "--examples=2", "--particles=10", "--draws=20", "--grid=20"]
+    result = run("studies/posterior_main.py", *flags, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert is_a_picture(tmp_path / "study" / "posterior.png")
+    result = run("studies/posterior_main.py", *flags, "--preset=small", "--workdir=other", cwd=tmp_path)
+    assert result.returncode != 0
+    assert "has 16 dimensions, not 2" in result.stderr
+
+
+def test_snr_slopes(tmp_path):
+    flags = ["--workdir=study", "--repeats=200", "--max_particles=64"]
+    result = run("studies/snr_slopes_main.py", *flags, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    slopes = re.findall(r"slope ([+-][\d.]+) \+- ([\d.]+) \(theory ([+-][\d.]+)\)", result.stdout)
+    assert len(slopes) == 4
+    for slope, error, theory in np.array(slopes, float):
+        assert abs(slope - theory) < 5 * error + 0.05
+    assert is_a_picture(tmp_path / "study" / "slopes.png")
+
+
+@pytest.mark.filterwarnings("ignore:Pareto k")
+def test_readme_code(capsys):
+    """README's code runs as it stands."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert len(blocks) == 2
+    names: dict = {}
+    exec(compile(blocks[0], "README.md", "exec"), names)
+    assert names["estimate"].log_prob.shape == (10,)
+    assert len([line for line in blocks[0].splitlines() if line and "import" not in line]) <= 10
+    exec(compile(blocks[1], "README.md", "exec"), names)
+    assert len([line for line in blocks[1].splitlines() if line]) < 25
+    model = names["model"]
+    model.compile()
+    digits = names["digits"]
+    model.fit(digits.training_batches(32, seed=0), steps_per_epoch=2, shuffle=False, verbose=0)
