@@ -2,6 +2,15 @@
 
 import setuptools
 
+# What export/serve_main.py and export/query_main.py need besides.
+SERVING = [
+    "aiohttp>=3.13,<4",
+    "grpcio>=1.76,<2",
+    "tensorflow-serving-api>=2.21,<2.22",
+    "tqdm>=4.66",
+    "urllib3>=2.2,<3",
+]
+
 setuptools.setup(
     name="iwae_zoo",
     version="0.1.0",
@@ -24,6 +33,16 @@ setuptools.setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
-        "test": ["arviz>=0.23,<0.24", "mypy>=1.15", "pytest>=8.3", "pytest-timeout>=2.3", "ruff>=0.12", "scipy>=1.14"],
+        "serving": SERVING,
+        "test": [
+            *SERVING,
+            "arviz>=0.23,<0.24",
+            "mypy>=1.15",
+            "pytest>=8.3",
+            "pytest-timeout>=2.3",
+            "PyYAML>=6",
+            "ruff>=0.12",
+            "scipy>=1.14",
+        ],
     },
 )

@@ -3,9 +3,11 @@
 python train_main.py --objective=miwae --k=8 --m=8
 """
 
+import dataclasses
 import os
 import sys
 import warnings
+from typing import Any
 
 # TensorFlow reports on its libraries at each start; what matters comes as an exception.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -61,21 +63,9 @@ def main(argv):
     """Trains and evaluates; the exit status is not 0 if it could not."""
     if len(argv) > 1:
         sys.exit(f"train_main: unexpected arguments {argv[1:]}; flags are written --name=value.")
-    names = (
-        "objective",
-        "m",
-        "k",
-        "beta",
-        "alpha",
-        "estimator",
-        "decoder_bound",
-        "encoder_bound",
-        "dataset",
-        "data_dir",
-    )
-    names += ("preset", "epochs", "batch_size", "learning_rate", "seed", "eval_samples", "diagnostics_every")
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
-    config = training.Config(**{name: flags.FLAGS[name].value for name in names})
+    settings: dict[str, Any] = {f.name: flags.FLAGS[f.name].value for f in dataclasses.fields(training.Config)}
+    config = training.Config(**settings)
     workdir = _WORKDIR.value or f"runs/{config.title}"
     try:
         run = training.Run(config, workdir, resume=_RESUME.value)

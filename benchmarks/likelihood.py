@@ -2,8 +2,8 @@
 
     python benchmarks/likelihood.py
 
-Time: `estimate_log_prob` and the bare matrix products of the decoder (50-200-200-784) take turns in one process. Memory:
-processes of their own, one for each number of samples, report their peak.
+Time: `estimate_log_prob` and the bare matrix products of the decoder (50-200-200-784) take turns in one process.
+Memory: processes of their own, one for each number of samples, report their peak.
 """
 
 import json

@@ -8,6 +8,7 @@ the bare matrix products that any of them needs: forward, by the weights and by 
 784-200-200-50, without the gradient by x.
 """
 
+import itertools
 import json
 import os
 import time
@@ -66,9 +67,7 @@ def bare_products(x):
     layers = {"encoder": (784, 200, 200, 100), "decoder": (50, 200, 200, 784)}
     random = tf.random.Generator.from_seed(0)
     values = {side: [random.normal([rows[side], size]) for size in layers[side]] for side in layers}
-    weights = {
-        side: [random.normal([a, b]) for a, b in zip(sizes, sizes[1:], strict=False)] for side, sizes in layers.items()
-    }
+    weights = {side: [random.normal([a, b]) for a, b in itertools.pairwise(sizes)] for side, sizes in layers.items()}
 
     @tf.function
     def products():

@@ -7,6 +7,7 @@ is made. There are no tapes and no networks here; everything works in the dtype 
 
 import abc
 import dataclasses
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -256,7 +257,7 @@ def importance_ess(log_weights):
     return 1.0 / tf.reduce_sum(normalized**2, axis=[0, 1])
 
 
-_BOUNDS = {
+_BOUNDS: dict[str, Callable[..., Bound]] = {
     "elbo": lambda m: Elbo(),
     "iwae": lambda m: ImportanceWeighted(),
     "miwae": lambda m: ImportanceWeighted(groups=m),

@@ -136,7 +136,8 @@ def load(name, data_dir=None):
 def _load_digits(data_dir):
     del data_dir
     images = sklearn.datasets.load_digits().images[..., np.newaxis] / 16.0
-    return Dataset("digits", *_split(images.astype(np.float32), 0.1, 0.2), binary=False)
+    train, validation, test = _split(images.astype(np.float32), 0.1, 0.2)
+    return Dataset("digits", train, validation, test, binary=False)
 
 
 def _load_mnist(data_dir):
@@ -146,7 +147,8 @@ def _load_mnist(data_dir):
 
 def _load_binarized_mnist(data_dir):
     splits = [(images > 0).astype(np.uint8) * 255 for images in _load_tfds("binarized_mnist", _SPLITS, data_dir)]
-    return Dataset("binarized_mnist", *splits, binary=True)
+    train, validation, test = splits
+    return Dataset("binarized_mnist", train, validation, test, binary=True)
 
 
 _LOADERS = {"digits": _load_digits, "mnist": _load_mnist, "binarized_mnist": _load_binarized_mnist}
@@ -207,7 +209,8 @@ def _load_file(path):
         if not len(split):
             raise ValueError(f"{path} has too few examples: nothing is left for the {name} split.")
     binary = all(np.isin(split, (0.0, 1.0)).all() for split in splits)
-    return Dataset(os.path.splitext(os.path.basename(path))[0], *splits, binary=binary)
+    train, validation, test = splits
+    return Dataset(os.path.splitext(os.path.basename(path))[0], train, validation, test, binary)
 
 
 def _checked_array(name, array):

@@ -102,7 +102,8 @@ def gradient_snr(model, x, num_repeats=1000, seed=0, objective=None):
     So time grows with the number of repeats, and memory does not.
 
     Where there is no signal, a finite number R of repeats still shows some: an SNR of about sqrt(2 / (pi R)), and a
-    DSNR of about max(1 / sqrt(R), sqrt(2 / (pi P))) for P parameters. A value near these only says "no more than this".
+    DSNR of at least about max(1 / sqrt(R), sqrt(2 / (pi P))) for P parameters, more if few directions hold most of the
+    noise. A value near these only says "no more than this".
 
     Args:
       model: `ImportanceWeightedAutoencoder`.
@@ -116,6 +117,13 @@ def gradient_snr(model, x, num_repeats=1000, seed=0, objective=None):
 
     Raises:
       ValueError: on too few repeats, an x that does not fit the model, or an unknown objective.
+
+    #### Examples
+    >>> from iwae_zoo.testing import LinearGaussian
+    >>> exact = LinearGaussian.random(latent_size=2, data_size=3)
+    >>> snr = gradient_snr(exact.model("iwae", mismatch=0.3), exact.sample(4), num_repeats=10)
+    >>> [array.shape for array in snr.encoder.snr]
+    [(2, 3), (2,), (2, 2)]
 
     #### References
     Kosiorek. What is wrong with VAEs? 2018, eq. 13 (SNR).
@@ -162,6 +170,12 @@ def latent_use(model, x, num_samples=100, seed=0):
 
     Raises:
       ValueError: on fewer than one sample, or an x that does not fit the model.
+
+    #### Examples
+    >>> from iwae_zoo.testing import LinearGaussian
+    >>> exact = LinearGaussian.random(latent_size=2, data_size=3)
+    >>> latent_use(exact.model("iwae"), exact.sample(10)).active_units
+    2
 
     #### References
     Burda, Grosse, Salakhutdinov. Importance Weighted Autoencoders. ICLR 2016, section 5.2 (active units).

@@ -1,6 +1,6 @@
 """The one Keras model: two tapes, one objective for the encoder and one for the decoder."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -67,8 +67,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
         self.prior = prior
         self.objective = objectives.get(objective)
         self.seed = seed
-        self.encoder_optimizer = None
-        self.decoder_optimizer = None
+        self.encoder_optimizer: Any = None
+        self.decoder_optimizer: Any = None
         names = ["decoder_bound", "encoder_bound", "elbo", "importance_ess"]
         if hasattr(decoder, "marginal_log_prob"):
             names.append("negative_kl")

@@ -20,7 +20,9 @@ def derive_seed(seed, *labels):
       seed: int, or int tensor [2].
       *labels: ints or int tensors [], the path to the sub-stream, such as (iteration, replica).
     """
-    seed = tf.convert_to_tensor((0, seed) if isinstance(seed, int) else seed)
+    seed = tf.convert_to_tensor(seed)
+    if seed.shape.rank == 0:
+        seed = tf.stack([tf.zeros_like(seed), seed])
     for label in labels:
         seed = tf.random.experimental.stateless_fold_in(seed, tf.cast(label, seed.dtype))
     return seed

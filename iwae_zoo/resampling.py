@@ -47,6 +47,13 @@ def sample_posterior(model, x, num_samples=1, num_particles=100, seed=0, chunk_s
       ValueError: on a number out of range, an x of another shape, not finite or outside the likelihood's support (it
         has no posterior), or a model whose weights are NaN.
 
+    #### Examples
+    >>> from iwae_zoo.testing import LinearGaussian
+    >>> exact = LinearGaussian.random(latent_size=2, data_size=3)
+    >>> z, ess = sample_posterior(exact.model("iwae"), exact.sample(4), num_samples=3, num_particles=5)
+    >>> z.shape, ess.round(3).tolist()  # The encoder is the posterior: all weights are the same.
+    ((3, 4, 2), [5.0, 5.0, 5.0, 5.0])
+
     #### References
     Cremer, Morris, Duvenaud. Reinterpreting Importance-Weighted Autoencoders. ICLR workshop, 2017, Algorithm 1.
     https://arxiv.org/abs/1704.02916

@@ -86,9 +86,10 @@ class Config:
         }
         config = dataclasses.replace(self, preset=name, **filled)
         for field in ("epochs", "batch_size", "eval_samples", "diagnostics_every"):
-            if getattr(config, field) is not None and getattr(config, field) < 1:
-                raise ValueError(f"{field} must be at least 1: received {getattr(config, field)!r}.")
-        if not config.learning_rate > 0:
+            value = getattr(config, field)
+            if value is not None and value < 1:
+                raise ValueError(f"{field} must be at least 1: received {value!r}.")
+        if config.learning_rate is None or not config.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive: received {config.learning_rate!r}.")
         if config.seed < 0:
             raise ValueError(f"seed must not be negative: received {config.seed!r}.")

@@ -10,6 +10,7 @@ import os
 import pathlib
 import sys
 import warnings
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -34,7 +35,10 @@ _DRAWS = flags.DEFINE_integer("draws", 200, "Resampled draws for each example.",
 _GRID = flags.DEFINE_integer("grid", 200, "Points on each axis of the grid.", lower_bound=10)
 _EXTENT = flags.DEFINE_float("extent", 3.5, "The grid reaches from minus to plus this.")
 
-_MODELS = {"IWAE, L_50": {"objective": "iwae", "m": 1, "k": 50}, "VAE": {"objective": "elbo", "m": 50, "k": 1}}
+_MODELS: dict[str, dict[str, Any]] = {
+    "IWAE, L_50": {"objective": "iwae", "m": 1, "k": 50},
+    "VAE": {"objective": "elbo", "m": 50, "k": 1},
+}
 
 
 def densities(model, x, axis):
@@ -53,7 +57,12 @@ def main(argv):
         sys.exit(f"posterior_main: unexpected arguments {argv[1:]}; flags are written --name=value.")
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     workdir = pathlib.Path(_WORKDIR.value)
-    shared = {"dataset": _DATASET.value, "data_dir": _DATA_DIR.value, "preset": _PRESET.value, "epochs": _EPOCHS.value}
+    shared: dict[str, Any] = {
+        "dataset": _DATASET.value,
+        "data_dir": _DATA_DIR.value,
+        "preset": _PRESET.value,
+        "epochs": _EPOCHS.value,
+    }
     configs = {name: training.Config(**parts, **shared, seed=_SEED.value) for name, parts in _MODELS.items()}
     try:
         cells.run_grid(configs, workdir)
@@ -63,7 +72,7 @@ def main(argv):
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"posterior_main: {error}")
     axis = np.linspace(-_EXTENT.value, _EXTENT.value, _GRID.value)
-    panels = {}
+    panels: dict[str, list] = {}
     for name, config in configs.items():
         model = keras.saving.load_model(workdir / "cells" / config.title / "model.keras")
         if model.latent_size != 2:

@@ -151,6 +151,8 @@ def test_more_temperatures_shrink_the_error(seed):
     assert rms[1] == pytest.approx(stated[1], rel=0.5)
     assert (abs(error) < 5 * estimate.standard_error).all()
     assert ess[0] < 4 < 6 < ess[1] < 16
+    # Also at the narrow end of the path.
+    assert estimate.acceptance_rate.mean() == pytest.approx(0.65, abs=0.1)
 
 
 def test_error_and_ess_are_numpys(seed):
@@ -216,13 +218,13 @@ def test_float64_model(truth):
 
 
 def test_the_seed_decides(truth, model, monkeypatch):
-    x = np.repeat(truth.sample(1), 5, axis=0)
+    x = np.repeat(truth.sample(1), 6, axis=0)
     monkeypatch.setattr(annealing, "_CHAINS_AT_ONCE", 12)
     first, again = (annealing.estimate_log_prob(model, x, seed=3, **SHORT) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     other = annealing.estimate_log_prob(model, x, seed=4, **SHORT)
-    # Five copies of one example, in two batches: no two share their noise.
-    assert len({*first.log_prob, *other.log_prob}) == 10
+    # Six copies of one example, in two batches: no two share their noise.
+    assert len({*first.log_prob, *other.log_prob}) == 12
     first, again = (annealing.sandwich(model, 5, seed=3, **SHORT) for _ in range(2))
     for ours, theirs in zip(first, again, strict=True):
         np.testing.assert_array_equal(ours, theirs)

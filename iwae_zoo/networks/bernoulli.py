@@ -3,13 +3,11 @@
 import functools
 
 import tensorflow as tf
-import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
 from iwae_zoo.networks.fusion import fused
 
 __all__ = ["IndependentBernoulli"]
-
-tfd = tfp.distributions
 
 
 class IndependentBernoulli(tfd.Independent):

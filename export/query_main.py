@@ -1,0 +1,75 @@
+"""Asks a served model about every row of a file, and writes a table of its answers.
+
+python export/query_main.py --input=x.npy --model_name=digits --output=results.csv
+"""
+
+import contextlib
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# A program that is run as a file has its own folder on the path, not the repository's.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import tqdm
+from absl import app, flags
+
+from export.serving import client, errors
+
+_SERVER = flags.DEFINE_string("server", None, "host:port. Default: 127.0.0.1, and 8501 for rest or 8500 for grpc.")
+_PROTOCOL = flags.DEFINE_enum("protocol", "rest", ["rest", "grpc"], "How to ask.")
+_MODEL_NAME = flags.DEFINE_string("model_name", "default", "Name of the model on the server.")
+_SIGNATURE_NAME = flags.DEFINE_string("signature_name", "log_prob", "What to ask.")
+_INPUT = flags.DEFINE_string("input", None, "A .npy file with an array of rows.")
+_NUM_SAMPLES = flags.DEFINE_integer(
+    "num_samples", 1000, "Particles per row, if the signature takes a number.", 1, 2**31 - 1
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Row i gets this seed plus i, if the signature takes one.", 0, 2**62)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Rows per request.", 1)
+_CONCURRENCY = flags.DEFINE_integer("concurrency", 2, "Requests under way at once.", 1)
+_TIMEOUT = flags.DEFINE_float("timeout", 60, "Seconds to wait for one request.", 0.001)
+_RETRIES = flags.DEFINE_integer("retries", 5, "Further attempts at a request while the server is unavailable.", 0)
+_OUTPUT = flags.DEFINE_string("output", "results.csv", "Where the answers go: a .csv or a .npz file.")
+
+
+def main(argv):
+    """Asks and writes; the exit status is not 0 if any row has no answer."""
+    if len(argv) > 1:
+        sys.exit(f"query_main: unexpected arguments {argv[1:]}; flags are written --name=value.")
+    if not _INPUT.value:
+        sys.exit("query_main: --input=x.npy is needed.")
+    output = pathlib.Path(_OUTPUT.value)
+    if output.suffix not in (".csv", ".npz") or not output.parent.is_dir():
+        sys.exit(f"query_main: --output={output} must end in .csv or .npz, in a folder that exists.")
+    ask, port = {"rest": (client.RestClient, 8501), "grpc": (client.GrpcClient, 8500)}[_PROTOCOL.value]
+    try:
+        x = np.load(_INPUT.value, mmap_mode="r", allow_pickle=False)
+        if not isinstance(x, np.ndarray) or x.ndim == 0:
+            sys.exit(f"query_main: {_INPUT.value} holds no array of rows.")
+        with (
+            contextlib.closing(ask(_SERVER.value or f"127.0.0.1:{port}", _MODEL_NAME.value, _TIMEOUT.value)) as server,
+            tqdm.tqdm(total=len(x), unit="row", disable=None) as bar,
+        ):
+            outputs = client.query(
+                server,
+                x,
+                _SIGNATURE_NAME.value,
+                num_samples=_NUM_SAMPLES.value,
+                seed=_SEED.value,
+                batch_size=_BATCH_SIZE.value,
+                concurrency=_CONCURRENCY.value,
+                retries=_RETRIES.value,
+                progress=bar.update,
+            )
+        client.write(output, outputs)
+    except (errors.ServingError, ValueError, OSError) as error:
+        sys.exit(f"query_main: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    print(f"{len(x)} rows of {', '.join(outputs)} in {output}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,134 @@
+"""TF Serving's gRPC services over a `Model`, by its own generated stubs."""
+
+import contextlib
+import functools
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from tensorflow.core.framework import tensor_pb2
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from export.serving.errors import ServingError, grpc, invalid
+
+__all__ = ["ModelService", "PredictionService", "serve"]
+
+_FIELDS = {"float32": "float_val", "float64": "double_val", "int64": "int64_val", "bool": "bool_val"}
+_FIELDS |= {"uint32": "uint32_val", "uint64": "uint64_val", "object": "string_val"}
+_FIELDS |= dict.fromkeys(("int8", "uint8", "int16", "int32"), "int_val")
+
+
+def _answers(method):
+    """Has a service's method end in a gRPC status instead of an exception, which gRPC would show as UNKNOWN."""
+
+    @functools.wraps(method)
+    def call(self, request, context):
+        try:
+            if not request.HasField("model_spec"):
+                raise invalid("Missing ModelSpec")
+            return method(self, request)
+        except ServingError as error:
+            context.abort(error.code, str(error))
+        except Exception as error:
+            logging.exception("%s failed", method.__name__)
+            context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+
+    return call
+
+
+class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """Predict and GetModelMetadata; the rest is UNIMPLEMENTED."""
+
+    def __init__(self, model):
+        self._model = model
+
+    @_answers
+    def Predict(self, request):
+        """Runs a signature of the version asked for."""
+        spec = request.model_spec
+        servable = self._model.servable(spec)
+        inputs = {name: _to_array(name, proto) for name, proto in request.inputs.items()}
+        outputs = servable.predict(spec.signature_name, inputs, request.output_filter)
+        return predict_pb2.PredictResponse(
+            model_spec=self._model.served_spec(servable, spec.signature_name or "serving_default"),
+            outputs={name: _to_proto(array) for name, array in outputs.items()},
+        )
+
+    @_answers
+    def GetModelMetadata(self, request):
+        """The signatures of the version asked for."""
+        if list(request.metadata_field) != ["signature_def"]:
+            fields = list(request.metadata_field)
+            raise invalid(f"metadata_field {fields} is not supported, expecting ['signature_def']")
+        spec, signatures = self._model.metadata(request.model_spec)
+        response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=spec)
+        response.metadata["signature_def"].Pack(signatures)
+        return response
+
+
+class ModelService(model_service_pb2_grpc.ModelServiceServicer):
+    """GetModelStatus; reloading a config is UNIMPLEMENTED."""
+
+    def __init__(self, model):
+        self._model = model
+
+    @_answers
+    def GetModelStatus(self, request):
+        """The state of one version, or of all."""
+        return self._model.status(request.model_spec)
+
+
+@contextlib.contextmanager
+def serve(model, host, port, pool, max_body_bytes):
+    """Answers gRPC while the context lasts.
+
+    Args:
+      model: `Model`.
+      host: address to listen on.
+      port: int, 0 for a free one.
+      pool: `ThreadPoolExecutor` in which requests run.
+      max_body_bytes: size of the largest request; a larger one is RESOURCE_EXHAUSTED.
+
+    Yields:
+      The port.
+
+    Raises:
+      OSError: if the port cannot be had.
+    """
+    # Without so_reuseport=0, two servers would share one port, and each get some of the requests.
+    options = [("grpc.max_receive_message_length", max_body_bytes), ("grpc.max_send_message_length", -1)]
+    server = grpc.server(pool, options=[*options, ("grpc.so_reuseport", 0)])
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(model), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(model), server)
+    try:
+        port = server.add_insecure_port(f"{host}:{port}")
+    except RuntimeError as error:
+        raise OSError(f"gRPC cannot listen on {host}:{port}: {error}") from None
+    server.start()
+    try:
+        yield port
+    finally:
+        server.stop(5).wait()
+
+
+def _to_array(name, proto):
+    try:
+        return np.asarray(tf.make_ndarray(proto))
+    except Exception as error:  # A client's bytes may break it in many ways, and all are the client's fault.
+        raise invalid(f"tensor parsing error: {name}: {error}") from error
+
+
+def _to_proto(array):
+    """As TF Serving does, with values in the dtype's own field: many clients read `float_val` and nothing else."""
+    field = _FIELDS.get(array.dtype.name)
+    if field is None:
+        return tf.make_tensor_proto(array)
+    proto = tensor_pb2.TensorProto(dtype=tf.as_dtype(array.dtype).as_datatype_enum)
+    proto.tensor_shape.CopyFrom(tf.TensorShape(array.shape).as_proto())
+    getattr(proto, field).extend(array.ravel().tolist())
+    return proto

@@ -1,0 +1,196 @@
+"""TF Serving's JSON forms of a predict request and response, to and from numpy arrays.
+
+Rows, `{"instances": [row, ...]}` -> `{"predictions": [row, ...]}`, or columns, `{"inputs": tensors}` ->
+`{"outputs": tensors}`. JSON says nothing of dtypes: they are the signature's, and no number is bent to fit one.
+"""
+
+import base64
+import itertools
+import json
+
+import numpy as np
+
+from export.serving.errors import ServingError, grpc, invalid
+
+__all__ = ["DTYPES", "dumps", "format_predictions", "loads", "parse_inputs", "parse_tensor", "shortest"]
+
+_INTEGERS = ("INT8", "UINT8", "INT16", "INT32", "UINT32", "INT64", "UINT64")
+DTYPES = {f"DT_{name}": np.dtype(name.lower()) for name in (*_INTEGERS, "BOOL")}
+DTYPES |= {"DT_FLOAT": np.dtype("float32"), "DT_DOUBLE": np.dtype("float64"), "DT_STRING": np.dtype(object)}
+_LARGEST_RANK = 64  # numpy's
+_POWERS = np.array([float(10**power) for power in range(23)])
+
+
+class _Token(float):
+    """`NaN`, `Infinity` or `-Infinity`, written so: an infinite plain float was a number too large for a double."""
+
+
+_ACCEPTED: dict[str, set[type]] = {"f": {float, int, _Token}, "i": {int}, "u": {int}, "b": {bool}, "O": {str, dict}}
+
+
+def loads(body):
+    """The object in a request's body: JSON in bytes, with TF Serving's bare `NaN`, `Infinity` and `-Infinity`."""
+    if not body:
+        raise invalid("JSON Parse error: The document is empty")
+    try:
+        document = json.loads(body, parse_constant=_Token)
+    except RecursionError:
+        raise invalid("JSON Parse error: nested too deeply") from None
+    except ValueError as error:  # Also of text that is not UTF-8, and of integers with thousands of digits.
+        raise invalid(f"JSON Parse error: {error}") from None
+    if not isinstance(document, dict):
+        raise invalid(f"JSON Value: {_shown(document)} Is not object")
+    return document
+
+
+def dumps(value):
+    """JSON text, with bare `NaN` and infinities."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def parse_inputs(document, dtypes):
+    """The tensors of a predict request.
+
+    Args:
+      document: dict, as `loads` returns it.
+      dtypes: dict of each input's name in the signature and its key in `DTYPES`.
+
+    Returns:
+      The inputs, as a dict of name and array, and whether they came in rows.
+
+    Raises:
+      ServingError: if they do not fit the signature.
+    """
+    if ("instances" in document) == ("inputs" in document):
+        found = "Got both, expecting only one" if "inputs" in document else "Missing"
+        raise invalid(f"{found} 'inputs' or 'instances' key")
+    known = ", ".join(sorted(dtypes))
+    rows = "instances" in document
+    value = document["instances" if rows else "inputs"]
+    if rows and (not isinstance(value, list) or not value):
+        raise invalid("Expecting 'instances' to be a list with at least one row")
+    if _is_named(value[0] if rows else value):
+        for index, item in enumerate(value if rows else [value]):
+            if not _is_named(item):
+                raise invalid(f"Expecting object but got list at item {index} of input list")
+            where = f"element {index} of 'instances' list" if rows else "'inputs' object"
+            if missing := sorted(dtypes.keys() - item.keys()):
+                raise invalid(f"Missing named input: {', '.join(missing)} in {where}. It must have keys: {known}")
+            if unknown := sorted(item.keys() - dtypes.keys()):
+                raise invalid(f"Unknown named input: {', '.join(unknown)} in {where}. It must only have keys: {known}")
+        columns = {name: [row[name] for row in value] if rows else value[name] for name in dtypes}
+    elif len(dtypes) == 1:
+        columns = dict.fromkeys(dtypes, value)
+    else:
+        raise invalid(f"Got a plain value or list, but the signature has several inputs: expecting objects of {known}")
+    return {name: parse_tensor(name, column, dtypes[name]) for name, column in columns.items()}, rows
+
+
+def parse_tensor(name, value, dtype_name):
+    """The array in nested lists, as `loads` returns them; `name` is for messages, `dtype_name` a key of `DTYPES`."""
+    dtype = DTYPES.get(dtype_name)
+    if dtype is None:
+        raise ServingError(grpc.StatusCode.UNIMPLEMENTED, f"'{name}': {dtype_name} has no JSON form, use gRPC")
+    expected = dtype_name.removeprefix("DT_").lower()
+    # Level by level, and each level by functions in C: a leaf at a time costs more than a small model does.
+    shape: list = []
+    leaves, kinds = [value], {type(value)}
+    while list in kinds:
+        sizes = {len(leaf) if isinstance(leaf, list) else None for leaf in leaves}
+        if len(sizes) != 1 or len(shape) == _LARGEST_RANK:
+            fault = "ragged" if len(sizes) != 1 else "nested too deeply"
+            raise invalid(f"'{name}' is {fault} after dimensions {shape[:3]}")
+        shape += sizes
+        leaves = list(itertools.chain.from_iterable(leaves))
+        kinds = set(map(type, leaves))
+    accepted = _ACCEPTED[dtype.kind]
+    if not kinds <= accepted:
+        fault = next(leaf for leaf in leaves if type(leaf) not in accepted)
+        raise invalid(f"'{name}': JSON Value: {_shown(fault)} is not of expected type: {expected}")
+    if dtype.kind == "O":
+        array = np.empty(len(leaves), object)
+        array[:] = [_to_bytes(name, leaf) for leaf in leaves]
+    elif (fault := _first_unfit(leaves, dtype)) is not None:
+        shown = _shown(fault)
+        raise invalid(f"'{name}': Cannot convert JSON value: {shown} to {expected} without loss of precision")
+    else:
+        array = np.array(leaves, dtype)
+    return array.reshape(shape)
+
+
+def format_predictions(outputs, rows):
+    """The body of a predict response: a dict of name and array, as one entry per row or as one per output."""
+    if rows and (len(sizes := {array.shape[:1] for array in outputs.values()}) != 1 or () in sizes):
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
+        raise invalid(f"outputs have inconsistent batch size, ask for columns ('inputs') instead of rows: {shapes}")
+    values = {name: _to_json(name, array) for name, array in outputs.items()}
+    if len(values) == 1:
+        (answer,) = values.values()
+    else:
+        answer = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)] if rows else values
+    return dumps({"predictions" if rows else "outputs": answer})
+
+
+def shortest(array):
+    """Nested lists of Python numbers; a float32 is 0.1 if that reads back as the same float32, not 0.10000000149."""
+    if array.dtype != np.float32:
+        return array.tolist()
+    values = array.astype(np.float64)
+    size = np.abs(values)
+    # numpy's text is right but slow. Rounding is as right where each power of ten that it needs is exact.
+    common = (size >= 1e-13) & (size < 1e6)
+    best = exact = values[common]
+    power = np.floor(np.log10(size[common])).astype(int)
+    for digits in (9, 8, 7, 6):
+        scale = _POWERS[digits - 1 - power]
+        rounded = np.rint(exact * scale) / scale
+        best = np.where(rounded.astype(np.float32) == array[common], rounded, best)
+    values[common] = best
+    rare = np.isfinite(values) & (size > 0) & ~common
+    values[rare] = array[rare].astype("U").astype(np.float64)
+    return values.tolist()
+
+
+def _first_unfit(leaves, dtype):
+    """A number that the dtype cannot hold. TF Serving's rule: floats take the integers of their mantissa."""
+    if dtype.kind == "b":
+        return None
+    if dtype.kind != "f":
+        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+        return next((leaf for leaf in leaves if not low <= leaf <= high), None)
+    limits = {int: 2 ** (np.finfo(dtype).nmant + 1) - 1, float: float(np.finfo(dtype).max), _Token: np.inf}
+    # Not beyond the limit, rather than within: a NaN is neither.
+    return next((leaf for leaf in leaves if abs(leaf) > limits[type(leaf)]), None)
+
+
+def _to_bytes(name, leaf):
+    try:
+        if isinstance(leaf, str):
+            return leaf.encode()
+        if not _is_named(leaf):
+            return base64.b64decode(leaf["b64"], validate=True)
+    except ValueError as error:  # Of base64, or of half a surrogate pair.
+        raise invalid(f"'{name}': Unable to decode {_shown(leaf)}: {error}") from None
+    raise invalid(f"'{name}': JSON Value: {_shown(leaf)} not formatted correctly for base64 data")
+
+
+def _to_json(name, array):
+    if array.dtype.kind == "O":
+        as_json = _to_base64 if name.endswith("_bytes") else lambda leaf: leaf.decode(errors="replace")
+        return np.vectorize(as_json, otypes=[object])(array).tolist() if array.size else array.tolist()
+    if array.dtype.kind not in "fiub":
+        raise invalid(f"Failed to write JSON value of output '{name}' for tensor type: {array.dtype}")
+    return shortest(array)
+
+
+def _to_base64(leaf):
+    return {"b64": base64.b64encode(leaf).decode()}
+
+
+def _is_named(value):
+    return isinstance(value, dict) and not (len(value) == 1 and isinstance(value.get("b64"), str))
+
+
+def _shown(value):
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."

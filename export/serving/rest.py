@@ -1,0 +1,129 @@
+"""TF Serving's REST interface over a `Model`."""
+
+import asyncio
+import contextlib
+import functools
+import re
+import threading
+import urllib.parse
+
+from absl import logging
+from aiohttp import web
+from google.protobuf import json_format
+from tensorflow_serving.apis import model_pb2
+
+from export.serving import json_tensors
+from export.serving.errors import ServingError, grpc, http_status, invalid, not_found
+
+__all__ = ["answer", "serve"]
+
+_VERSION = r"(?:/versions/([0-9]+)|/labels/([^/:]+))?"
+_PREDICT = re.compile(rf"/v1/models/([^/:]+){_VERSION}:(classify|regress|predict)", re.IGNORECASE)
+_STATUS = re.compile(rf"/v1/models(?:/([^/:]+))?{_VERSION}(?:/(metadata))?", re.IGNORECASE)
+
+
+def answer(model, method, path, body):
+    """Answers one request.
+
+    Args:
+      model: `Model`.
+      method: str, of HTTP.
+      path: str, still percent-encoded, without a query.
+      body: bytes.
+
+    Returns:
+      HTTP status and JSON text.
+    """
+    try:
+        return 200, _answer(model, method, path, body)
+    except ServingError as error:
+        status, text = http_status(error.code), str(error)
+    except RecursionError:
+        status, text = 400, "JSON Parse error: nested too deeply"
+    except Exception as error:  # One request's surprise must not end the server.
+        logging.exception("%s %s failed", method, path)
+        status, text = 500, f"{type(error).__name__}: {error}"
+    return status, json_tensors.dumps({"error": text})
+
+
+def _answer(model, method, path, body):
+    match = {"POST": _PREDICT, "GET": _STATUS}[method].fullmatch(path) if method in ("POST", "GET") else None
+    if not match:
+        # TF Serving's own answers: it does not tell a wrong method from a wrong path, 405 is never sent.
+        raise (invalid if path.lower().startswith("/v1/") else not_found)(f"Malformed request: {method} {path}")
+    name, version, label, verb = match.groups()
+    if not name:
+        raise invalid("Missing model name in request.")
+    spec = model_pb2.ModelSpec(name=urllib.parse.unquote(name))
+    if label:
+        spec.version_label = urllib.parse.unquote(label)
+    if version:
+        if int(version) >= 2**63:
+            raise invalid(f"Failed to convert version: {version} to numeric.")
+        spec.version.value = int(version)
+    if method == "POST":
+        return _predict(model, spec, verb.lower(), body)
+    if not verb:
+        return json_tensors.dumps(_to_dict(model.status(spec)))
+    served, signatures = model.metadata(spec)
+    return json_tensors.dumps({"model_spec": _to_dict(served), "metadata": {"signature_def": _to_dict(signatures)}})
+
+
+def _predict(model, spec, verb, body):
+    if verb != "predict":
+        raise ServingError(grpc.StatusCode.UNIMPLEMENTED, f"{verb}: this server answers predict only")
+    servable = model.servable(spec)
+    document = json_tensors.loads(body)
+    signature_name = document.get("signature_name", "")
+    if not isinstance(signature_name, str):
+        raise invalid("'signature_name' key must be a string value.")
+    inputs, rows = json_tensors.parse_inputs(document, servable.input_dtypes(signature_name))
+    return json_tensors.format_predictions(servable.predict(signature_name, inputs), rows)
+
+
+def _to_dict(message):
+    return json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+
+
+@contextlib.contextmanager
+def serve(model, host, port, pool, max_body_bytes):
+    """As `grpc_service.serve`, over HTTP; a request that is too large is answered with status 413."""
+
+    async def handle(request):
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge as error:
+            status, text = 413, json_tensors.dumps({"error": error.text})
+        else:
+            call = functools.partial(answer, model, request.method, request.rel_url.raw_path, body)
+            status, text = await loop.run_in_executor(pool, call)
+        return web.Response(status=status, body=text.encode(), content_type="application/json")
+
+    async def close():
+        await runner.cleanup()
+        # A connection on which a too large body was still to come waits for it yet.
+        waiting = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    def run(coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+
+    application = web.Application(client_max_size=max_body_bytes)
+    application.router.add_route("*", "/{path:.*}", handle)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=5)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="rest")
+    thread.start()
+    try:
+        run(runner.setup())
+        run(web.TCPSite(runner, host, port).start())
+        yield runner.addresses[0][1]
+    finally:
+        run(close())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

@@ -1,0 +1,236 @@
+"""The client: against the local server, and against stubs that fail on purpose."""
+
+import contextlib
+import csv
+import http.server
+import json
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+
+import grpc
+import numpy as np
+import pytest
+
+from export.serving import client as client_lib
+from export.serving.client import GrpcClient, RestClient, query, write
+from export.serving.errors import ServingError
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(params=["rest", "grpc"])
+def client(server, request):
+    kind, port = {"rest": (RestClient, server.rest), "grpc": (GrpcClient, server.grpc)}[request.param]
+    with contextlib.closing(kind(f"127.0.0.1:{port}", "toy", timeout=20)) as client:
+        yield client
+
+
+SIGNATURE = {"inputs": {"x": {"dtype": "DT_FLOAT"}}, "outputs": {"y": {"dtype": "DT_FLOAT"}}}
+METADATA = {"metadata": {"signature_def": {"signature_def": {"log_prob": SIGNATURE}}}}
+
+
+class Stub:
+    """An HTTP server that gives a list of answers, and counts the requests."""
+
+    def __init__(self, *answers):
+        stub = self
+        self.answers, self.asked = list(answers), []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.reply(200, METADATA)
+
+            def do_POST(self):
+                inputs = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["inputs"]
+                stub.asked.append(time.monotonic())
+                status = stub.answers.pop(0) if stub.answers else 200
+                if status == "slow":
+                    time.sleep(1)
+                self.reply(status, {"outputs": inputs["x"]} if status == 200 else {"error": "no"})
+
+            def reply(self, status, answer):
+                if status == "slow":
+                    return
+                body = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+    def client(self, timeout=20):
+        return contextlib.closing(RestClient(f"127.0.0.1:{self.server.server_port}", "toy", timeout))
+
+
+@pytest.mark.parametrize(("batch_size", "concurrency"), [(1, 3), (4, 2), (7, 1), (100, 2)])
+def test_answers_do_not_depend_on_batches(client, batch_size, concurrency):
+    x = np.random.default_rng(0).normal(size=(23, 2)).astype(np.float32)
+    done = []
+    outputs = query(
+        client, x, num_samples=5, seed=100, batch_size=batch_size, concurrency=concurrency, progress=done.append
+    )
+    # The toy's log_prob is the row's sum and its seed, which is the given one plus the row's index.
+    np.testing.assert_allclose(outputs["log_prob"], x.sum(axis=1) + 100 + np.arange(23), rtol=1e-6)
+    np.testing.assert_array_equal(outputs["num_samples"], np.full(23, 5))
+    np.testing.assert_array_equal(outputs["pair"], x)
+    assert outputs["num_samples"].dtype == np.int32
+    assert outputs["pair"].dtype == np.float32
+    assert sum(done) == 23
+
+
+def test_only_what_the_signature_takes_is_sent(client):
+    x = np.array([1, np.nan, np.inf])
+    np.testing.assert_array_equal(query(client, x, "serving_default")["y"], [2.5, np.nan, np.inf])
+
+
+def test_strings_of_both_protocols_are_bytes(client):
+    # Text in JSON, and base64 for a name that ends in _bytes.
+    outputs = client.predict("echo", {"text": np.array(["é", "b"], object)})
+    assert outputs["text"].tolist() == outputs["text_bytes"].tolist() == ["é".encode(), b"b"]
+
+
+@pytest.mark.parametrize(
+    ("x", "signature", "part"),
+    [
+        (np.zeros([2, 3]), "log_prob", "shape"),
+        (np.zeros([0, 2]), "log_prob", "0 rows"),
+        (np.zeros(2), "nope", "log_prob"),
+        (np.zeros(2), "dtypes", "expecting rows, and one such input"),
+        (np.zeros(2), "total", "no entry per row"),
+    ],
+)
+def test_faults(client, x, signature, part):
+    with pytest.raises(ServingError, match=part) as caught:
+        query(client, x, signature, retries=5)
+    assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_unknown_model(server):
+    client = RestClient(f"127.0.0.1:{server.rest}", "foo")
+    with contextlib.closing(client), pytest.raises(ServingError, match=r"Latest\(foo\)"):
+        query(client, np.zeros(1))
+
+
+def test_unavailable_is_asked_again_with_growing_pauses():
+    with Stub(503, 503) as stub, stub.client() as client:
+        outputs = query(client, np.arange(3.0), retries=2)
+        np.testing.assert_array_equal(outputs["y"], [0, 1, 2])
+        first, second, third = stub.asked
+        assert 0.04 < second - first < 0.3
+        assert 0.09 < third - second < 0.5
+
+
+@pytest.mark.parametrize(("status", "asked"), [(503, 3), (500, 1), (429, 1), (400, 1), (404, 1)])
+def test_what_is_not_asked_again(status, asked):
+    with Stub(*[status] * 9) as stub, stub.client() as client:
+        with pytest.raises(ServingError, match=f"HTTP {status}: no"):
+            query(client, np.arange(3.0), retries=2, concurrency=1)
+        assert len(stub.asked) == asked
+
+
+def test_after_a_fault_no_new_batch_is_sent():
+    with Stub(500) as stub, stub.client() as client:
+        with pytest.raises(ServingError):
+            query(client, np.arange(100.0), batch_size=1, concurrency=2)
+        assert len(stub.asked) < 20
+
+
+def test_time_out_is_not_asked_again():
+    with Stub("slow") as stub, stub.client(timeout=0.2) as client:
+        with pytest.raises(ServingError, match="timed out") as caught:
+            query(client, np.arange(3.0))
+        assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert len(stub.asked) == 1
+
+
+@pytest.mark.parametrize("kind", [RestClient, GrpcClient])
+def test_no_server(kind):
+    client = kind("127.0.0.1:9", "toy", timeout=5)
+    with contextlib.closing(client), pytest.raises(ServingError) as caught:
+        query(client, np.zeros(1), retries=1)
+    assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+
+
+def test_csv_and_npz(tmp_path):
+    outputs = {
+        "log_prob": np.array([0.1, -np.inf, np.nan], np.float32),
+        "in_support": np.array([True, False, True]),
+        "mean": np.arange(6, dtype=np.float32).reshape(3, 2),
+        "text": np.array([b"a", "é".encode(), b"\xff"], object),
+    }
+    write(tmp_path / "results.csv", outputs)
+    with open(tmp_path / "results.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["row", "log_prob", "in_support", "mean_0", "mean_1", "text"]
+    assert rows[1] == ["0", "0.1", "True", "0.0", "1.0", "a"]
+    assert [row[1] for row in rows[1:]] == ["0.1", "-inf", "nan"]
+    assert rows[2][-1] == "é"
+    write(tmp_path / "results.npz", outputs)
+    with np.load(tmp_path / "results.npz") as loaded:
+        for name in ("log_prob", "in_support", "mean"):
+            np.testing.assert_array_equal(loaded[name], outputs[name])
+            assert loaded[name].dtype == outputs[name].dtype
+        assert loaded["text"].tolist() == outputs["text"].tolist()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.csv", "results.npz"]
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "results.csv"
+    path.write_text("old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(client_lib.os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write(path, {"y": np.zeros(2)})
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(ValueError, match="must end in"):
+        write(tmp_path / "results.txt", {"y": np.zeros(2)})
+
+
+def run(*flags):
+    command = [sys.executable, "export/query_main.py", *map(str, flags)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_program(server, tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(10.0).reshape(5, 2))
+    output = tmp_path / "results.csv"
+    flags = [f"--server=127.0.0.1:{server.rest}", "--model_name=toy", f"--input={tmp_path}/x.npy", f"--output={output}"]
+    done = run(*flags, "--batch_size=2", "--seed=7", "--num_samples=3")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"5 rows of log_prob, num_samples, pair in {output}\n"
+    rows = list(csv.DictReader(output.read_text().splitlines()))
+    assert [float(row["log_prob"]) for row in rows] == [8, 13, 18, 23, 28]
+    assert [int(row["num_samples"]) for row in rows] == [3] * 5
+    output.unlink()
+    for extra, part in (
+        (["--model_name=foo", "--retries=0"], "Latest(foo)"),
+        ([f"--input={tmp_path}/nothing.npy"], "nothing.npy"),
+        (["--output=results.txt"], "must end in .csv or .npz"),
+    ):
+        done = run(*flags, *extra)
+        assert done.returncode == 1
+        assert done.stderr.startswith("query_main: ")
+        assert part in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert not output.exists()
