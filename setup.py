@@ -6,7 +6,6 @@ import setuptools
 SERVING = [
     "aiohttp>=3.13,<4",
     "grpcio>=1.76,<2",
-    "tensorflow-serving-api>=2.21,<2.22",
     "tqdm>=4.66",
     "urllib3>=2.2,<3",
 ]
@@ -27,6 +26,7 @@ setuptools.setup(
         "tensorflow-datasets>=4.9.10",
         "importlib_resources",
         "absl-py>=2.1",
+        "tensorflow-serving-api>=2.21,<2.22",
         "matplotlib>=3.9",
         "numpy>=2.0",
         "scikit-learn>=1.5",

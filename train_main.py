@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags
 
-from iwae_zoo import bounds, data, estimators, objectives, presets, training
+from iwae_zoo import bounds, data, estimators, objectives, presets, saved_model, training
 
 _OBJECTIVE = flags.DEFINE_string(
     "objective", "iwae", f"What is maximised: one of {', '.join(objectives.names())}. README has the table."
@@ -56,6 +56,7 @@ _EVAL_SAMPLES = flags.DEFINE_integer("eval_samples", 5000, "Particles per test e
 _DIAGNOSTICS_EVERY = flags.DEFINE_integer(
     "diagnostics_every", None, "Epochs between two looks at gradient SNR, active units and KL terms. Default: none."
 )
+_EXPORT_DIR = flags.DEFINE_string("export_dir", None, "Folder of a served model; gets a new version at the end.")
 _RESUME = flags.DEFINE_bool("resume", False, "Go on with an interrupted run from its last whole epoch.")
 
 
@@ -73,7 +74,9 @@ def main(argv):
         sys.exit(f"train_main: {error}")
     try:
         run.evaluate(run.train())
-    except training.Diverged as error:
+        if _EXPORT_DIR.value:
+            print(f"Exported to {saved_model.export_run(workdir, _EXPORT_DIR.value)}.")
+    except (training.Diverged, OSError) as error:
         sys.exit(f"train_main: {error}")
     except KeyboardInterrupt:
         print(

@@ -25,7 +25,7 @@ __all__ = ["AnnealedEstimate", "Sandwich", "estimate_log_prob", "sandwich", "sch
 
 # Most chains in one call, over all its examples: enough to keep the processor busy, few enough that memory is small.
 _CHAINS_AT_ONCE = 1000
-# Of Wu et al.; the best acceptance rate of HMC in many dimensions (Beskos et al. 2013).
+# The best acceptance rate of HMC in many dimensions (Beskos et al. 2013).
 _TARGET_ACCEPTANCE = 0.65
 # Adaptation of the step size: transitions at the path's start, transitions along it, and change of log step size per
 # unit of excess acceptance.
@@ -56,8 +56,9 @@ class AnnealedEstimate(NamedTuple):
 class Sandwich(NamedTuple):
     """Bounds on log p(x) from below and above, for x drawn from the model; float64 arrays [N].
 
-    Both hold in expectation. How far the path can be trusted is best read off the mean gap over the examples, which are
-    independent, with its standard error std(gap) / sqrt(N).
+    Both hold in expectation; with few temperatures the weights, above all those of the upper bound, can have heavy tails.
+    How far the path can be trusted is best read off the mean gap over the examples, which are independent, with its
+    standard error std(gap) / sqrt(N).
 
     Attributes:
       x: float32 array [N, ...], the simulated examples.
@@ -96,8 +97,8 @@ def schedule(num_temperatures):
     array([0. , 0.5, 1. ])
 
     #### References
-    Wu, Burda, Salakhutdinov, Grosse. On the Quantitative Analysis of Decoder-Based Generative Models. ICLR 2017,
-    section 4.1. https://arxiv.org/abs/1611.04273
+    Wu, Burda, Salakhutdinov, Grosse. On the Quantitative Analysis of Decoder-Based Generative Models. ICLR 2017.
+    https://arxiv.org/abs/1611.04273
     """
     _check_count("num_temperatures", num_temperatures, 2)
     sigmoid = 1.0 / (1.0 + np.exp(-np.linspace(-4.0, 4.0, num_temperatures)))
@@ -130,9 +131,9 @@ def estimate_log_prob(
       ValueError: on an argument out of range, an x of another shape or with NaN in it, or a model with NaN weights.
 
     #### References
-    Neal. Annealed Importance Sampling. Statistics and Computing 2001, eq. 3-11. https://arxiv.org/abs/physics/9803008
-    Wu, Burda, Salakhutdinov, Grosse. On the Quantitative Analysis of Decoder-Based Generative Models. ICLR 2017,
-    section 3. https://arxiv.org/abs/1611.04273
+    Neal. Annealed Importance Sampling. Statistics and Computing 2001, section 2. https://arxiv.org/abs/physics/9803008
+    Wu, Burda, Salakhutdinov, Grosse. On the Quantitative Analysis of Decoder-Based Generative Models. ICLR 2017.
+    https://arxiv.org/abs/1611.04273
     """
     betas = schedule(num_temperatures)
     settings = _checked_settings(num_chains, num_leapfrog_steps, initial)
@@ -175,7 +176,7 @@ def sandwich(
       ValueError: as `estimate_log_prob`.
 
     #### References
-    Grosse, Ghahramani, Adams. Sandwiching the Marginal Likelihood using Bidirectional Monte Carlo. 2015, section 3.
+    Grosse, Ghahramani, Adams. Sandwiching the Marginal Likelihood using Bidirectional Monte Carlo. 2015.
     https://arxiv.org/abs/1511.02543
     """
     betas = schedule(num_temperatures)

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from iwae_zoo._lookup import look_up
 
-__all__ = ["Dataset", "load", "names"]
+__all__ = ["Dataset", "load", "load_rows", "names"]
 
 _SPLIT_SEED = 20180213
 _SPLITS = ("train", "validation", "test")
@@ -131,6 +131,31 @@ def load(name, data_dir=None):
     if str(name).endswith((".npy", ".npz")):
         return _load_file(str(name))
     return look_up(_LOADERS, name, "data set (or path of a .npy or .npz file)")(data_dir)
+
+
+def load_rows(path, name, data_dir=None, split="test"):
+    """Rows to ask a model about: those of a file as they are, or else a split of a data set, binarised once.
+
+    Args:
+      path: of a .npy file with an array [N, ...], or None.
+      name: as in `load`, if there is no path.
+      data_dir: as in `load`.
+      split: "train", "validation" or "test".
+
+    Returns:
+      Float32 array [N, ...].
+
+    Raises:
+      ValueError: if the file holds no array of numbers, or as `load`.
+      FileNotFoundError: if the file is not there.
+      RuntimeError: as `load`.
+    """
+    if path is None:
+        return load(name, data_dir).evaluation_array(split)
+    rows = np.load(path, allow_pickle=False)
+    if not isinstance(rows, np.ndarray) or rows.ndim < 2 or not (np.isrealobj(rows) and rows.dtype.kind in "biuf"):
+        raise ValueError(f"{path} must be a .npy file with an array [N, ...] of real numbers.")
+    return rows.astype(np.float32)
 
 
 def _load_digits(data_dir):

@@ -84,7 +84,8 @@ def estimate_log_prob(
       model: `ImportanceWeightedAutoencoder`.
       x: array [B, ...], finite.
       num_samples: int, number S of particles per example; any number, memory does not grow with it.
-      seed: int. Example i draws from the sub-stream (`seed`, `first_row` + i), whatever the other examples are.
+      seed: int, 0 <= seed < 2^31. Example i draws from the stateless seed (`first_row` + i, `seed`), whatever the
+        other examples are; an exported model asked with the seed (`first_row` + i) 2^32 + `seed` draws the same.
       chunk_size: int, number of particles decoded at once, at most `num_samples`; None chooses. It changes which
         random numbers are drawn, nothing else.
       tolerance: float, nats; an example stops at the first chunk after which its standard error is at most this.
@@ -101,12 +102,10 @@ def estimate_log_prob(
     Burda, Grosse, Salakhutdinov. Importance Weighted Autoencoders. ICLR 2016, section 5.
     https://arxiv.org/abs/1509.00519
     """
-    chunk_size = _checked_arguments(num_samples, chunk_size, tolerance, proposal)
+    chunk_size = _checked_arguments(num_samples, seed, chunk_size, tolerance, proposal)
     x = checked_examples(model, x)
-    with tf.init_scope():
-        capacity = int(psis.tail_length(num_samples)) + 1
-    rows = _batch_function(model, chunk_size, capacity, proposal)(
-        x, num_samples, particles.derive_seed(seed), first_row, 0.0 if tolerance is None else tolerance
+    rows = _batch_function(model, chunk_size, psis.capacity(num_samples), proposal)(
+        x, num_samples, seed, first_row, 0.0 if tolerance is None else tolerance
     )
     estimate = Estimate(**{name: value.numpy() for name, value in rows.items()})
     if np.isnan(estimate.log_prob).any():
@@ -143,13 +142,34 @@ def evaluate_log_prob(model, x, num_samples=5000, seed=0, chunk_size=None, *, ve
 
 def estimate_dataset(model, x, num_samples=5000, seed=0, chunk_size=None, *, verbose=1, **options):
     """`estimate_log_prob` of every example of a data set, with a progress bar; arguments as `evaluate_log_prob`."""
+
+    def estimate(batch, first_row):
+        return estimate_log_prob(model, batch, num_samples, seed, chunk_size, first_row=first_row, **options)
+
+    return in_batches(estimate, x, verbose)
+
+
+def in_batches(estimate, x, verbose=1):
+    """The `Estimate` of a whole data set from a function that gives that of a batch.
+
+    Args:
+      estimate: function of a batch [B, ...] and the index of its first row that returns an `Estimate`.
+      x: array [N, ...], or an iterable of batches.
+      verbose: 0 for no progress bar.
+
+    Returns:
+      `Estimate` of arrays [N].
+
+    Raises:
+      ValueError: if there is no example.
+    """
     sized = hasattr(x, "shape")
     batches = (x[i : i + _ROWS] for i in range(0, len(x), _ROWS)) if sized else x
     progress = keras.utils.Progbar(len(x) if sized else None, verbose=verbose, unit_name="example")
     parts = []
     row = 0
     for batch in batches:
-        parts.append(estimate_log_prob(model, batch, num_samples, seed, chunk_size, first_row=row, **options))
+        parts.append(estimate(batch, row))
         row += len(batch)
         progress.update(row, values=[("log_prob", np.mean(parts[-1].log_prob))], finalize=False)
     if not row:
@@ -203,7 +223,7 @@ def stream(networks, x, num_samples, seed, tolerance, chunk_size, capacity, prop
       seed: stateless seed [2].
       tolerance: float64 tensor [], nats; 0 for no early stop.
       chunk_size: int, particles decoded at once.
-      capacity: int, number of largest weights to keep; more than `psis.tail_length` of the largest `num_samples`.
+      capacity: int, number of largest weights to keep: `psis.capacity` of the largest `num_samples`.
       proposal: "encoder" or "prior".
 
     Returns:
@@ -282,7 +302,7 @@ def _batch_function(model, *settings):
         def batch(x, num_samples, seed, first_row, tolerance):
             def one(arguments):
                 row, example = arguments
-                row_seed = particles.derive_seed(seed, row)
+                row_seed = tf.stack([row, seed])
                 return stream(networks, example, num_samples, row_seed, tolerance, chunk_size, capacity, proposal)
 
             rows = first_row + tf.range(tf.shape(x)[0])
@@ -291,7 +311,7 @@ def _batch_function(model, *settings):
         signature = (
             tf.TensorSpec([None, *model.data_shape], tf.float32),
             tf.TensorSpec([], tf.int32),
-            tf.TensorSpec([2], tf.int32),
+            tf.TensorSpec([], tf.int32),
             tf.TensorSpec([], tf.int32),
             tf.TensorSpec([], tf.float64),
         )
@@ -317,18 +337,29 @@ def _log_add(a, b):
     return tf.reduce_logsumexp(tf.stack([a, b]), axis=0)
 
 
-def _checked_arguments(num_samples, chunk_size, tolerance, proposal):
-    if isinstance(num_samples, bool) or not isinstance(num_samples, (int, np.integer)) or num_samples < 1:
-        raise ValueError(f"num_samples must be an integer of at least 1: received {num_samples!r}.")
+def default_chunk(num_samples):
+    """Number of particles to decode at once: equal chunks, so that little of the last one is thrown away."""
+    return -(-num_samples // -(-num_samples // _DEFAULT_CHUNK))
+
+
+def check_positive(**numbers):
+    """Raises ValueError, with its name, if a number is not an integer of at least 1."""
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name} must be an integer of at least 1: received {value!r}.")
+
+
+def _checked_arguments(num_samples, seed, chunk_size, tolerance, proposal):
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**31:
+        raise ValueError(f"seed must be an integer from 0 to 2^31 - 1: received {seed!r}.")
+    check_positive(num_samples=num_samples)
     if proposal not in ("encoder", "prior"):
         raise ValueError(f"proposal must be 'encoder' or 'prior': received {proposal!r}.")
     if tolerance is not None and not tolerance > 0:
         raise ValueError(f"tolerance must be a positive number of nats, or None: received {tolerance!r}.")
     if chunk_size is None:
-        # Equal chunks, so that little of the last one is thrown away.
-        return -(-num_samples // -(-num_samples // _DEFAULT_CHUNK))
-    if isinstance(chunk_size, bool) or not isinstance(chunk_size, (int, np.integer)) or chunk_size < 1:
-        raise ValueError(f"chunk_size must be an integer of at least 1, or None: received {chunk_size!r}.")
+        return default_chunk(num_samples)
+    check_positive(chunk_size=chunk_size)
     if chunk_size > num_samples:
         raise ValueError(
             f"chunk_size must be at most num_samples: received chunk_size={chunk_size}, num_samples={num_samples}. "

@@ -9,7 +9,7 @@ import math
 
 import tensorflow as tf
 
-__all__ = ["pareto_shape", "tail_length"]
+__all__ = ["capacity", "pareto_shape", "tail_length"]
 
 
 def tail_length(count):
@@ -25,12 +25,18 @@ def tail_length(count):
     return tf.cast(tf.math.ceil(tf.minimum(count / 5.0, 3.0 * tf.sqrt(count))), tf.int32)
 
 
+def capacity(count):
+    """How many of the largest weights to keep for `pareto_shape` of `count` or fewer: int from int."""
+    with tf.init_scope():
+        return int(tail_length(count)) + 1
+
+
 def pareto_shape(largest_log_weights, count):
     """Shape k of the generalised Pareto distribution fitted to the largest of `count` importance weights.
 
     Args:
       largest_log_weights: float64 tensor [T], the T largest log weights in descending order, nats;
-        T > `tail_length(count)`, padded with -inf.
+        T at least `capacity(count)`, padded with -inf.
       count: int tensor [], number of weights that they are the largest of.
 
     Returns:

@@ -139,7 +139,8 @@ def query(
 ):
     """Runs a signature on every row.
 
-    Row i gets the seed `seed + i`, so that its answer does not depend on batches. Of `num_samples` and `seed`, what
+    Row i gets the seed i 2^32 + `seed`, so that its answer does not depend on batches and is that of
+    `iwae_zoo.likelihood` for the same seed. Of `num_samples` and `seed`, what
     the signature does not take is not sent.
 
     Args:
@@ -168,7 +169,7 @@ def query(
     def ask(start):
         rows = np.arange(start, min(start + batch_size, len(x)), dtype=np.int64)
         inputs = {names[0]: x[rows[0] : rows[-1] + 1]}
-        inputs |= {"num_samples": np.full(len(rows), num_samples, np.int32), "seed": seed + rows}
+        inputs |= {"num_samples": np.full(len(rows), num_samples, np.int32), "seed": (rows << 32) + seed}
         typed = {key: np.asarray(inputs[key], json_tensors.DTYPES.get(dtype)) for key, dtype in wanted.items()}
         outputs = _retry(lambda: client.predict(signature_name, typed), retries)
         if others := [name for name, array in outputs.items() if array.shape[:1] != rows.shape]:

@@ -86,7 +86,7 @@ def test_answers_do_not_depend_on_batches(client, batch_size, concurrency):
     outputs = query(
         client, x, num_samples=5, seed=100, batch_size=batch_size, concurrency=concurrency, progress=done.append
     )
-    # The toy's log_prob is the row's sum and its seed, which is the given one plus the row's index.
+    # The toy's log_prob is the row's sum and both halves of its seed: the row's index and the given one.
     np.testing.assert_allclose(outputs["log_prob"], x.sum(axis=1) + 100 + np.arange(23), rtol=1e-6)
     np.testing.assert_array_equal(outputs["num_samples"], np.full(23, 5))
     np.testing.assert_array_equal(outputs["pair"], x)

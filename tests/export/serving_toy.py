@@ -30,7 +30,7 @@ class Toy(tf.Module):
         positive = tf.debugging.assert_non_negative(num_samples, message="num_samples must not be negative")
         with tf.control_dependencies([positive]):
             return {
-                "log_prob": tf.reduce_sum(x, axis=1) + tf.cast(seed, tf.float32),
+                "log_prob": tf.reduce_sum(x, axis=1) + tf.cast(seed // 2**32 + seed % 2**32, tf.float32),
                 "num_samples": num_samples,
                 "pair": x,
             }

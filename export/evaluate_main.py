@@ -1,0 +1,58 @@
+"""Evaluates log p(x) with an exported model, loaded by its path alone.
+
+python export/evaluate_main.py --saved_model=models/digits --dataset=digits --output=log_prob.csv
+"""
+
+import os
+import pathlib
+import sys
+import warnings
+
+# TensorFlow reports on its libraries at each start; what matters comes as an exception.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# A program that is run as a file has its own folder on the path, not the repository's.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from absl import app, flags
+
+from export.serving import client
+from iwae_zoo import data, likelihood, saved_model
+
+_SAVED_MODEL = flags.DEFINE_string("saved_model", None, "Folder of a version, or of all versions.", required=True)
+_INPUT = flags.DEFINE_string("input", None, "A .npy file with an array of rows, instead of a data set.")
+_DATASET = flags.DEFINE_string("dataset", "digits", "As in train_main.py.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train_main.py.")
+_SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Which part of the data set.")
+_EXAMPLES = flags.DEFINE_integer("examples", None, "Only the first so many examples. Default: all.", lower_bound=1)
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "Particles per example; the model has a limit.")
+_SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same numbers.", 0, 2**31 - 1)
+_OUTPUT = flags.DEFINE_string("output", None, "A .csv or .npz file for every example's answer. Default: none.")
+
+
+def main(argv):
+    """Evaluates, prints a summary, writes; the exit status is not 0 if it could not."""
+    if len(argv) > 1:
+        sys.exit(f"evaluate_main: unexpected arguments {argv[1:]}; flags are written --name=value.")
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    if _OUTPUT.value and not _OUTPUT.value.endswith((".csv", ".npz")):
+        sys.exit(f"evaluate_main: --output={_OUTPUT.value} must end in .csv or .npz.")
+    try:
+        exported = saved_model.Exported(_SAVED_MODEL.value)
+        x = data.load_rows(_INPUT.value, _DATASET.value, _DATA_DIR.value, _SPLIT.value)[: _EXAMPLES.value]
+        examples = likelihood.in_batches(
+            lambda batch, row: exported.estimate_log_prob(batch, _NUM_SAMPLES.value, _SEED.value, row), x
+        )
+        result = likelihood.summarize(examples)
+        if _OUTPUT.value:
+            client.write(_OUTPUT.value, examples._asdict())
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"evaluate_main: {error}")
+    print(f"{len(x)} examples, at most {examples.num_samples.max()} samples each, version {exported.path.name}")
+    print(f"log p(x)  {result.log_prob:.4f} +- {result.standard_error:.4f} nats per example")
+    print(f"          of which {result.sampling_standard_error:.4f} from the samples")
+    print(f"ELBO      {result.elbo:.4f}, effective samples {result.ess:.1f}")
+    print(f"untrusted {result.num_untrusted} (Pareto k > 0.7), outside the support {result.num_outside_support}")
+
+
+if __name__ == "__main__":
+    app.run(main)

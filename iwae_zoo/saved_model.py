@@ -1,0 +1,322 @@
+"""Exporting: a trained model as a SavedModel that answers log p(x) without Python, Keras or TensorFlow Probability.
+
+Every signature works row by row: each input has a leading batch axis, and a row's answer depends on that row alone,
+bit for bit, because each row is computed by itself in tensors of the same shapes. Randomness is stateless, from the
+row's own seed. Memory is bounded by the chunk of particles, whatever a request asks for.
+
+    signature         inputs                outputs, per row
+    serving_default   x                     log_prob, standard_error, ess, pareto_k, elbo, in_support, num_samples
+    log_prob          x, num_samples, seed  the same
+    encode            x                     mean and stddev of q(z | x)
+    posterior_sample  x, num_samples, seed  z, by sampling-importance-resampling, and its ess
+    reconstruct       x                     mean of p(x | z) at the mean of q(z | x)
+    decode            z                     mean of p(x | z)
+    sample            seed                  x, drawn from the model, and the mean of its p(x | z)
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+import uuid
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from iwae_zoo import likelihood, particles, psis, resampling
+from iwae_zoo.networks import fusion
+
+__all__ = ["Exported", "export", "export_run"]
+
+CARD = "model_card.json"
+# Rows of a batch that are computed at once, each with a chunk of particles in memory.
+_PARALLEL_ROWS = 4
+
+
+def export(model, directory, num_samples=1000, max_num_samples=10_000, *, seed=0, card=None):
+    """Writes the next version of a served model; a reader of `directory` sees all of it or nothing.
+
+    Args:
+      model: `ImportanceWeightedAutoencoder`, built.
+      directory: path of the served model; versions are integer folders in it.
+      num_samples: int, particles for a row of `serving_default`.
+      max_num_samples: int, most particles for a row of any request: a larger request is clamped to it, and the answer
+        says how many were used.
+      seed: int, of the rows of `serving_default`.
+      card: optional dict, JSON-compatible, that is added to the model card.
+
+    Returns:
+      pathlib.Path of the new version's folder.
+
+    Raises:
+      ValueError: on a number out of range, or a model that is not built.
+      OSError: if the directory cannot be written; then there is no new version.
+
+    #### References
+    TensorFlow Serving. SavedModel warmup; RESTful API.
+    https://www.tensorflow.org/tfx/serving/saved_model_warmup
+    """
+    likelihood.check_positive(num_samples=num_samples, max_num_samples=max_num_samples)
+    if num_samples > max_num_samples:
+        raise ValueError(f"num_samples must be at most max_num_samples: received {num_samples} and {max_num_samples}.")
+    if not model.built:
+        raise ValueError("The model is not built: train it, or call model.build((None, *data_shape)).")
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    # TensorFlow Serving takes no notice of names that are not integers.
+    partial = directory / f".partial-{uuid.uuid4().hex}"
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            description = _card(model, num_samples, max_num_samples, seed, card)
+            card_path = pathlib.Path(folder) / CARD
+            card_path.write_text(json.dumps(description, indent=2) + "\n")
+            _write(model, partial, card_path, num_samples, max_num_samples, seed)
+        return _publish(partial, directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def export_run(workdir, directory, num_samples=1000, max_num_samples=10_000, *, seed=0):
+    """Exports the model of a training run, with its configuration and test results in the model card.
+
+    Args:
+      workdir: path of a work directory that `train_main.py` has left.
+      directory: as in `export`.
+      num_samples: the same.
+      max_num_samples: the same.
+      seed: the same.
+
+    Returns:
+      pathlib.Path of the new version's folder.
+
+    Raises:
+      ValueError: if the work directory holds no trained model, or as `export`.
+    """
+    import keras
+
+    workdir = pathlib.Path(workdir)
+    if not (workdir / "model.keras").is_file() or not (workdir / "config.json").is_file():
+        raise ValueError(
+            f"{workdir} holds no trained model (model.keras and config.json). Train one with train_main.py."
+        )
+    card = json.loads((workdir / "config.json").read_text())
+    if (workdir / "evaluation.json").is_file():
+        card["evaluation"] = json.loads((workdir / "evaluation.json").read_text())
+    model = keras.saving.load_model(workdir / "model.keras")
+    return export(model, directory, num_samples, max_num_samples, seed=seed, card=card)
+
+
+class Exported:
+    """An exported model, loaded by its path alone.
+
+    Args:
+      path: folder of a version, or of the served model: then its largest version.
+
+    Raises:
+      ValueError: if there is no SavedModel, or it is none of ours.
+    """
+
+    def __init__(self, path):
+        path = pathlib.Path(path)
+        versions = [p for p in path.iterdir() if p.name.isdigit()] if path.is_dir() else []
+        self.path = max(versions, key=lambda p: int(p.name)) if versions else path
+        if not (self.path / "saved_model.pb").is_file():
+            raise ValueError(f"There is no SavedModel in {path}: neither saved_model.pb nor a version with one.")
+        self._loaded = tf.saved_model.load(str(self.path))
+        self.signatures = self._loaded.signatures
+        if "log_prob" not in self.signatures:
+            known = ", ".join(sorted(self.signatures))
+            raise ValueError(f"The SavedModel in {self.path} has no signature log_prob; it has {known}.")
+
+    @property
+    def data_shape(self):
+        """Shape of one x."""
+        return tuple(self.signatures["log_prob"].structured_input_signature[1]["x"].shape[1:])
+
+    def estimate_log_prob(self, x, num_samples=1000, seed=0, first_row=0):
+        """As `likelihood.estimate_log_prob` of the model that was exported, with the same random numbers.
+
+        Args:
+          x: array [B, ...].
+          num_samples: int; the model clamps it to its `max_num_samples`.
+          seed: int.
+          first_row: int, index of the first example within a larger data set.
+
+        Returns:
+          `likelihood.Estimate`.
+
+        Raises:
+          ValueError: if x has another shape.
+        """
+        likelihood.check_positive(num_samples=num_samples)
+        x = np.asarray(x, np.float32)
+        if x.shape[1:] != self.data_shape:
+            raise ValueError(
+                f"x must have shape [B, {', '.join(map(str, self.data_shape))}]: received {list(x.shape)}."
+            )
+        rows = np.arange(first_row, first_row + len(x), dtype=np.int64)
+        answer = self.signatures["log_prob"](
+            x=tf.constant(x),
+            num_samples=tf.fill([len(x)], np.int32(num_samples)),
+            seed=tf.constant((rows << 32) + seed),
+        )
+        return likelihood.Estimate(**{name: answer[name].numpy() for name in likelihood.Estimate._fields})
+
+
+class _Networks(NamedTuple):
+    encoder: Any
+    decoder: Any
+    prior: Any
+
+
+def _write(model, path, card_path, num_samples, max_num_samples, seed):
+    module = tf.Module()
+    # Tracked once, here; the functions only capture them.
+    module.weights = [variable.value for variable in model.weights]
+    module.card = tf.saved_model.Asset(str(card_path))
+    with fusion.portable():
+        signatures = _signatures(model, num_samples, max_num_samples, seed)
+        # Gradients are for training; their functions would bring XLA along.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(module, str(path), signatures=signatures, options=options)
+    shutil.copy(card_path, path / CARD)
+    _write_warm_up(path, model)
+
+
+def _publish(partial, directory):
+    """Renames the finished folder to the next version."""
+    while True:
+        versions = [int(p.name) for p in directory.iterdir() if p.name.isdigit()]
+        target = directory / str(max(versions, default=0) + 1)
+        try:
+            os.rename(partial, target)
+            return target
+        except OSError:
+            if not target.exists():  # Otherwise another export was faster: the next number then.
+                raise
+
+
+def _signatures(model, default_samples, max_num_samples, default_seed):
+    networks = _Networks(model.encoder, model.decoder, model.prior)
+    chunk_size = likelihood.default_chunk(default_samples)
+    capacity = psis.capacity(max_num_samples)
+    posterior = model.encoder.posterior(tf.zeros([1, *model.data_shape]))
+    x = tf.TensorSpec([None, *model.data_shape], tf.float32, "x")
+    z = tf.TensorSpec([None, model.latent_size], posterior.dtype, "z")
+    num_samples = tf.TensorSpec([None], tf.int32, "num_samples")
+    seed = tf.TensorSpec([None], tf.int64, "seed")
+    vector, scalar = tf.TensorSpec([model.latent_size]), tf.TensorSpec([])
+    image = tf.TensorSpec(model.data_shape)
+
+    def clamped(count):
+        return tf.clip_by_value(count, 1, max_num_samples)
+
+    def estimate(x, count, seed):
+        tolerance = tf.constant(0.0, tf.float64)
+        row = likelihood.stream(networks, x, clamped(count), _unpacked(seed), tolerance, chunk_size, capacity)
+        return {name: tf.cast(v, tf.float32) if v.dtype == tf.float64 else v for name, v in row.items()}
+
+    estimated = dict.fromkeys(likelihood.Estimate._fields, scalar)
+    estimated |= {"in_support": tf.TensorSpec([], tf.bool), "num_samples": tf.TensorSpec([], tf.int32)}
+
+    def encode(x):
+        q = networks.encoder.posterior(x[tf.newaxis])
+        return {"mean": _single(q.mean()), "stddev": _single(q.stddev())}
+
+    def posterior_sample(x, count, seed):
+        drawn, ess = resampling.resample(networks, x, clamped(count), _unpacked(seed), chunk_size)
+        return {"z": tf.cast(drawn, tf.float32), "ess": tf.cast(ess, tf.float32)}
+
+    def decode(z):
+        return {"mean": _single(networks.decoder.likelihood(z[tf.newaxis]).mean())}
+
+    def reconstruct(x):
+        return decode(networks.encoder.posterior(x[tf.newaxis]).mean()[0])
+
+    def sample(seed):
+        pair = _unpacked(seed)
+        drawn = networks.prior.distribution().sample(seed=particles.derive_seed(pair, 0))
+        p = networks.decoder.likelihood(drawn[tf.newaxis])
+        return {"x": _single(p.sample(seed=particles.derive_seed(pair, 1))), "mean": _single(p.mean())}
+
+    def default(x):
+        return estimate(x, default_samples, tf.constant(default_seed, tf.int64))
+
+    return {
+        "serving_default": _by_rows(default, [x], estimated),
+        "log_prob": _by_rows(estimate, [x, num_samples, seed], estimated),
+        "encode": _by_rows(encode, [x], {"mean": vector, "stddev": vector}),
+        "posterior_sample": _by_rows(posterior_sample, [x, num_samples, seed], {"z": vector, "ess": scalar}),
+        "reconstruct": _by_rows(reconstruct, [x], {"mean": image}),
+        "decode": _by_rows(decode, [z], {"mean": image}),
+        "sample": _by_rows(sample, [seed], {"x": image, "mean": image}),
+    }
+
+
+def _by_rows(function, inputs, outputs):
+    """A function of batches that computes each row by itself, so that rows cannot touch each other."""
+
+    def batch(*arguments):
+        return tf.map_fn(
+            lambda row: function(*row), arguments, fn_output_signature=outputs, parallel_iterations=_PARALLEL_ROWS
+        )
+
+    return tf.function(batch, input_signature=inputs)
+
+
+def _single(batch):
+    return tf.cast(batch[0], tf.float32)
+
+
+def _unpacked(seed):
+    """The stateless seed (high, low) [2] of an int64: that of `likelihood` for row 2^32 and seed."""
+    return tf.bitcast(seed, tf.int32)[::-1]
+
+
+def _card(model, num_samples, max_num_samples, seed, extra):
+    from iwae_zoo import __version__
+
+    return {
+        "iwae_zoo": __version__,
+        "objective": model.objective.get_config(),
+        "input": {
+            "x": f"float32 [batch, {', '.join(map(str, model.data_shape))}]",
+            "values": "in the support of the decoder's likelihood; for a Bernoulli 0 and 1 only: binarise grey values",
+            "outside": "log_prob is -inf and in_support false, for that row alone",
+        },
+        "latent_size": int(model.latent_size),
+        "num_samples": num_samples,
+        "max_num_samples": max_num_samples,
+        "seed": seed,
+        "units": "nats",
+        **(extra or {}),
+    }
+
+
+def _write_warm_up(path, model):
+    """One request for each signature, so that the first client does not wait for what is set up lazily."""
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    count, seed = np.ones([1], np.int32), np.zeros([1], np.int64)
+    x, z = np.zeros([1, *model.data_shape], np.float32), np.zeros([1, model.latent_size], np.float32)
+    requests: dict[str, dict[str, np.ndarray]] = {
+        "serving_default": {"x": x},
+        "log_prob": {"x": x, "num_samples": count, "seed": seed},
+        "encode": {"x": x},
+        "posterior_sample": {"x": x, "num_samples": count, "seed": seed},
+        "reconstruct": {"x": x},
+        "decode": {"z": z},
+        "sample": {"seed": seed},
+    }
+    folder = path / "assets.extra"
+    folder.mkdir()
+    with tf.io.TFRecordWriter(str(folder / "tf_serving_warmup_requests")) as writer:
+        for signature, inputs in requests.items():
+            log = prediction_log_pb2.PredictionLog()
+            request = log.predict_log.request
+            request.model_spec.signature_name = signature
+            for name, value in inputs.items():
+                request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+            writer.write(log.SerializeToString())

@@ -1,0 +1,259 @@
+"""Exported models: loaded without the library, row by row, and whole or not at all."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from iwae_zoo import likelihood, objectives, presets, resampling, saved_model
+from iwae_zoo.testing import LinearGaussian
+
+ESTIMATE = likelihood.Estimate._fields
+
+
+@pytest.fixture(scope="module")
+def model():
+    return presets.build("small", data_shape=(3, 2, 1), objective=objectives.get("piwae", m=2, k=2), seed=3)
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("models") / "digits"
+    saved_model.export(model, directory, num_samples=40, max_num_samples=100, card={"dataset": "digits"})
+    return saved_model.Exported(directory)
+
+
+@pytest.fixture(scope="module")
+def x():
+    return (np.random.default_rng(0).random((9, 3, 2, 1)) < 0.4).astype("float32")
+
+
+def ask(exported, name, **inputs):
+    return {key: value.numpy() for key, value in exported.signatures[name](**inputs).items()}
+
+
+def requests(x, z=None):
+    """One request of every signature for the rows of x, with seeds of their own."""
+    seed = tf.constant(7 + 1000003 * np.arange(len(x)), tf.int64)
+    count = tf.constant(10 + np.arange(len(x)), tf.int32)
+    z = np.random.default_rng(1).normal(size=(9, 16)).astype("float32")[: len(x)] if z is None else z
+    return {
+        "serving_default": {"x": tf.constant(x)},
+        "log_prob": {"x": tf.constant(x), "num_samples": count, "seed": seed},
+        "encode": {"x": tf.constant(x)},
+        "posterior_sample": {"x": tf.constant(x), "num_samples": count, "seed": seed},
+        "reconstruct": {"x": tf.constant(x)},
+        "decode": {"z": tf.constant(z)},
+        "sample": {"seed": seed},
+    }
+
+
+def test_answers_are_the_models(model, exported, x):
+    estimate = likelihood.estimate_log_prob(model, x, 40, seed=5)
+    answer = exported.estimate_log_prob(x, 40, seed=5)
+    for name in ESTIMATE:
+        np.testing.assert_allclose(getattr(answer, name), getattr(estimate, name), rtol=1e-4, atol=1e-5)
+    default = ask(exported, "serving_default", x=tf.constant(x))
+    assert set(default) == set(ESTIMATE)
+    same = exported.signatures["log_prob"](x=tf.constant(x), num_samples=tf.fill([9], 40), seed=tf.zeros([9], tf.int64))
+    np.testing.assert_array_equal(default["log_prob"], same["log_prob"])
+    q = model.encoder.posterior(x)
+    np.testing.assert_allclose(ask(exported, "encode", x=tf.constant(x))["mean"], q.mean(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(ask(exported, "encode", x=tf.constant(x))["stddev"], q.stddev(), rtol=1e-4)
+    np.testing.assert_allclose(ask(exported, "reconstruct", x=tf.constant(x))["mean"], model(x), rtol=1e-4)
+    z = tf.random.stateless_normal([4, 16], seed=[1, 2])
+    np.testing.assert_allclose(ask(exported, "decode", z=z)["mean"], model.decoder.likelihood(z).mean(), rtol=1e-4)
+
+
+def test_each_row_depends_on_itself_alone(exported, x):
+    """Bit for bit: alone, in batches of several sizes, and in another order."""
+    whole = requests(x)
+    for name, inputs in whole.items():
+        together = ask(exported, name, **inputs)
+        for rows in ([4], [8, 4], [4, 4, 4], [3, 2, 1, 4, 0], list(range(9))[::-1]):
+            part = ask(exported, name, **{key: tf.gather(value, rows) for key, value in inputs.items()})
+            for key, value in part.items():
+                np.testing.assert_array_equal(value, together[key][rows], err_msg=f"{name} {key} {rows}")
+
+
+def test_bad_rows_leave_their_neighbours_alone(exported, x):
+    bad = x.copy()
+    bad[1, 0, 0] = 0.5
+    bad[4, 1, 1] = np.nan
+    bad[5, 1, 1] = np.inf
+    good = [0, 2, 3, 6, 7, 8]
+    for name, inputs in requests(x).items():
+        if "x" not in inputs:
+            continue
+        before = ask(exported, name, **inputs)
+        after = ask(exported, name, **{**inputs, "x": tf.constant(bad)})
+        for key in before:
+            np.testing.assert_array_equal(after[key][good], before[key][good])
+        if "log_prob" in after:
+            assert (after["log_prob"][[1, 4, 5]] == -np.inf).all()
+            assert list(np.flatnonzero(~after["in_support"])) == [1, 4, 5]
+            assert not any(np.isnan(value).any() for value in after.values())
+        if name == "posterior_sample":
+            assert list(after["ess"][[1, 4, 5]]) == [0, 0, 0]
+
+
+def test_requests_are_clamped(exported, x):
+    count = np.array([-5, 0, 1, 50, 100, 101, 2**31 - 1, 3, 4], np.int32)
+    answer = ask(exported, "log_prob", x=tf.constant(x), num_samples=tf.constant(count), seed=tf.zeros([9], tf.int64))
+    np.testing.assert_array_equal(answer["num_samples"], np.clip(count, 1, 100))
+
+
+def test_empty_batch(exported):
+    for name, inputs in requests(np.zeros((0, 3, 2, 1), "float32")).items():
+        for value in ask(exported, name, **inputs).values():
+            assert value.shape[0] == 0, name
+
+
+def test_seeds(exported, x):
+    same = np.repeat(x[:1], 3, axis=0)
+    seed = tf.constant([1, 1, 2**40 + 1], tf.int64)
+    answer = ask(exported, "log_prob", x=tf.constant(same), num_samples=tf.fill([3], 20), seed=seed)["log_prob"]
+    assert answer[0] == answer[1] != answer[2]
+    drawn = ask(exported, "sample", seed=tf.constant([5, 5, 6, -1], tf.int64))
+    np.testing.assert_array_equal(drawn["x"][0], drawn["x"][1])
+    assert not np.array_equal(drawn["mean"][0], drawn["mean"][2])
+    assert set(np.unique(drawn["x"])) <= {0.0, 1.0}
+
+
+def test_samples_have_the_models_mean(exported):
+    drawn = ask(exported, "sample", seed=tf.range(4000, dtype=tf.int64))
+    error = drawn["x"].std(axis=0) / np.sqrt(4000)
+    assert (np.abs(drawn["x"].mean(axis=0) - drawn["mean"].mean(axis=0)) < 5 * error).all()
+
+
+def test_posterior_samples_are_the_resamplings(tmp_path):
+    """On the closed form: nearer to the true posterior than the encoder."""
+    truth = LinearGaussian.random()
+    directory = tmp_path / "linear"
+    saved_model.export(truth.model(mismatch=0.5), directory, num_samples=100, max_num_samples=1000)
+    exported = saved_model.Exported(directory)
+    x = np.repeat(truth.sample(1), 2000, axis=0).astype("float32")
+    count, seed = tf.fill([2000], 200), tf.range(2000, dtype=tf.int64)
+    z = ask(exported, "posterior_sample", x=tf.constant(x), num_samples=count, seed=seed)["z"]
+    error = z.std(axis=0) / np.sqrt(2000)
+    assert (np.abs(z.mean(axis=0) - truth.posterior_mean(x[:1])[0]) < 5 * error + 0.01).all()
+    assert resampling.resample.__doc__
+
+
+def test_weights_are_stored_once(model, exported):
+    size = (exported.path / "variables" / "variables.data-00000-of-00001").stat().st_size
+    weights = sum(w.nbytes for w in model.get_weights())
+    assert weights <= size < 1.5 * weights + 3000
+
+
+def test_no_xla_in_the_graph(exported):
+    assert b"_XlaMustCompile" not in (exported.path / "saved_model.pb").read_bytes()
+
+
+WITHOUT_PYTHON = """
+import sys
+for name in ("keras", "tf_keras", "tensorflow_probability", "iwae_zoo"):
+    sys.modules[name] = None
+import numpy as np
+import tensorflow as tf
+x = np.load(sys.argv[2])
+feed = {"x": x, "num_samples": np.full(len(x), 40, np.int32), "seed": (np.arange(len(x), dtype=np.int64) << 32) + 5}
+if sys.argv[3] == "eager":
+    answer = tf.saved_model.load(sys.argv[1]).signatures["log_prob"](**{k: tf.constant(v) for k, v in feed.items()})
+    print(*(float(v) for v in answer["log_prob"].numpy()))
+else:  # The C++ loader that TF Serving uses.
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        graph = tf.compat.v1.saved_model.load(session, ["serve"], sys.argv[1])
+        signature = graph.signature_def["log_prob"]
+        inputs = {signature.inputs[k].name: v for k, v in feed.items()}
+        print(*(float(v) for v in session.run(signature.outputs["log_prob"].name, inputs)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loader", ["eager", "session"])
+def test_loads_without_the_library(exported, x, loader, tmp_path):
+    np.save(tmp_path / "x.npy", x)
+    command = [sys.executable, "-c", WITHOUT_PYTHON, str(exported.path), str(tmp_path / "x.npy"), loader]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    received = np.array(result.stdout.split(), "float32")
+    np.testing.assert_array_equal(received, exported.estimate_log_prob(x, 40, seed=5).log_prob)
+
+
+def test_versions_ascend_and_appear_whole(model, tmp_path, monkeypatch):
+    directory = tmp_path / "model"
+    seen = []
+    rename = os.rename
+
+    def watched(source, target):
+        # Until the very last step, a reader sees no version; then it sees all of it.
+        seen.append([p.name for p in directory.iterdir() if p.name.isdigit()])
+        assert (pathlib.Path(source) / "assets.extra" / "tf_serving_warmup_requests").exists()
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", watched)
+    (directory / "7").mkdir(parents=True)
+    assert saved_model.export(model, directory, 10, 20).name == "8"
+    assert saved_model.export(model, directory, 10, 20).name == "9"
+    assert seen == [["7"], ["7", "8"]] or seen == [["7"], ["8", "7"]]
+    assert sorted(p.name for p in directory.iterdir()) == ["7", "8", "9"]
+
+    def broken(*arguments, **options):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(saved_model, "_write_warm_up", broken)
+    with pytest.raises(OSError, match="disk full"):
+        saved_model.export(model, directory, 10, 20)
+    assert sorted(p.name for p in directory.iterdir()) == ["7", "8", "9"]
+
+
+def test_model_card(model, exported):
+    card = json.loads((exported.path / saved_model.CARD).read_text())
+    assert card == json.loads((exported.path / "assets" / saved_model.CARD).read_text())
+    assert card["objective"] == model.objective.get_config()
+    assert (card["num_samples"], card["max_num_samples"], card["dataset"]) == (40, 100, "digits")
+    assert card["input"]["x"] == "float32 [batch, 3, 2, 1]"
+
+
+def test_warm_up_requests_fit_the_signatures(exported):
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    path = exported.path / "assets.extra" / "tf_serving_warmup_requests"
+    warmed = []
+    for record in tf.data.TFRecordDataset(str(path)):
+        request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
+        name = request.model_spec.signature_name
+        ask(exported, name, **{key: tf.constant(tf.make_ndarray(value)) for key, value in request.inputs.items()})
+        warmed.append(name)
+    assert sorted(warmed) == sorted(exported.signatures)
+
+
+def test_errors(model, exported, tmp_path):
+    for arguments, message in (
+        ({"num_samples": 0}, "num_samples must be an integer of at least 1: received 0"),
+        ({"num_samples": 20, "max_num_samples": 10}, "at most max_num_samples: received 20 and 10"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            saved_model.export(model, tmp_path / "model", **arguments)
+    assert not (tmp_path / "model").exists()
+    with pytest.raises(ValueError, match="holds no trained model"):
+        saved_model.export_run(tmp_path, tmp_path / "model")
+    with pytest.raises(ValueError, match="There is no SavedModel"):
+        saved_model.Exported(tmp_path)
+    with pytest.raises(ValueError, match=r"x must have shape \[B, 3, 2, 1\]"):
+        exported.estimate_log_prob(np.zeros((2, 4)))
+
+
+def test_memory_is_bounded_by_the_chunk(model, tmp_path):
+    """The largest tensor of a row has one chunk of particles, whatever the request."""
+    saved_model.export(model, tmp_path / "m", num_samples=50, max_num_samples=1_000_000)
+    exported = saved_model.Exported(tmp_path / "m")
+    answer = exported.estimate_log_prob(np.zeros((1, 3, 2, 1), "float32"), 200_000)
+    assert answer.num_samples[0] == 200_000
+    assert likelihood.default_chunk(50) == 50
