@@ -2,8 +2,8 @@
 
     python benchmarks/serving.py
 
-An untrained 784-200-200-50 model is exported and served by `export/serve_main.py` in a process of its own. Direct calls of
-the SavedModel in this process take turns with the same requests over gRPC and REST.
+An untrained 784-200-200-50 model is exported and served by `export/serve_main.py` in a process of its own. Direct calls
+of the SavedModel in this process take turns with the same requests over gRPC and REST.
 """
 
 import contextlib
@@ -17,8 +17,7 @@ import tempfile
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import tensorflow as tf
@@ -27,6 +26,7 @@ from absl import app, flags
 from export.serving import client
 from iwae_zoo import presets, saved_model
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "Particles per row.")
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["1", "32"], "Rows of a request.")
 _REPEATS = flags.DEFINE_integer("repeats", 15, "Turns; the medians over them are printed.")

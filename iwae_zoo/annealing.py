@@ -11,7 +11,6 @@ the model itself has drawn, the same path gives an unbiased estimate of 1 / p(x)
 """
 
 import functools
-import weakref
 from typing import NamedTuple
 
 import keras
@@ -20,6 +19,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from iwae_zoo import bounds, likelihood, particles
+from iwae_zoo._checks import integer
+from iwae_zoo._tracing import Networks, per_model
 
 __all__ = ["AnnealedEstimate", "Sandwich", "estimate_log_prob", "sandwich", "schedule"]
 
@@ -56,7 +57,7 @@ class AnnealedEstimate(NamedTuple):
 class Sandwich(NamedTuple):
     """Bounds on log p(x) from below and above, for x drawn from the model; float64 arrays [N].
 
-    Both hold in expectation; with few temperatures the weights, above all those of the upper bound, can have heavy tails.
+    Both hold in expectation; with few temperatures the weights, the upper bound's above all, can have heavy tails.
     How far the path can be trusted is best read off the mean gap over the examples, which are independent, with its
     standard error std(gap) / sqrt(N).
 
@@ -100,7 +101,7 @@ def schedule(num_temperatures):
     Wu, Burda, Salakhutdinov, Grosse. On the Quantitative Analysis of Decoder-Based Generative Models. ICLR 2017.
     https://arxiv.org/abs/1611.04273
     """
-    _check_count("num_temperatures", num_temperatures, 2)
+    integer("num_temperatures", num_temperatures, least=2)
     sigmoid = 1.0 / (1.0 + np.exp(-np.linspace(-4.0, 4.0, num_temperatures)))
     return (sigmoid - sigmoid[0]) / (sigmoid[-1] - sigmoid[0])
 
@@ -181,7 +182,7 @@ def sandwich(
     """
     betas = schedule(num_temperatures)
     settings = _checked_settings(num_chains, num_leapfrog_steps, initial)
-    _check_count("num_examples", num_examples, 1)
+    integer("num_examples", num_examples)
     z_seed, x_seed = (particles.derive_seed(seed, 0, _SIMULATING, label) for label in range(2))
     z = model.prior.distribution().sample([num_examples], seed=z_seed)  # [N, D]
     x = likelihood.checked_examples(model, model.decoder.likelihood(z).sample(seed=x_seed))
@@ -302,24 +303,18 @@ def _walk(networks, settings, seed, betas, x, *posterior_sample):
     return directions
 
 
-# Traced functions of each model. They hold its networks but not the model, whose end they must not put off.
-_functions: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-
-
+@per_model
 def _batch_function(model, settings, bidirectional):
     """The traced `_walk` of a model and settings."""
-    functions = _functions.setdefault(model, {})
-    if (settings, bidirectional) not in functions:
-        signature = [
-            tf.TensorSpec([2], tf.int32),
-            tf.TensorSpec([None], tf.float64),
-            tf.TensorSpec([None, *model.data_shape], tf.float32),
-        ]
-        if bidirectional:
-            signature.append(tf.TensorSpec([None, model.latent_size], model.prior.distribution().dtype))
-        walk = functools.partial(_walk, (model.encoder, model.decoder, model.prior), settings)
-        functions[settings, bidirectional] = tf.function(walk, input_signature=signature, autograph=False)
-    return functions[settings, bidirectional]
+    signature = [
+        tf.TensorSpec([2], tf.int32),
+        tf.TensorSpec([None], tf.float64),
+        tf.TensorSpec([None, *model.data_shape], tf.float32),
+    ]
+    if bidirectional:
+        signature.append(tf.TensorSpec([None, model.latent_size], model.prior.distribution().dtype))
+    walk = functools.partial(_walk, Networks.of(model), settings)
+    return tf.function(walk, input_signature=signature, autograph=False)
 
 
 def _summarize(log_weights, acceptance):
@@ -347,13 +342,8 @@ class _Settings(NamedTuple):
 
 
 def _checked_settings(num_chains, num_leapfrog_steps, initial):
-    _check_count("num_chains", num_chains, 1)
-    _check_count("num_leapfrog_steps", num_leapfrog_steps, 1)
+    integer("num_chains", num_chains)
+    integer("num_leapfrog_steps", num_leapfrog_steps)
     if initial not in ("prior", "encoder"):
         raise ValueError(f"initial must be 'prior' or 'encoder': received {initial!r}.")
     return _Settings(num_chains, num_leapfrog_steps, initial)
-
-
-def _check_count(name, value, least):
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}: received {value!r}.")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from iwae_zoo._lookup import look_up
+from iwae_zoo._checks import look_up
 
 __all__ = ["Bound", "Combination", "Elbo", "ImportanceWeighted", "VariationalRenyi", "get", "importance_ess", "names"]
 

@@ -17,7 +17,7 @@ import numpy as np
 import sklearn.datasets
 import tensorflow as tf
 
-from iwae_zoo._lookup import look_up
+from iwae_zoo._checks import look_up
 
 __all__ = ["Dataset", "load", "load_rows", "names"]
 

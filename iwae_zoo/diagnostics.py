@@ -5,9 +5,7 @@ them to the epochs' logs. The gap between the bounds, -KL(Q || P) and the ESS ar
 """
 
 import itertools
-import operator
 import warnings
-import weakref
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,6 +15,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from iwae_zoo import evaluation, likelihood, objectives, particles
+from iwae_zoo._checks import integer
+from iwae_zoo._tracing import per_model
 from iwae_zoo.model import ImportanceWeightedAutoencoder
 
 __all__ = [
@@ -130,7 +130,7 @@ def gradient_snr(model, x, num_repeats=1000, seed=0, objective=None):
     Rainforth et al. Tighter Variational Bounds are Not Necessarily Better. ICML 2018, eq. 4 (SNR) and eq. 12 (DSNR).
     https://arxiv.org/abs/1802.04537
     """
-    repeats = _integer("num_repeats", num_repeats, _LEAST_REPEATS)
+    repeats = integer("num_repeats", num_repeats, _LEAST_REPEATS)
     x = _examples(model, x)
     passes = _passes(model, model.objective if objective is None else objectives.get(objective))
     seed = particles.derive_seed(seed)
@@ -182,7 +182,7 @@ def latent_use(model, x, num_samples=100, seed=0):
     https://arxiv.org/abs/1509.00519
     Hoffman, Johnson. ELBO surgery. NIPS workshop on advances in approximate Bayesian inference, 2016 (the two parts).
     """
-    samples = _integer("num_samples", num_samples, 1)
+    samples = integer("num_samples", num_samples, 1)
     x = _examples(model, x)
     posterior, prior = model.encoder.posterior(x), model.prior.distribution()
     z = posterior.sample(samples, seed=particles.derive_seed(seed))  # [S, N, D]
@@ -227,7 +227,7 @@ def summarize(model, x, num_repeats=50, batch_size=20, num_samples=1000, seed=0)
     Raises:
       ValueError: as `gradient_snr` and `latent_use`.
     """
-    snr = gradient_snr(model, x[: _integer("batch_size", batch_size, 1)], num_repeats, seed)
+    snr = gradient_snr(model, x[: integer("batch_size", batch_size, 1)], num_repeats, seed)
     use = latent_use(model, x, seed=seed)
     with warnings.catch_warnings():
         # Their number is in the answer.
@@ -272,11 +272,11 @@ class Diagnostics(keras.callbacks.Callback):
     def __init__(self, x, every=1, *, num_repeats=50, batch_size=20, num_samples=1000, seed=0):
         super().__init__()
         self.x = x
-        self.every = _integer("every", every, 1)
+        self.every = integer("every", every, 1)
         self.options = {
-            "num_repeats": _integer("num_repeats", num_repeats, _LEAST_REPEATS),
-            "batch_size": _integer("batch_size", batch_size, 1),
-            "num_samples": _integer("num_samples", num_samples, 1),
+            "num_repeats": integer("num_repeats", num_repeats, _LEAST_REPEATS),
+            "batch_size": integer("batch_size", batch_size, 1),
+            "num_samples": integer("num_samples", num_samples, 1),
             "seed": seed,
         }
 
@@ -297,20 +297,14 @@ class _Passes(NamedTuple):
     encoder_size: int
 
 
-# Of each model, by objective.
-_cache: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-
-
+@per_model
 def _passes(model, objective):
-    cached = _cache.setdefault(model, {})
-    if objective in cached:
-        return cached[objective]
     # A model of its own: the objective may be another, and the cache must not hold on to its key.
     probe = ImportanceWeightedAutoencoder(model.encoder, model.decoder, model.prior, objective=objective, name="probe")
     probe.build((None, *model.data_shape))
     sizes = [sum(_size(v) for v in side) for side in (probe.encoder_variables, probe.decoder_variables)]
-    integer = tf.TensorSpec([], tf.int32)
-    signature = [tf.TensorSpec([None, *model.data_shape]), tf.TensorSpec([2], tf.int32), integer, integer]
+    number = tf.TensorSpec([], tf.int32)
+    signature = [tf.TensorSpec([None, *model.data_shape]), tf.TensorSpec([2], tf.int32), number, number]
 
     def gradient(x, seed):
         gradients = probe.compute_gradients(x, seed)
@@ -331,8 +325,7 @@ def _passes(model, objective):
 
         return _stream(both, 2, start, stop)
 
-    cached[objective] = _Passes(gradients, ratios, sizes[0])
-    return cached[objective]
+    return _Passes(gradients, ratios, sizes[0])
 
 
 def _run(model, function, *arguments):
@@ -402,13 +395,3 @@ def _examples(model, x):
     if not len(x):
         raise ValueError("x must hold at least one example: received an empty array.")
     return x
-
-
-def _integer(name, value, least):
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least or isinstance(value, bool):
-        raise ValueError(f"{name} must be an integer of at least {least}: received {value!r}.")
-    return number

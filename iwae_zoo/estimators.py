@@ -10,7 +10,7 @@ so an estimator is four numbers, and a new one is one line of the table.
 
 import dataclasses
 
-from iwae_zoo._lookup import look_up
+from iwae_zoo._checks import look_up
 
 __all__ = ["GradientEstimator", "get", "names"]
 

@@ -6,7 +6,6 @@ on the other examples in the batch.
 """
 
 import warnings
-import weakref
 from typing import NamedTuple
 
 import keras
@@ -14,6 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo import particles, psis
+from iwae_zoo._checks import integer
+from iwae_zoo._tracing import Networks, per_model
 
 __all__ = ["DatasetEstimate", "Estimate", "estimate_dataset", "estimate_log_prob", "evaluate_log_prob", "stream"]
 
@@ -282,41 +283,23 @@ def stream(networks, x, num_samples, seed, tolerance, chunk_size, capacity, prop
     return {**rows, "in_support": in_support, "num_samples": count}
 
 
-class _Networks(NamedTuple):
-    encoder: keras.Layer
-    decoder: keras.Layer
-    prior: keras.Layer
+@per_model
+def _batch_function(model, chunk_size, capacity, proposal):
+    """The traced function that streams each example of a batch."""
+    networks = Networks.of(model)
 
+    def batch(x, num_samples, seed, first_row, tolerance):
+        def one(arguments):
+            row, example = arguments
+            row_seed = tf.stack([row, seed])
+            return stream(networks, example, num_samples, row_seed, tolerance, chunk_size, capacity, proposal)
 
-# Traced functions of each model. They hold its networks but not the model, whose end they must not put off.
-_functions: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+        rows = first_row + tf.range(tf.shape(x)[0])
+        return tf.map_fn(one, (rows, x), fn_output_signature=_ROW_SIGNATURE)
 
-
-def _batch_function(model, *settings):
-    """The traced function that streams each example of a batch; one for each model and settings."""
-    functions = _functions.setdefault(model, {})
-    if settings not in functions:
-        chunk_size, capacity, proposal = settings
-        networks = _Networks(model.encoder, model.decoder, model.prior)
-
-        def batch(x, num_samples, seed, first_row, tolerance):
-            def one(arguments):
-                row, example = arguments
-                row_seed = tf.stack([row, seed])
-                return stream(networks, example, num_samples, row_seed, tolerance, chunk_size, capacity, proposal)
-
-            rows = first_row + tf.range(tf.shape(x)[0])
-            return tf.map_fn(one, (rows, x), fn_output_signature=_ROW_SIGNATURE)
-
-        signature = (
-            tf.TensorSpec([None, *model.data_shape], tf.float32),
-            tf.TensorSpec([], tf.int32),
-            tf.TensorSpec([], tf.int32),
-            tf.TensorSpec([], tf.int32),
-            tf.TensorSpec([], tf.float64),
-        )
-        functions[settings] = tf.function(batch, input_signature=signature)
-    return functions[settings]
+    number = tf.TensorSpec([], tf.int32)
+    examples = tf.TensorSpec([None, *model.data_shape], tf.float32)
+    return tf.function(batch, input_signature=(examples, number, number, number, tf.TensorSpec([], tf.float64)))
 
 
 _ROW_SIGNATURE = {
@@ -342,30 +325,36 @@ def default_chunk(num_samples):
     return -(-num_samples // -(-num_samples // _DEFAULT_CHUNK))
 
 
-def check_positive(**numbers):
-    """Raises ValueError, with its name, if a number is not an integer of at least 1."""
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{name} must be an integer of at least 1: received {value!r}.")
+def checked_chunk(chunk_size, **particles_of):
+    """The number of particles to decode at once.
+
+    Args:
+      chunk_size: int, or None to have it chosen.
+      **particles_of: one int, the number of particles, by the name that its caller's user knows it by.
+
+    Raises:
+      ValueError: if either is not a positive integer, or the chunk is the larger.
+    """
+    ((name, count),) = particles_of.items()
+    integer(name, count)
+    if chunk_size is None:
+        return default_chunk(count)
+    if integer("chunk_size", chunk_size) > count:
+        raise ValueError(
+            f"chunk_size must be at most {name}: received chunk_size={chunk_size}, {name}={count}. Leave it out to "
+            "have it chosen."
+        )
+    return int(chunk_size)
 
 
 def _checked_arguments(num_samples, seed, chunk_size, tolerance, proposal):
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**31:
+    if integer("seed", seed, least=0) >= 2**31:
         raise ValueError(f"seed must be an integer from 0 to 2^31 - 1: received {seed!r}.")
-    check_positive(num_samples=num_samples)
     if proposal not in ("encoder", "prior"):
         raise ValueError(f"proposal must be 'encoder' or 'prior': received {proposal!r}.")
     if tolerance is not None and not tolerance > 0:
         raise ValueError(f"tolerance must be a positive number of nats, or None: received {tolerance!r}.")
-    if chunk_size is None:
-        return default_chunk(num_samples)
-    check_positive(chunk_size=chunk_size)
-    if chunk_size > num_samples:
-        raise ValueError(
-            f"chunk_size must be at most num_samples: received chunk_size={chunk_size}, num_samples={num_samples}. "
-            "Leave it out to have it chosen."
-        )
-    return int(chunk_size)
+    return checked_chunk(chunk_size, num_samples=num_samples)
 
 
 def checked_examples(model, x):

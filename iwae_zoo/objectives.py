@@ -6,14 +6,13 @@ The registry below is the only list of named objectives; any other combination i
 """
 
 import dataclasses
-import operator
 from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
 from iwae_zoo import bounds, estimators
-from iwae_zoo._lookup import look_up
+from iwae_zoo._checks import integer, look_up
 
 __all__ = ["Objective", "ParticleWeights", "get", "names"]
 
@@ -58,7 +57,7 @@ class Objective:
 
     def __post_init__(self):
         for axis in ("m", "k"):
-            object.__setattr__(self, axis, _positive_integer(axis, getattr(self, axis)))
+            object.__setattr__(self, axis, integer(axis, getattr(self, axis)))
         self.decoder_bound.validate(self.m, self.k)
         self.encoder_bound.validate(self.m, self.k)
         if self.estimator.follows_weights and self.encoder_bound.has_constant_weights(self.m, self.k):
@@ -168,7 +167,7 @@ def get(identifier, *, m=8, k=8, beta=None, alpha=None, estimator=None, decoder_
             raise ValueError(f"An Objective is complete and takes no overrides: received {identifier}. Give its name.")
         return identifier
     row = look_up(_OBJECTIVES, _ALIASES.get(identifier, identifier), "objective")
-    m, k = _positive_integer("m", m), _positive_integer("k", k)
+    m, k = integer("m", m), integer("k", k)
     sides = (decoder_bound or row.decoder_bound, encoder_bound or row.encoder_bound)
     given = {name: value for name, value in (("beta", beta), ("alpha", alpha)) if value is not None}
     for name, value in given.items():
@@ -184,13 +183,3 @@ def get(identifier, *, m=8, k=8, beta=None, alpha=None, estimator=None, decoder_
     )
     name = _ALIASES.get(identifier, identifier)
     return Objective(name, m, k, decoder, encoder, estimators.get(estimator or row.estimator))
-
-
-def _positive_integer(name, value):
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(value, bool):
-        raise ValueError(f"{name} must be an integer of at least 1: received {value!r}.")
-    return number

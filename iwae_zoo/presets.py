@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from iwae_zoo._lookup import look_up
+from iwae_zoo._checks import look_up
 from iwae_zoo.model import ImportanceWeightedAutoencoder
 from iwae_zoo.networks import MLPDecoder, MLPEncoder, StandardNormalPrior
 

@@ -4,20 +4,15 @@ With K particles a draw has the distribution that the importance-weighted bound 
 the encoder's for K = 1 and tends to the posterior as K grows.
 """
 
-import operator
-import types
-import weakref
-
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from iwae_zoo import likelihood, particles
+from iwae_zoo._checks import integer
+from iwae_zoo._tracing import Networks, per_model
 
 __all__ = ["resample", "sample_posterior"]
-
-# Most particles decoded at once.
-_DEFAULT_CHUNK = 2500
 
 
 def sample_posterior(model, x, num_samples=1, num_particles=100, seed=0, chunk_size=None):
@@ -59,9 +54,8 @@ def sample_posterior(model, x, num_samples=1, num_particles=100, seed=0, chunk_s
     https://arxiv.org/abs/1704.02916
     Kosiorek. What is wrong with VAEs? 2018, eq. 11-12.
     """
-    num_samples = _positive_integer("num_samples", num_samples)
-    num_particles = _positive_integer("num_particles", num_particles)
-    chunk_size = _checked_chunk_size(chunk_size, num_particles)
+    integer("num_samples", num_samples)
+    chunk_size = likelihood.checked_chunk(chunk_size, num_particles=num_particles)
     x = likelihood.checked_examples(model, x)
     z, ess = _batch_function(model, chunk_size)(x, num_samples, num_particles, particles.derive_seed(seed))
     z, ess = z.numpy(), ess.numpy()
@@ -133,53 +127,24 @@ def resample(networks, x, num_particles, seed, chunk_size):
     return tf.where(supported, z, nothing), ess
 
 
-# Traced functions of each model, by chunk size. They hold its networks but not the model, whose end they must not put
-# off.
-_functions: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-
-
+@per_model
 def _batch_function(model, chunk_size):
-    functions = _functions.setdefault(model, {})
-    if chunk_size not in functions:
-        networks = types.SimpleNamespace(encoder=model.encoder, decoder=model.decoder, prior=model.prior)
+    """The traced function that draws for each example of a batch."""
+    networks = Networks.of(model)
 
-        def batch(x, num_samples, num_particles, seed):
-            count = tf.shape(x)[0]
+    def batch(x, num_samples, num_particles, seed):
+        count = tf.shape(x)[0]
 
-            def one(i):
-                # Example b's draw s is number s B + b.
-                draw_seed = particles.derive_seed(seed, i % count, i // count)
-                return resample(networks, x[i % count], num_particles, draw_seed, chunk_size)
+        def one(i):
+            # Example b's draw s is number s B + b.
+            draw_seed = particles.derive_seed(seed, i % count, i // count)
+            return resample(networks, x[i % count], num_particles, draw_seed, chunk_size)
 
-            posterior = networks.encoder.posterior(x[:1])
-            signature = (tf.TensorSpec(posterior.event_shape, posterior.dtype), tf.TensorSpec([], tf.float64))
-            draws = tf.map_fn(one, tf.range(num_samples * count), fn_output_signature=signature)
-            return [tf.reshape(part, tf.concat([[num_samples, count], tf.shape(part)[1:]], axis=0)) for part in draws]
+        posterior = networks.encoder.posterior(x[:1])
+        signature = (tf.TensorSpec(posterior.event_shape, posterior.dtype), tf.TensorSpec([], tf.float64))
+        draws = tf.map_fn(one, tf.range(num_samples * count), fn_output_signature=signature)
+        return [tf.reshape(part, tf.concat([[num_samples, count], tf.shape(part)[1:]], axis=0)) for part in draws]
 
-        integer = tf.TensorSpec([], tf.int32)
-        signature = (tf.TensorSpec([None, *model.data_shape]), integer, integer, tf.TensorSpec([2], tf.int32))
-        functions[chunk_size] = tf.function(batch, input_signature=signature)
-    return functions[chunk_size]
-
-
-def _positive_integer(name, value):
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(value, bool):
-        raise ValueError(f"{name} must be an integer of at least 1: received {value!r}.")
-    return number
-
-
-def _checked_chunk_size(chunk_size, num_particles):
-    if chunk_size is None:
-        # Equal chunks, so that little of the last one is thrown away.
-        return -(-num_particles // -(-num_particles // _DEFAULT_CHUNK))
-    chunk_size = _positive_integer("chunk_size", chunk_size)
-    if chunk_size > num_particles:
-        raise ValueError(
-            f"chunk_size must be at most num_particles: received chunk_size={chunk_size}, "
-            f"num_particles={num_particles}. Leave it out to have it chosen."
-        )
-    return chunk_size
+    number = tf.TensorSpec([], tf.int32)
+    signature = (tf.TensorSpec([None, *model.data_shape]), number, number, tf.TensorSpec([2], tf.int32))
+    return tf.function(batch, input_signature=signature)

@@ -20,12 +20,13 @@ import pathlib
 import shutil
 import tempfile
 import uuid
-from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from iwae_zoo import likelihood, particles, psis, resampling
+from iwae_zoo._checks import integer
+from iwae_zoo._tracing import Networks
 from iwae_zoo.networks import fusion
 
 __all__ = ["Exported", "export", "export_run"]
@@ -58,8 +59,7 @@ def export(model, directory, num_samples=1000, max_num_samples=10_000, *, seed=0
     TensorFlow Serving. SavedModel warmup; RESTful API.
     https://www.tensorflow.org/tfx/serving/saved_model_warmup
     """
-    likelihood.check_positive(num_samples=num_samples, max_num_samples=max_num_samples)
-    if num_samples > max_num_samples:
+    if integer("num_samples", num_samples) > integer("max_num_samples", max_num_samples):
         raise ValueError(f"num_samples must be at most max_num_samples: received {num_samples} and {max_num_samples}.")
     if not model.built:
         raise ValueError("The model is not built: train it, or call model.build((None, *data_shape)).")
@@ -150,7 +150,7 @@ class Exported:
         Raises:
           ValueError: if x has another shape.
         """
-        likelihood.check_positive(num_samples=num_samples)
+        integer("num_samples", num_samples)
         x = np.asarray(x, np.float32)
         if x.shape[1:] != self.data_shape:
             raise ValueError(
@@ -165,12 +165,6 @@ class Exported:
         return likelihood.Estimate(**{name: answer[name].numpy() for name in likelihood.Estimate._fields})
 
 
-class _Networks(NamedTuple):
-    encoder: Any
-    decoder: Any
-    prior: Any
-
-
 def _write(model, path, card_path, num_samples, max_num_samples, seed):
     module = tf.Module()
     # Tracked once, here; the functions only capture them.
@@ -178,9 +172,7 @@ def _write(model, path, card_path, num_samples, max_num_samples, seed):
     module.card = tf.saved_model.Asset(str(card_path))
     with fusion.portable():
         signatures = _signatures(model, num_samples, max_num_samples, seed)
-        # Gradients are for training; their functions would bring XLA along.
-        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        tf.saved_model.save(module, str(path), signatures=signatures, options=options)
+        tf.saved_model.save(module, str(path), signatures=signatures)
     shutil.copy(card_path, path / CARD)
     _write_warm_up(path, model)
 
@@ -199,7 +191,7 @@ def _publish(partial, directory):
 
 
 def _signatures(model, default_samples, max_num_samples, default_seed):
-    networks = _Networks(model.encoder, model.decoder, model.prior)
+    networks = Networks.of(model)
     chunk_size = likelihood.default_chunk(default_samples)
     capacity = psis.capacity(max_num_samples)
     posterior = model.encoder.posterior(tf.zeros([1, *model.data_shape]))

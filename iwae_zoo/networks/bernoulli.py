@@ -5,7 +5,7 @@ import functools
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from iwae_zoo.networks.fusion import fused
+from iwae_zoo.networks import fusion
 
 __all__ = ["IndependentBernoulli"]
 
@@ -47,7 +47,8 @@ class IndependentBernoulli(tfd.Independent):
         event_ndims = self.event_shape.rank
         x = _flatten_event(tf.cast(x, self._logits.dtype), event_ndims)
         in_support = tf.reduce_all((x == 0.0) | (x == 1.0), axis=-1)
-        log_prob = _log_likelihood(x, _flatten_event(self._logits, event_ndims))
+        log_likelihood = _log_likelihood if fusion.allowed() else _log_likelihood_value
+        log_prob = log_likelihood(x, _flatten_event(self._logits, event_ndims))
         return tf.where(in_support, log_prob, tf.constant(float("-inf"), log_prob.dtype))
 
 
@@ -73,7 +74,7 @@ def _log_likelihood(x, logits):
     return _log_likelihood_value(x, logits), gradient
 
 
-@fused
+@fusion.fused
 def _log_likelihood_value(x, logits):
     """softplus(u) = max(u, 0) + log(1 + exp(-|u|)), and several factors in [1, 2] share one logarithm."""
     signed = (1.0 - 2.0 * x) * logits
@@ -85,6 +86,6 @@ def _log_likelihood_value(x, logits):
     return -tf.reduce_sum(linear + tf.math.log(factors), axis=-1)
 
 
-@fused
+@fusion.fused
 def _log_likelihood_gradient(x, logits, upstream):
     return (x - tf.sigmoid(logits)) * upstream[..., tf.newaxis]

@@ -11,7 +11,7 @@ import functools
 
 import tensorflow as tf
 
-__all__ = ["fused", "portable"]
+__all__ = ["allowed", "fused", "portable"]
 
 _fusing = contextvars.ContextVar("fusing", default=True)
 
@@ -19,6 +19,8 @@ _fusing = contextvars.ContextVar("fusing", default=True)
 @contextlib.contextmanager
 def portable():
     """Inside, `fused` functions are traced as plain TensorFlow operations: for graphs that go to other programs.
+
+    There are no custom gradients either, which such a graph would have to carry along.
 
     TensorFlow Serving refuses graphs with XLA-compiled functions unless it is told otherwise.
     """
@@ -29,12 +31,17 @@ def portable():
         _fusing.reset(token)
 
 
+def allowed():
+    """Whether functions are compiled: everywhere but inside `portable`."""
+    return _fusing.get()
+
+
 def fused(function):
     """Decorator: compiles a pure function of tensors with XLA, except inside `portable`."""
     compiled = tf.function(function, jit_compile=True, autograph=False)
 
     @functools.wraps(function)
     def call(*tensors):
-        return compiled(*tensors) if _fusing.get() else function(*tensors)
+        return compiled(*tensors) if allowed() else function(*tensors)
 
     return call

@@ -1,6 +1,7 @@
-"""Looking names up in a table, with an error that helps when the name is not there."""
+"""Checks of what users pass, with errors that say what was received and what to do."""
 
 import difflib
+import operator
 
 
 def look_up(table, name, what):
@@ -19,3 +20,18 @@ def look_up(table, name, what):
     near = difflib.get_close_matches(str(name), table, n=1)
     suggestion = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"Unknown {what}: received {name!r}.{suggestion} Known: {', '.join(table)}.")
+
+
+def integer(name, value, least=1):
+    """Returns `value` as an int.
+
+    Raises:
+      ValueError: if it is not an integer of at least `least`.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least or isinstance(value, bool):
+        raise ValueError(f"{name} must be an integer of at least {least}: received {value!r}.")
+    return number

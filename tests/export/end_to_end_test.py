@@ -1,0 +1,150 @@
+"""The whole path: train, export, serve, ask, over real sockets."""
+
+import concurrent.futures
+import csv
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from serving_toy import Rest
+
+from export.serving.client import GrpcClient, RestClient, query
+from export.serving.errors import ServingError
+from export.serving.server import serve
+from iwae_zoo import likelihood, presets, saved_model
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SAMPLES = 60
+
+
+@pytest.fixture(scope="module")
+def x():
+    return (np.random.default_rng(0).random((11, 3, 2, 1)) < 0.4).astype("float32")
+
+
+def model(seed):
+    return presets.build("small", data_shape=(3, 2, 1), objective="miwae", seed=seed)
+
+
+@pytest.fixture
+def directory(tmp_path):
+    path = tmp_path / "digits"
+    saved_model.export(model(0), path, num_samples=SAMPLES, max_num_samples=1000)
+    return path
+
+
+def run(program, *flags, cwd=ROOT):
+    return subprocess.run(
+        [sys.executable, str(ROOT / program), *map(str, flags)], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_rest_and_grpc_give_the_models_answers(directory, x):
+    expected = saved_model.Exported(directory).estimate_log_prob(x, SAMPLES, seed=3)
+    python = likelihood.estimate_log_prob(model(0), x, SAMPLES, seed=3)
+    np.testing.assert_allclose(expected.log_prob, python.log_prob, rtol=1e-5)
+    with serve(directory, "digits", port=0, rest_api_port=0) as ports:
+        for ask in (RestClient(f"127.0.0.1:{ports.rest}", "digits"), GrpcClient(f"127.0.0.1:{ports.grpc}", "digits")):
+            for batch_size in (1, 4, 11):
+                outputs = query(ask, x, num_samples=SAMPLES, seed=3, batch_size=batch_size)
+                for name in likelihood.Estimate._fields:
+                    np.testing.assert_array_equal(outputs[name], getattr(expected, name))
+            ask.close()
+
+
+def test_curl_of_the_readme(directory):
+    """Row format, with a row outside the support and one with NaN: bare -Infinity, and neighbours untouched."""
+    rows = np.zeros((3, 3, 2, 1)).tolist()
+    rows[1][0][0][0] = 0.5
+    with serve(directory, "digits", port=0, rest_api_port=0) as ports:
+        rest = Rest(ports.rest)
+        status, answer = rest.predict({"instances": rows}, "digits")
+        assert status == 200
+        first, outside, last = answer["predictions"]
+        assert first == last
+        assert (outside["log_prob"], outside["in_support"]) == (-np.inf, False)
+        named = [{"x": row, "num_samples": 10, "seed": 1} for row in rows]
+        status, answer = rest.predict({"signature_name": "log_prob", "instances": named}, "digits")
+        assert status == 200
+        assert answer["predictions"][0]["num_samples"] == 10
+        status, answer = rest.predict({"instances": np.zeros((2, 4)).tolist()}, "digits")
+        assert status == 400
+        assert "error" in answer
+
+
+@pytest.mark.slow
+def test_eight_clients_and_a_new_version(directory, x):
+    """No failed valid request, no wrong answer, while bad requests come in and a version is dropped in."""
+    answers = [likelihood.estimate_log_prob(model(seed), x, SAMPLES, seed=3).log_prob for seed in (0, 1)]
+    with serve(directory, "digits", port=0, rest_api_port=0, poll_seconds=0.2) as ports:
+        deadline = time.monotonic() + 120
+
+        def client(number):
+            rest = number % 2
+            kind, port = (RestClient, ports.rest) if rest else (GrpcClient, ports.grpc)
+            ask = kind(f"127.0.0.1:{port}", "digits")
+            versions: list[int] = []
+            while not any(versions) and time.monotonic() < deadline:  # Until the new version has answered.
+                outputs = query(ask, x, num_samples=SAMPLES, seed=3, batch_size=4)["log_prob"]
+                # A query of several requests may see the switch: each row is of the one or the other.
+                matches = [np.isclose(outputs, answer, rtol=1e-4) for answer in answers]
+                assert (matches[0] | matches[1]).all()
+                versions.append(int(matches[1].all()))
+                with pytest.raises(ServingError):
+                    ask.predict("log_prob", {"x": x})
+                with pytest.raises(ServingError):
+                    ask.predict("serving_default", {"x": x[:, :2]})
+            ask.close()
+            return versions
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            futures = [pool.submit(client, number) for number in range(8)]
+            time.sleep(2)
+            saved_model.export(model(1), directory, num_samples=SAMPLES, max_num_samples=1000)
+            results = [future.result() for future in futures]
+    for versions in results:
+        assert versions == sorted(versions)
+        assert versions[-1] == 1
+
+
+@pytest.mark.slow
+def test_programs(tmp_path):
+    """Train, export, evaluate and ask, with the programs alone."""
+    flags = ["--objective=dreg", "--m=1", "--k=4", "--epochs=2", "--eval_samples=50", "--workdir=run"]
+    trained = run("train_main.py", *flags, "--export_dir=models/digits", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    exported = run("export/export_main.py", "--workdir=run", "--export_dir=models/digits", cwd=tmp_path)
+    assert exported.returncode == 0, exported.stderr
+    assert exported.stdout == "Exported to models/digits/2.\n"
+    card = json.loads((tmp_path / "models" / "digits" / "2" / "model_card.json").read_text())
+    assert card["config"]["objective"] == "dreg"
+    assert np.isfinite(card["evaluation"]["log_prob_error"])
+    flags = ["--saved_model=models/digits", "--num_samples=50", "--output=log_prob.csv"]
+    evaluated = run("export/evaluate_main.py", *flags, cwd=tmp_path)
+    assert evaluated.returncode == 0, evaluated.stderr
+    rows = list(csv.DictReader((tmp_path / "log_prob.csv").read_text().splitlines()))
+    assert len(rows) == 359
+    # The same noise as in training's own evaluation: the same mean.
+    mean = np.mean([float(row["log_prob"]) for row in rows])
+    assert mean == pytest.approx(json.loads((tmp_path / "run" / "evaluation.json").read_text())["log_prob"], abs=1e-4)
+    printed = float(re.search(r"log p\(x\) +(\S+)", evaluated.stdout).group(1))
+    assert printed == pytest.approx(mean, abs=1e-3)
+    with serve(tmp_path / "models" / "digits", "digits", port=0, rest_api_port=0) as ports:
+        flags = [f"--server=127.0.0.1:{ports.rest}", "--model_name=digits", "--dataset=digits", "--num_samples=50"]
+        asked = run("export/query_main.py", *flags, "--output=asked.npz", cwd=tmp_path)
+        assert asked.returncode == 0, asked.stderr
+    with np.load(tmp_path / "asked.npz") as answers:
+        assert np.mean(answers["log_prob"]) == pytest.approx(mean, abs=1e-4)
+    for program, flags, message in (
+        ("export/export_main.py", ["--workdir=nowhere", "--export_dir=models/x"], "holds no trained model"),
+        ("export/evaluate_main.py", ["--saved_model=nowhere"], "There is no SavedModel in nowhere"),
+    ):
+        result = run(program, *flags, cwd=tmp_path)
+        assert result.returncode != 0
+        assert message in result.stderr
+        assert "Traceback" not in result.stderr
