@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 from absl import app, flags
 
-from iwae_zoo import data, evaluation, training
+from iwae_zoo import annealing, data, evaluation, training
 
 _MODEL = flags.DEFINE_string("model", None, "Path of a model.keras, as train_main.py leaves it.", required=True)
 _DATASET = flags.DEFINE_string("dataset", "digits", "As in train_main.py.")
@@ -28,6 +28,9 @@ _TOLERANCE = flags.DEFINE_float(
 _PROPOSAL = flags.DEFINE_enum("proposal", "encoder", ["encoder", "prior"], "What particles are drawn from.")
 _AIS = flags.DEFINE_integer(
     "ais", 0, "Check the first so many examples by annealed importance sampling.", lower_bound=0
+)
+_SANDWICH = flags.DEFINE_integer(
+    "sandwich", 0, "Bound log p(x) from both sides on so many examples that the model draws itself.", lower_bound=0
 )
 _TEMPERATURES = flags.DEFINE_integer("num_temperatures", 1000, "Length of the annealing path.")
 _CHAINS = flags.DEFINE_integer("num_chains", 16, "Annealed chains for each example.")
@@ -49,11 +52,15 @@ def main(argv):
         result = evaluation.evaluate(model, x, _NUM_SAMPLES.value, _SEED.value, **options)
         print(evaluation.table(result))
         results = dataclasses.asdict(result)
+        settings = (_TEMPERATURES.value, _CHAINS.value)
         if _AIS.value:
-            settings = (_TEMPERATURES.value, _CHAINS.value)
             check = evaluation.check(model, x[: _AIS.value], _NUM_SAMPLES.value, *settings, seed=_SEED.value)
             print(evaluation.check_table(check))
             results["annealed"] = dataclasses.asdict(check)
+        if _SANDWICH.value:
+            bounds = annealing.sandwich(model, _SANDWICH.value, *settings, seed=_SEED.value)
+            results["sandwich"] = evaluation.sandwich_summary(bounds)
+            print(evaluation.sandwich_table(bounds))
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"evaluate_main: {error}")
     if _OUTPUT.value:

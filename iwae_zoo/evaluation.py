@@ -6,7 +6,17 @@ import numpy as np
 
 from iwae_zoo import annealing, likelihood
 
-__all__ = ["Check", "Evaluation", "bernoulli_baseline", "check", "check_table", "evaluate", "table"]
+__all__ = [
+    "Check",
+    "Evaluation",
+    "bernoulli_baseline",
+    "check",
+    "check_table",
+    "evaluate",
+    "sandwich_summary",
+    "sandwich_table",
+    "table",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,6 +185,22 @@ def check_table(result):
         ("  difference", result.difference, result.difference_error),
     ]
     return _lines(f"nats, the same {result.num_examples} examples", rows)
+
+
+def sandwich_summary(bounds):
+    """Means over the examples of an `annealing.Sandwich`, and their standard errors, as a dict of floats."""
+    summary = {"num_examples": len(bounds.x)}
+    for name in ("lower", "upper", "gap"):
+        summary[name], summary[f"{name}_error"] = _mean_and_error(getattr(bounds, name))
+    return summary
+
+
+def sandwich_table(bounds):
+    """An `annealing.Sandwich` as text."""
+    summary = sandwich_summary(bounds)
+    labels = {"lower": "bound from below, forward chains", "upper": "bound from above, reverse chains", "gap": "  gap"}
+    rows = [(label, summary[name], summary[f"{name}_error"]) for name, label in labels.items()]
+    return _lines(f"nats, {summary['num_examples']} simulated examples", rows)
 
 
 def _lines(title, rows):

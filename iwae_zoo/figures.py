@@ -106,7 +106,8 @@ def posterior_grid(panels, extent, title):
             axes = grid[3 * block : 3 * block + 3, column]
             for axis, image in zip(axes, (example["posterior"], example["encoder"], example["posterior"]), strict=True):
                 axis.imshow(image, origin="lower", extent=(*extent, *extent), cmap="viridis")
-                axis.set(xticks=[], yticks=[])
+                axis.set(xticks=(-2, 0, 2), yticks=(-2, 0, 2))
+                axis.label_outer()
             z = example["draws"]
             axes[2].plot(z[:, 0], z[:, 1], ".", color="white", markersize=2, alpha=0.6)
             axes[2].set(xlim=extent, ylim=extent)
@@ -116,7 +117,9 @@ def posterior_grid(panels, extent, title):
         for axis, label in zip(
             grid[3 * block : 3 * block + 3, 0], ("posterior", "encoder q", "posterior and\ndraws of q^IS"), strict=True
         ):
-            axis.set_ylabel(f"{name}\n{label}")
+            axis.set_ylabel(f"{name}\n{label}\n$z_2$")
+    for axis in grid[-1]:
+        axis.set_xlabel("$z_1$")
     figure.suptitle(title)
     return figure
 
@@ -138,16 +141,18 @@ def snr_slopes(curves, title):
     for number, curve in enumerate(curves):
         axes = panels[curve["panel"]]
         x, snr = np.asarray(curve["x"], float), np.asarray(curve["snr"])
-        label = f"{curve['label']}: slope {curve['slope']:.2f} +- {curve['slope_error']:.2f}"
+        label = f"{curve['label']}: slope {curve['slope']:.3f} +- {curve['slope_error']:.3f}"
         axes.errorbar(x, snr, yerr=curve["error"], marker="o", color=f"C{number}", label=label)
         if curve["theory"] is not None:
             line = snr[0] * (x / x[0]) ** curve["theory"]
             axes.plot(x, line, "k:", linewidth=1, label=f"theory: slope {curve['theory']:+.1f}")
         axes.set(xscale="log", yscale="log", xlabel=curve["xlabel"], ylabel="SNR", title=curve["panel"])
     for axes in panels.values():
-        axes.grid(alpha=0.3, which="both")
+        axes.set_xticks(x, [f"{value:g}" for value in x])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    figure.suptitle(title)
+    figure.suptitle(f"{title}; bars of one standard error")
     return figure
 
 

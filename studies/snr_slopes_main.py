@@ -21,8 +21,8 @@ from iwae_zoo import diagnostics, figures, objectives
 from iwae_zoo.testing import LinearGaussian
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/snr_slopes", "Folder of the study.")
-_MAX_PARTICLES = flags.DEFINE_integer("max_particles", 256, "Largest K and M; powers of 4 up to it.", lower_bound=16)
-_REPEATS = flags.DEFINE_integer("repeats", 4000, "Gradients for each point.", lower_bound=100)
+_MAX_PARTICLES = flags.DEFINE_integer("max_particles", 64, "Largest K and M; powers of 2 up to it.", lower_bound=16)
+_REPEATS = flags.DEFINE_integer("repeats", 2000, "Gradients for each point.", lower_bound=100)
 _LATENT_SIZE = flags.DEFINE_integer("latent_size", 4, "Dimensions of z.", lower_bound=1)
 _DATA_SIZE = flags.DEFINE_integer("data_size", 6, "Dimensions of x.", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Examples in the fixed minibatch.", lower_bound=1)
@@ -53,7 +53,7 @@ def main(argv):
         sys.exit(f"snr_slopes_main: unexpected arguments {argv[1:]}; flags are written --name=value.")
     truth = LinearGaussian.random(_LATENT_SIZE.value, _DATA_SIZE.value, seed=_SEED.value)
     x = truth.sample(_BATCH_SIZE.value, seed=_SEED.value)
-    counts = 4 ** np.arange(0, 1 + int(np.log(_MAX_PARTICLES.value) / np.log(4)))
+    counts = 2 ** np.arange(0, int(np.log2(_MAX_PARTICLES.value)) + 1)
     measured = {}
     for name, axis in dict.fromkeys((curve[2], curve[3]) for curve in _CURVES):
         for count in counts:
@@ -65,8 +65,8 @@ def main(argv):
             print(f"{name}, {shape}: encoder {snr.encoder.mean:.3f}, decoder {snr.decoder.mean:.3f}", flush=True)
     curves = []
     for panel, label, name, axis, side, theory in _CURVES:
-        # The theory is of many particles: one is a special case (the ELBO's gradient), and left out.
-        used = [int(count) for count in counts if count > 1]
+        # The theory is of many particles: the slope is fitted from 4 on.
+        used = [int(count) for count in counts if count >= 4]
         sides = [getattr(measured[name, axis, count], side) for count in used]
         snr, error = np.array([s.mean for s in sides]), np.array([s.mean_error for s in sides])
         slope, slope_error = fit_slope(np.array(used), snr, error)

@@ -46,7 +46,7 @@ def test_diagnostics_are_logged(trained):
 
 def test_evaluate_main(trained, tmp_path):
     flags = [f"--model={trained / 'model.keras'}", "--num_samples=300", "--examples=30", "--tolerance=0.2"]
-    flags += ["--ais=4", "--num_temperatures=20", "--num_chains=4", "--output=result.json"]
+    flags += ["--ais=4", "--sandwich=4", "--num_temperatures=20", "--num_chains=4", "--output=result.json"]
     result = run("evaluate_main.py", *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "log p(x)" in result.stdout and "annealed importance sampling" in result.stdout
@@ -54,6 +54,7 @@ def test_evaluate_main(trained, tmp_path):
     assert written["num_examples"] == 30
     assert written["num_samples"] <= 300
     assert abs(written["annealed"]["difference"]) < 5
+    assert written["sandwich"]["gap"] == pytest.approx(written["sandwich"]["upper"] - written["sandwich"]["lower"])
     for flags, message in (
         (["--model=nowhere.keras"], "There is no model file"),
         ([f"--model={trained / 'model.keras'}", "--num_samples=0"], "num_samples must be an integer of at least 1"),
@@ -93,7 +94,7 @@ def test_posterior(tmp_path):
 
 
 def test_snr_slopes(tmp_path):
-    flags = ["--workdir=study", "--repeats=200", "--max_particles=64"]
+    flags = ["--workdir=study", "--repeats=300", "--max_particles=16"]
     result = run("studies/snr_slopes_main.py", *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     slopes = re.findall(r"slope ([+-][\d.]+) \+- ([\d.]+) \(theory ([+-][\d.]+)\)", result.stdout)
