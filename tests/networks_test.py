@@ -48,6 +48,25 @@ def test_bernoulli_keeps_tfps_interface():
     assert ours.copy(logits=logits[:2]).batch_shape == [2]
 
 
+def test_diagonal_normal_is_tfps(seed):
+    rng = np.random.default_rng(seed)
+    loc, scale, z = rng.normal(size=(3, 5)), rng.random((3, 5)) + 0.1, rng.normal(size=(7, 3, 5))
+    ours, theirs = networks.DiagonalNormal(loc, scale), tfd.Independent(tfd.Normal(loc, scale), 1)
+    np.testing.assert_allclose(ours.log_prob(z), theirs.log_prob(z), rtol=1e-12)
+    np.testing.assert_array_equal(ours.sample(4, seed=[1, 2]), theirs.sample(4, seed=[1, 2]))
+    np.testing.assert_allclose(tfd.kl_divergence(ours, theirs), 0.0, atol=1e-12)
+    assert ours.reparameterization_type == tfd.FULLY_REPARAMETERIZED
+    with tf.GradientTape() as tape:
+        parameters = [tf.constant(value) for value in (loc, scale, z)]
+        tape.watch(parameters)
+        total = tf.reduce_sum(networks.DiagonalNormal(*parameters[:2]).log_prob(parameters[2]))
+    by_loc, by_scale, by_z = tape.gradient(total, parameters)
+    residual = (z - loc) / scale
+    np.testing.assert_allclose(by_z, -residual / scale, rtol=1e-10)
+    np.testing.assert_allclose(by_loc, (residual / scale).sum(axis=0), rtol=1e-10)
+    np.testing.assert_allclose(by_scale, ((residual**2 - 1) / scale).sum(axis=0), rtol=1e-10)
+
+
 def test_bernoulli_support():
     distribution = networks.IndependentBernoulli(tf.zeros([2]), event_ndims=1)
     for outside in (0.5, -1.0, 2.0, np.nan, np.inf):

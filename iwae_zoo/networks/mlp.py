@@ -3,13 +3,11 @@
 import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from iwae_zoo.networks.bernoulli import IndependentBernoulli
+from iwae_zoo.networks.gaussian import DiagonalNormal
 
 __all__ = ["MLPDecoder", "MLPEncoder", "StandardNormalPrior"]
-
-tfd = tfp.distributions
 
 
 class Perceptron(keras.Layer):
@@ -65,7 +63,7 @@ class MLPEncoder(keras.Layer):
         features = tf.reshape(x, [tf.shape(x)[0], x.shape[1:].num_elements()])
         loc, raw_scale = tf.split(tf.cast(self.perceptron(features), self.variable_dtype), 2, axis=-1)
         # The floor keeps the density of an (almost) deterministic dimension finite.
-        return tfd.Independent(tfd.Normal(loc, tf.math.softplus(raw_scale) + 1e-4), reinterpreted_batch_ndims=1)
+        return DiagonalNormal(loc, tf.math.softplus(raw_scale) + 1e-4)
 
     def get_config(self):
         return {
@@ -139,7 +137,7 @@ class StandardNormalPrior(keras.Layer):
     def distribution(self):
         """p(z): batch [], event [D]."""
         zeros = tf.zeros([self.latent_size], self.variable_dtype)
-        return tfd.Independent(tfd.Normal(zeros, tf.ones_like(zeros)), reinterpreted_batch_ndims=1)
+        return DiagonalNormal(zeros, tf.ones_like(zeros))
 
     def get_config(self):
         return {**super().get_config(), "latent_size": self.latent_size}
