@@ -1,6 +1,24 @@
 """A model zoo of importance-weighted autoencoders for Keras 3 and TensorFlow."""
 
-from iwae_zoo import bounds, estimators, networks, objectives, particles
+from iwae_zoo import (
+    annealing,
+    bounds,
+    data,
+    diagnostics,
+    estimators,
+    evaluation,
+    figures,
+    likelihood,
+    networks,
+    objectives,
+    particles,
+    presets,
+    psis,
+    resampling,
+    saved_model,
+    testing,
+    training,
+)
 from iwae_zoo.model import Gradients, ImportanceWeightedAutoencoder
 from iwae_zoo.objectives import Objective
 
@@ -10,9 +28,21 @@ __all__ = [
     "Gradients",
     "ImportanceWeightedAutoencoder",
     "Objective",
+    "annealing",
     "bounds",
+    "data",
+    "diagnostics",
     "estimators",
+    "evaluation",
+    "figures",
+    "likelihood",
     "networks",
     "objectives",
     "particles",
+    "presets",
+    "psis",
+    "resampling",
+    "saved_model",
+    "testing",
+    "training",
 ]

@@ -202,7 +202,7 @@ class Model:
     def _check_label(self, spec):
         # Labels are given in TF Serving's model config, which this server does not have.
         if spec.HasField("version_label"):
-            raise not_found(f"Unrecognized servable version label: {spec.version_label}")
+            raise invalid(f"Unrecognized servable version label: {spec.version_label}")
 
     def _set(self, version, state, code=0, text=""):
         self._states = {**self._states, version: (state, code, text)}

@@ -83,7 +83,7 @@ X = np.ones(2, np.float32)
         (predict_pb2.PredictRequest(), "INVALID_ARGUMENT", "Missing ModelSpec"),
         (predict_request({"x": X}, name="foo"), "NOT_FOUND", "Latest(foo)"),
         (predict_request({"x": X}, version={"value": 7}), "NOT_FOUND", "Specific(toy, 7)"),
-        (predict_request({"x": X}, version_label="stable"), "NOT_FOUND", "stable"),
+        (predict_request({"x": X}, version_label="stable"), "INVALID_ARGUMENT", "stable"),
         (predict_request({"x": X}, "nope"), "FAILED_PRECONDITION", "dtypes, echo, log_prob, serving_default, total"),
         (predict_request({}), "INVALID_ARGUMENT", "Missing but required: {x}"),
         (predict_request({"x": X, "z": X}), "INVALID_ARGUMENT", "Sent extra: {z}"),

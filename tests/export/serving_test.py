@@ -179,7 +179,7 @@ def test_malformed_predictions(rest, body, part):
         ("POST", f"/v1/models/toy/versions/{2**64}:predict", 400, "Failed to convert version"),
         ("POST", "/v1/models/foo:predict", 404, "Servable not found for request: Latest(foo)"),
         ("POST", "/v1/models/toy/versions/7:predict", 404, "Servable not found for request: Specific(toy, 7)"),
-        ("POST", "/v1/models/toy/labels/stable:predict", 404, "Unrecognized servable version label: stable"),
+        ("POST", "/v1/models/toy/labels/stable:predict", 400, "Unrecognized servable version label: stable"),
         ("POST", "/v1/models/toy:classify", 501, "predict only"),
         ("GET", "/v1/models/foo", 404, "Could not find any versions of model foo"),
         ("GET", "/v1/models/toy/versions/7", 404, "Could not find version 7 of model toy"),
