@@ -3,6 +3,8 @@
 import matplotlib.figure
 import numpy as np
 
+from iwae_zoo._files import whole
+
 __all__ = ["image_grid", "posterior_grid", "snr_over_epochs", "snr_slopes", "training_curves", "write"]
 
 
@@ -157,8 +159,9 @@ def snr_slopes(curves, title):
 
 
 def write(figure, path):
-    """Writes a figure as PNG."""
-    figure.savefig(path, dpi=120)
+    """Writes a figure as PNG, whole or not at all."""
+    with whole(path) as partial:
+        figure.savefig(partial, dpi=120)
 
 
 def _as_image(x):

@@ -12,7 +12,6 @@ Files appear whole or not at all.
 
 import dataclasses
 import json
-import os
 import pathlib
 from importlib import metadata
 
@@ -21,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo import data, diagnostics, evaluation, figures, likelihood, objectives, presets
+from iwae_zoo._files import whole
 from iwae_zoo.model import NOT_FINITE
 
 __all__ = ["Config", "Diverged", "Run"]
@@ -291,10 +291,8 @@ def sample_images(model, count, seed=0):
 
 def write_json(path, value):
     """Writes a JSON file that appears whole or not at all."""
-    path = pathlib.Path(path)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(partial, path)
+    with whole(path) as partial:
+        partial.write_text(json.dumps(value, indent=2) + "\n")
 
 
 class _EpochEnd(keras.callbacks.Callback):
@@ -307,9 +305,7 @@ class _EpochEnd(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._history.append({"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}})
-        partial = self._workdir / "metrics.jsonl.partial"
-        partial.write_text("".join(json.dumps(row) + "\n" for row in self._history))
-        os.replace(partial, self._workdir / "metrics.jsonl")
-        partial = self._workdir / f"partial.{_MODEL}"
-        self.model.save(partial)
-        os.replace(partial, self._workdir / _MODEL)
+        with whole(self._workdir / "metrics.jsonl") as partial:
+            partial.write_text("".join(json.dumps(row) + "\n" for row in self._history))
+        with whole(self._workdir / _MODEL) as partial:
+            self.model.save(partial)

@@ -27,10 +27,12 @@ def run_cell(config, root, verbose=0):
     """
     workdir = pathlib.Path(root) / "cells" / config.title
     run = training.Run(config, workdir, resume=True)
-    if not (workdir / "evaluation.json").exists():
-        run.evaluate(run.train(verbose=verbose), verbose=verbose)
+    path = workdir / "evaluation.json"
+    evaluation = json.loads(path.read_text()) if path.exists() else {}
+    if evaluation.get("num_samples") != config.eval_samples:  # There is none, or one of another accuracy.
+        evaluation = run.evaluate(run.train(verbose=verbose), verbose=verbose)
     history = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return {"evaluation": json.loads((workdir / "evaluation.json").read_text()), "history": history}
+    return {"evaluation": evaluation, "history": history}
 
 
 def run_grid(configs, root):

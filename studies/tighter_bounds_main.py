@@ -61,6 +61,8 @@ def objectives(m, k):
 def summary(results):
     """The last epoch's diagnostics and the evaluation of one cell, in one dict."""
     looks = [row for row in results["history"] if "diagnostics_encoder_snr" in row]
+    if not looks:
+        raise ValueError("A cell was trained without diagnostics in an earlier call. Choose another --workdir.")
     last = {name: looks[-1][f"diagnostics_{name}"] for name in ("encoder_snr", "decoder_snr")}
     return {**results["evaluation"], **last}
 
@@ -104,13 +106,17 @@ def main(argv):
     }
     workdir = pathlib.Path(_WORKDIR.value)
     try:
+        epochs = next(iter(configs.values())).resolved().epochs
+        if epochs < _EVERY.value:
+            raise ValueError(f"diagnostics_every must be at most epochs: received {_EVERY.value} and {epochs}.")
         results = cells.run_grid(configs, workdir)
+        summaries_of = {key: summary(result) for key, result in results.items()}
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"tighter_bounds_main: {error}")
     rows, curves = {}, {}
     for label in labels:
         of_label = [results[label, seed] for seed in seeds]
-        summaries = [summary(result) for result in of_label]
+        summaries = [summaries_of[label, seed] for seed in seeds]
         rows[label] = {name: cells.mean_and_error([s[name] for s in summaries]) for name in _COLUMNS}
         looks = [row["epoch"] for row in of_label[0]["history"] if "diagnostics_encoder_snr" in row]
         curves[label] = {"epoch": looks}

@@ -81,6 +81,9 @@ def test_tighter_bounds(tmp_path):
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "study" / "table.md").read_text().splitlines() == table
     assert before == {path: path.stat().st_mtime_ns for path in before}
+    result = run("studies/tighter_bounds_main.py", *flags, "--diagnostics_every=3", cwd=tmp_path)
+    assert result.returncode != 0
+    assert "diagnostics_every must be at most epochs: received 3 and 2" in result.stderr
 
 
 def test_posterior(tmp_path):

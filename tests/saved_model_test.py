@@ -135,14 +135,16 @@ def test_posterior_samples_are_the_resamplings(tmp_path):
     """On the closed form: nearer to the true posterior than the encoder."""
     truth = LinearGaussian.random()
     directory = tmp_path / "linear"
-    saved_model.export(truth.model(mismatch=0.5), directory, num_samples=100, max_num_samples=1000)
+    model = truth.model(mismatch=0.5)
+    saved_model.export(model, directory, num_samples=100, max_num_samples=1000)
     exported = saved_model.Exported(directory)
     x = np.repeat(truth.sample(1), 2000, axis=0).astype("float32")
     count, seed = tf.fill([2000], 200), tf.range(2000, dtype=tf.int64)
     z = ask(exported, "posterior_sample", x=tf.constant(x), num_samples=count, seed=seed)["z"]
     error = z.std(axis=0) / np.sqrt(2000)
     assert (np.abs(z.mean(axis=0) - truth.posterior_mean(x[:1])[0]) < 5 * error + 0.01).all()
-    assert resampling.resample.__doc__
+    one = resampling.resample(model, x[5], tf.constant(200), tf.constant([0, 5]), likelihood.default_chunk(100))
+    np.testing.assert_allclose(z[5], one[0], rtol=1e-5)
 
 
 def test_weights_are_stored_once(model, exported):
