@@ -12,9 +12,10 @@ from typing import Any
 # TensorFlow reports on its libraries at each start; what matters comes as an exception.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import tensorflow as tf
 from absl import app, flags
 
-from iwae_zoo import bounds, data, estimators, objectives, presets, saved_model, training
+from iwae_zoo import bounds, data, estimators, objectives, presets, saved_model, strategies, training
 
 _OBJECTIVE = flags.DEFINE_string(
     "objective", "iwae", f"What is maximised: one of {', '.join(objectives.names())}. README has the table."
@@ -56,6 +57,28 @@ _EVAL_SAMPLES = flags.DEFINE_integer("eval_samples", 5000, "Particles per test e
 _DIAGNOSTICS_EVERY = flags.DEFINE_integer(
     "diagnostics_every", None, "Epochs between two looks at gradient SNR, active units and KL terms. Default: none."
 )
+_STRATEGY = flags.DEFINE_string(
+    "strategy",
+    "auto",
+    f"Where to train: {', '.join(strategies.names())}. auto: all workers of TF_CONFIG, else all GPUs, else one device.",
+)
+_DEVICES = flags.DEFINE_string(
+    "devices",
+    None,
+    "Kind and number of this machine's devices, such as gpu:2, or cpu:4 for logical ones. Default: all.",
+)
+_MIXED_PRECISION = flags.DEFINE_string(
+    "mixed_precision", None, "bfloat16: networks compute in it; log weights stay float32. Default: float32."
+)
+_BACKWARD_PARTICLES = flags.DEFINE_integer(
+    "backward_particles", None, "Back-propagate through so many particles, resampled by weight. Default: all."
+)
+_PARTICLE_CHUNK = flags.DEFINE_integer(
+    "particle_chunk", None, "Most particles decoded at once: bounds memory, costs time. Default: all."
+)
+_STEPS_PER_EXECUTION = flags.DEFINE_integer(
+    "steps_per_execution", 1, "Train steps for each return to Python; more is faster for small networks."
+)
 _EXPORT_DIR = flags.DEFINE_string("export_dir", None, "Folder of a served model; gets a new version at the end.")
 _RESUME = flags.DEFINE_bool("resume", False, "Go on with an interrupted run from its last whole epoch.")
 
@@ -65,17 +88,22 @@ def main(argv):
     if len(argv) > 1:
         sys.exit(f"train_main: unexpected arguments {argv[1:]}; flags are written --name=value.")
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    tf.get_logger().setLevel("WARNING")
     settings: dict[str, Any] = {f.name: flags.FLAGS[f.name].value for f in dataclasses.fields(training.Config)}
     config = training.Config(**settings)
     workdir = _WORKDIR.value or f"runs/{config.title}"
     try:
-        run = training.Run(config, workdir, resume=_RESUME.value)
+        strategy = strategies.get(_STRATEGY.value, _DEVICES.value)
+        run = training.Run(config, workdir, resume=_RESUME.value, strategy=strategy)
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"train_main: {error}")
     try:
         run.evaluate(run.train())
-        if _EXPORT_DIR.value:
+        if _EXPORT_DIR.value and run.is_chief:
             print(f"Exported to {saved_model.export_run(workdir, _EXPORT_DIR.value)}.")
+    except strategies.WorkerLost as error:
+        print(f"train_main: {error} This one does so now, and waits for the others.", flush=True)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], "--resume"])
     except (training.Diverged, OSError) as error:
         sys.exit(f"train_main: {error}")
     except KeyboardInterrupt:

@@ -8,18 +8,22 @@ from iwae_zoo import (
     estimators,
     evaluation,
     figures,
+    gradients,
     likelihood,
     networks,
+    noise,
     objectives,
     particles,
     presets,
     psis,
     resampling,
     saved_model,
+    strategies,
     testing,
     training,
 )
-from iwae_zoo.model import Gradients, ImportanceWeightedAutoencoder
+from iwae_zoo.gradients import Gradients
+from iwae_zoo.model import ImportanceWeightedAutoencoder
 from iwae_zoo.objectives import Objective
 
 __version__ = "0.1.0"
@@ -35,14 +39,17 @@ __all__ = [
     "estimators",
     "evaluation",
     "figures",
+    "gradients",
     "likelihood",
     "networks",
+    "noise",
     "objectives",
     "particles",
     "presets",
     "psis",
     "resampling",
     "saved_model",
+    "strategies",
     "testing",
     "training",
 ]

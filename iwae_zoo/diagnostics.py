@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iwae_zoo import evaluation, likelihood, objectives, particles
+from iwae_zoo import evaluation, gradients, likelihood, objectives, particles
 from iwae_zoo._checks import integer
 from iwae_zoo._tracing import per_model
 from iwae_zoo.model import ImportanceWeightedAutoencoder
@@ -136,7 +136,7 @@ def gradient_snr(model, x, num_repeats=1000, seed=0, objective=None):
     seed = particles.derive_seed(seed)
     edges = np.linspace(0, repeats, min(_GROUPS, repeats // _LEAST_GROUP) + 1).astype(int)
     counts = np.diff(edges)
-    groups = [_run(model, passes.gradients, x, seed, *interval) for interval in itertools.pairwise(edges)]
+    groups = [_run(model, passes.moments, x, seed, *interval) for interval in itertools.pairwise(edges)]
     means, squares = (np.stack(parts) for parts in zip(*groups, strict=True))  # [G, P] both
     mean = counts @ means / repeats
     snr = _snr(repeats, mean, squares.sum(axis=0) + counts @ (means - mean) ** 2)
@@ -292,7 +292,7 @@ class Diagnostics(keras.callbacks.Callback):
 class _Passes(NamedTuple):
     """Traced loops over repeated gradients, the encoder's and the decoder's in one vector [P]."""
 
-    gradients: Callable
+    moments: Callable
     ratios: Callable
     encoder_size: int
 
@@ -307,12 +307,12 @@ def _passes(model, objective):
     signature = [tf.TensorSpec([None, *model.data_shape]), tf.TensorSpec([2], tf.int32), number, number]
 
     def gradient(x, seed):
-        gradients = probe.compute_gradients(x, seed)
-        parts = [tf.reshape(part, [-1]) for part in (*gradients.encoder, *gradients.decoder)]
+        computed = gradients.compute(probe, x, seed, 0, tf.shape(x)[0])  # All replicas look at the same batch.
+        parts = [tf.reshape(part, [-1]) for part in (*computed.encoder, *computed.decoder)]
         return tf.concat([tf.cast(part, tf.float64) for part in parts], axis=0)
 
     @tf.function(input_signature=signature)
-    def gradients(x, seed, start, stop):
+    def moments(x, seed, start, stop):
         return _stream(lambda repeat: gradient(x, particles.derive_seed(seed, repeat)), sum(sizes), start, stop)
 
     @tf.function(input_signature=[*signature, tf.TensorSpec([sum(sizes)], tf.float64)])
@@ -325,7 +325,7 @@ def _passes(model, objective):
 
         return _stream(both, 2, start, stop)
 
-    return _Passes(gradients, ratios, sizes[0])
+    return _Passes(moments, ratios, sizes[0])
 
 
 def _run(model, function, *arguments):

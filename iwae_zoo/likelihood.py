@@ -2,7 +2,8 @@
 
 Each example is a problem of its own: its particles are drawn and weighed in chunks of one size, and a handful of
 running sums is kept. So memory does not depend on the number of samples or of examples, and an answer does not depend
-on the other examples in the batch.
+on the other examples in the batch. A model that was built in the scope of a `tf.distribute` strategy shares out the
+examples of a batch to its replicas, for the same answers.
 """
 
 import warnings
@@ -287,8 +288,10 @@ def stream(networks, x, num_samples, seed, tolerance, chunk_size, capacity, prop
 
 @per_model
 def _batch_function(model, chunk_size, capacity, proposal):
-    """The traced function that streams each example of a batch."""
+    """The traced function that streams each example of a batch, a share of them on each replica."""
     networks = Networks.of(model)
+    strategy = model.distribute_strategy
+    replicas = strategy.num_replicas_in_sync
 
     def batch(x, num_samples, seed, first_row, tolerance):
         def one(row, example):
@@ -309,9 +312,22 @@ def _batch_function(model, chunk_size, capacity, proposal):
             parts.append(tf.map_fn(group, groups, fn_output_signature=signature, parallel_iterations=1))
         return {name: tf.concat([tf.reshape(p[name], [-1]) for p in parts], axis=0) for name in Estimate._fields}
 
+    def share(x, num_samples, seed, first_row, tolerance):
+        context = tf.distribute.get_replica_context()
+        size = -(-tf.shape(x)[0] // replicas)
+        start = size * context.replica_id_in_sync_group
+        rows = batch(x[start : start + size], num_samples, seed, first_row + start, tolerance)
+        return context.all_gather(tf.stack([tf.cast(rows[name], tf.float64) for name in _ROW_DTYPES], axis=1), axis=0)
+
+    def distributed(*arguments):
+        rows = strategy.experimental_local_results(strategy.run(share, arguments))[0]
+        columns = tf.unstack(rows, num=len(_ROW_DTYPES), axis=1)
+        return {name: tf.cast(column, _ROW_DTYPES[name]) for name, column in zip(_ROW_DTYPES, columns, strict=True)}
+
     number = tf.TensorSpec([], tf.int32)
     examples = tf.TensorSpec([None, *model.data_shape], tf.float32)
-    return tf.function(batch, input_signature=(examples, number, number, number, tf.TensorSpec([], tf.float64)))
+    signature = (examples, number, number, number, tf.TensorSpec([], tf.float64))
+    return tf.function(batch if replicas == 1 else distributed, input_signature=signature)
 
 
 _ROW_DTYPES = dict.fromkeys(Estimate._fields, tf.float64) | {"in_support": tf.bool, "num_samples": tf.int32}

@@ -1,34 +1,19 @@
 """The one Keras model: two tapes, one objective for the encoder and one for the decoder."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from iwae_zoo import bounds, objectives, particles
+from iwae_zoo import bounds, gradients, objectives, particles
+from iwae_zoo._checks import integer
 
-__all__ = ["Gradients", "ImportanceWeightedAutoencoder"]
+__all__ = ["ImportanceWeightedAutoencoder"]
 
-# Least weight with which a particle goes through the decoder's backward pass; see `compute_gradients`.
-_TINY = 1e-12
 # How the error of a step begins that would have poisoned the weights.
 NOT_FINITE = "The log weights of a training batch are not finite"
 # Sub-streams of the model's seed.
 _TRAINING, _EVALUATION = 0, 1
-
-
-class Gradients(NamedTuple):
-    """Gradients in descent direction, as optimizers take them, averaged over the batch.
-
-    Attributes:
-      encoder: list of tensors, in the order of `model.encoder_variables`.
-      decoder: list of tensors, in the order of `model.decoder_variables` (the decoder's, then the prior's).
-      log_weights: float tensor [M, K, B], nats.
-    """
-
-    encoder: list
-    decoder: list
-    log_weights: tf.Tensor
 
 
 @keras.saving.register_keras_serializable(package="iwae_zoo")
@@ -69,6 +54,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
         self.seed = seed
         self.encoder_optimizer: Any = None
         self.decoder_optimizer: Any = None
+        self.backward_particles = None
+        self.particle_chunk = None
         names = ["decoder_bound", "encoder_bound", "elbo", "importance_ess"]
         if hasattr(decoder, "marginal_log_prob"):
             names.append("negative_kl")
@@ -124,8 +111,17 @@ class ImportanceWeightedAutoencoder(keras.Model):
         self.build(x.shape)
         return x
 
-    def compile(self, encoder_optimizer="adam", decoder_optimizer="adam", **kwargs):
-        """Sets the two optimizers; everything else is Keras' own `compile`.
+    def compile(
+        self,
+        encoder_optimizer="adam",
+        decoder_optimizer="adam",
+        *,
+        backward_particles=None,
+        particle_chunk=None,
+        jit_compile="auto",
+        **kwargs,
+    ):
+        """Sets the two optimizers and how gradients are computed; everything else is Keras' own `compile`.
 
         `model.optimizer` stays None: there is no single optimizer whose learning rate a callback could set. Give each
         optimizer a `keras.optimizers.schedules` schedule instead.
@@ -133,17 +129,47 @@ class ImportanceWeightedAutoencoder(keras.Model):
         Args:
           encoder_optimizer: a `keras.optimizers.Optimizer` or the name of one.
           decoder_optimizer: the same, another instance.
-          **kwargs: of `keras.Model.compile`, such as `jit_compile`, `run_eagerly`, `steps_per_execution`.
+          backward_particles: int, back-propagate only through so many of an example's M K particles, resampled in
+            proportion to their weights: cheaper, the same in expectation, and noisier. None for all.
+          particle_chunk: int, most particles of an example that are decoded at once: bounds memory, at the price of
+            decoding each twice; the same gradients. None for all.
+          jit_compile: bool, whether XLA compiles the computation of the gradients; "auto" for wherever there is a GPU.
+          **kwargs: of `keras.Model.compile`, such as `run_eagerly` and `steps_per_execution`.
 
         Raises:
-          ValueError: if one optimizer instance is given for both: its state belongs to one list of variables.
+          ValueError: if one optimizer instance is given for both, whose state belongs to one list of variables; on a
+            number of particles that is not positive, or not below M K where it has to be; on `steps_per_execution`
+            above 1 with several devices, which Keras cannot do.
         """
         if encoder_optimizer is decoder_optimizer and not isinstance(encoder_optimizer, str):
             raise ValueError("encoder_optimizer and decoder_optimizer must be two instances: received the same one.")
-        super().compile(optimizer=None, **kwargs)
+        count = self.objective.m * self.objective.k
+        if backward_particles is not None and integer("backward_particles", backward_particles) >= count:
+            raise ValueError(f"backward_particles must be below M K = {count}: received {backward_particles}.")
+        if particle_chunk is not None:
+            integer("particle_chunk", particle_chunk)
+        several = self.distribute_strategy.num_replicas_in_sync > 1
+        if several and kwargs.get("steps_per_execution", 1) != 1:
+            raise ValueError(
+                "steps_per_execution must be 1 on several devices: received "
+                f"{kwargs['steps_per_execution']!r}. Leave it out."
+            )
+        self._compile_arguments = {
+            "backward_particles": backward_particles,
+            "particle_chunk": particle_chunk,
+            "jit_compile": jit_compile,
+            **kwargs,
+        }
+        self.backward_particles = backward_particles
+        self.particle_chunk = particle_chunk
+        # Keras would compile the whole step: XLA has no checks of its numbers, and no exchange between devices.
+        super().compile(optimizer=None, jit_compile=False, **kwargs)
+        if jit_compile == "auto":
+            jit_compile = bool(tf.config.list_physical_devices("GPU"))
+        compiled = tf.function(self._gradients, jit_compile=True, autograph=False)
+        self._gradients_in_step = compiled if jit_compile else self._gradients
         self.encoder_optimizer = keras.optimizers.get(encoder_optimizer)
         self.decoder_optimizer = keras.optimizers.get(decoder_optimizer)
-        self._compile_arguments = kwargs
         self._build_optimizers()
 
     def _build_optimizers(self):
@@ -186,6 +212,9 @@ class ImportanceWeightedAutoencoder(keras.Model):
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Keras' own averages the first batch over the replicas, and so cannot take one that does not divide evenly."""
+
     # Computing.
 
     def call(self, x):
@@ -204,77 +233,37 @@ class ImportanceWeightedAutoencoder(keras.Model):
           float tensor [M, K, B], nats.
         """
         x = self._built_for(x)
-        return particles.log_weights(self.encoder, self.decoder, self.prior, x, m, k, seed)
+        first_row, _ = _place(x)
+        return particles.log_weights(self.encoder, self.decoder, self.prior, x, m, k, seed, first_row)
 
     def compute_gradients(self, x, seed):
-        """Gradients of both objectives on one batch, at the price of one backward pass.
-
-        Each particle's back-propagated signal is linear in its own scalar weight. So the decoder is back-propagated
-        once, with the decoder objective's weights `v`, and the encoder's signal is read off at `z`: what arrives there
-        for particle i is `v_i d log p(x, z_i) / d z_i`, which divided by `v_i` and multiplied by the path weight is the
-        encoder objective's. A `v_i` below 1e-12 is raised to it, so that the division is possible; the decoder's
-        gradient changes by at most 1e-12 of that particle's.
+        """Gradients of both objectives on one batch, at the price of one backward pass; `gradients` says how.
 
         Args:
           x: tensor [B, ...].
           seed: stateless seed, two integers.
 
         Returns:
-          `Gradients`.
+          `gradients.Gradients`: encoder, decoder, log_weights.
 
         Raises:
           ValueError: if a network's distribution has the wrong shape, or cannot be reparameterised where the objective
             needs it.
         """
         x = self._built_for(x)
-        objective = self.objective
-        estimator = objective.estimator
-        with tf.GradientTape() as encoder_tape:
-            posterior = self.encoder.posterior(x)
-            z = particles.draw(posterior, objective.m, objective.k, seed, estimator.uses_path)  # [M, K, B, D]
-            z_fixed = tf.stop_gradient(z)
-            with tf.GradientTape(watch_accessed_variables=False) as density_tape:
-                density_tape.watch(z_fixed)
-                log_q = posterior.log_prob(z_fixed)  # [M, K, B]
-        with tf.GradientTape() as decoder_tape:
-            if estimator.uses_path:
-                decoder_tape.watch(z_fixed)
-            log_joint = particles.log_joint(self.decoder, self.prior, x, z_fixed)  # [M, K, B]
+        return self._gradients(x, seed, *_place(x))
 
-        log_weights = log_joint - tf.stop_gradient(log_q)
-        weights = objective.particle_weights(log_weights)
-        # Optimizers add up the gradients of replicas: each replica's is a share of the global batch's mean.
-        global_batch = tf.shape(x)[0] * tf.distribute.get_strategy().num_replicas_in_sync
-        scale = -1.0 / tf.cast(global_batch, log_weights.dtype)
-        v = tf.maximum(weights.decoder, _TINY)
-
-        decoder_variables = self.decoder_variables
-        sources = [*decoder_variables, *([z_fixed] if estimator.uses_path else [])]
-        decoder_gradients = decoder_tape.gradient(
-            log_joint, _values(sources), output_gradients=scale * v, unconnected_gradients="zero"
-        )
-        targets, signals = [], []
-        if estimator.uses_path:
-            log_joint_by_z = decoder_gradients.pop() / v[..., tf.newaxis]  # scale d log p(x, z_i) / d z_i
-            log_q_by_z = scale * density_tape.gradient(log_q, z_fixed)
-            targets.append(z)
-            signals.append(weights.path[..., tf.newaxis] * (log_joint_by_z - log_q_by_z))
-        if estimator.uses_score:
-            targets.append(log_q)
-            signals.append(scale * weights.score)
-        encoder_gradients = encoder_tape.gradient(
-            targets, _values(self.encoder_variables), output_gradients=signals, unconnected_gradients="zero"
-        )
-        return Gradients(encoder_gradients, decoder_gradients, log_weights)
+    def _gradients(self, x, seed, first_row, global_batch):
+        return gradients.compute(self, x, seed, first_row, global_batch, self.backward_particles, self.particle_chunk)
 
     def train_step(self, data):
         x = self._built_for(keras.utils.unpack_x_y_sample_weight(data)[0])
         seed = self._seed(_TRAINING, self.encoder_optimizer.iterations)
-        gradients = self.compute_gradients(x, seed)
-        with tf.control_dependencies([_assert_finite(gradients.log_weights)]):
-            encoder_gradients = [tf.identity(g) for g in gradients.encoder]
-            decoder_gradients = [tf.identity(g) for g in gradients.decoder]
-        logs = self._track(x, gradients.log_weights)
+        computed = self._gradients_in_step(x, seed, *_place(x))
+        with tf.control_dependencies([_assert_finite(computed.log_weights)]):
+            encoder_gradients = [tf.identity(g) for g in computed.encoder]
+            decoder_gradients = [tf.identity(g) for g in computed.decoder]
+        logs = self._track(x, computed.log_weights)
         self.encoder_optimizer.apply(encoder_gradients, self.encoder_variables)
         self.decoder_optimizer.apply(decoder_gradients, self.decoder_variables)
         return logs
@@ -295,9 +284,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
         self._evaluated_batches.reset_state()
 
     def _seed(self, stream, step):
-        context = tf.distribute.get_replica_context()
-        replica = context.replica_id_in_sync_group if context is not None else 0
-        return particles.derive_seed(self.seed, stream, step, replica)
+        return particles.derive_seed(self.seed, stream, step)
 
     def _track(self, x, log_weights):
         values = {
@@ -310,18 +297,36 @@ class ImportanceWeightedAutoencoder(keras.Model):
             values["negative_kl"] = values["decoder_bound"] - self.decoder.marginal_log_prob(x)
         for name, tracker in self._trackers.items():
             tracker.update_state(values[name])
-        return {name: tracker.result() for name, tracker in self._trackers.items()}
+        logs = {name: tracker.result() for name, tracker in self._trackers.items()}
+        if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            logs = {
+                name: value[tf.newaxis] for name, value in logs.items()
+            }  # Keras averages them over their first axis.
+        return logs
 
 
-def _values(sources):
-    """The TensorFlow variables behind Keras variables, which is what a tape watches."""
-    return [source.value if isinstance(source, keras.Variable) else source for source in sources]
+def _place(x):
+    """Index of this replica's first row in the global batch, and the number of rows of that."""
+    rows = tf.shape(x)[0]
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return 0, rows
+    replica, replicas = context.replica_id_in_sync_group, context.num_replicas_in_sync
+    sizes = _sum_over_replicas(tf.one_hot(replica, replicas) * tf.cast(rows, tf.float32))
+    return tf.cast(tf.cumsum(sizes, exclusive=True)[replica], tf.int32), tf.reduce_sum(sizes)
+
+
+def _sum_over_replicas(value):
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return value
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
 def _assert_finite(log_weights):
-    """Stops a step before it could poison the weights."""
+    """Stops a step, on every replica, before it could poison the weights."""
     return tf.debugging.assert_all_finite(
-        log_weights,
+        _sum_over_replicas(tf.reduce_sum(log_weights)),
         f"{NOT_FINITE}. Either x is outside the support of the likelihood (a "
         "Bernoulli takes 0 and 1 only: binarise, or use iwae_zoo.data) or holds NaN, or training diverged: lower the "
         "learning rate",

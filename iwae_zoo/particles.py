@@ -28,7 +28,7 @@ def derive_seed(seed, *labels):
     return seed
 
 
-def draw(posterior, m, k, seed, reparameterized=True):
+def draw(posterior, m, k, seed, reparameterized=True, first_row=0):
     """Draws particles from the encoder's distribution.
 
     Args:
@@ -37,6 +37,9 @@ def draw(posterior, m, k, seed, reparameterized=True):
       k: int, number of particles in a group.
       seed: stateless seed, two integers.
       reparameterized: whether the gradient has to flow through the particles.
+      first_row: int or int tensor [], the place of this batch's first row in the batch of which it is a part. Where the
+        posterior's `sample` takes it (`samples_by_row`), rows get the same particles however that batch is split;
+        otherwise other parts get other particles.
 
     Returns:
       float tensor [M, K, B, D].
@@ -55,7 +58,9 @@ def draw(posterior, m, k, seed, reparameterized=True):
             f"The objective's estimator needs reparameterised particles, and {posterior.name} cannot be "
             "reparameterised. Use a score-only estimator (estimator='wake') or another posterior."
         )
-    return posterior.sample([m, k], seed=seed)
+    if getattr(posterior, "samples_by_row", False):
+        return posterior.sample([m, k], seed=seed, first_row=first_row)
+    return posterior.sample([m, k], seed=derive_seed(seed, first_row))
 
 
 def log_joint(decoder, prior, x, z):
@@ -80,12 +85,12 @@ def log_joint(decoder, prior, x, z):
     return likelihood.log_prob(tf.cast(x, likelihood.dtype)) + prior.distribution().log_prob(z)
 
 
-def log_weights(encoder, decoder, prior, x, m, k, seed):
+def log_weights(encoder, decoder, prior, x, m, k, seed, first_row=0):
     """Draws M K particles for each example and weighs them: no gradients, see the model for those.
 
     Returns:
       float tensor [M, K, B], nats.
     """
     posterior = encoder.posterior(x)
-    z = draw(posterior, m, k, seed, reparameterized=False)
+    z = draw(posterior, m, k, seed, reparameterized=False, first_row=first_row)
     return log_joint(decoder, prior, x, z) - posterior.log_prob(z)

@@ -54,7 +54,7 @@ def get(name):
     return look_up(_PRESETS, name, "preset")
 
 
-def build(name, *, data_shape, objective="iwae", seed=0, data_mean=None):
+def build(name, *, data_shape, objective="iwae", seed=0, data_mean=None, mixed_precision=None):
     """Builds an untrained model.
 
     Args:
@@ -63,6 +63,7 @@ def build(name, *, data_shape, objective="iwae", seed=0, data_mean=None):
       objective: an `Objective`, or the name of one.
       seed: int, of the initial weights and of training.
       data_mean: optional array of `data_shape`, the training mean, for the output bias.
+      mixed_precision: "bfloat16" for networks that compute in it and keep float32 weights; None for float32.
 
     Returns:
       `ImportanceWeightedAutoencoder`, built.
@@ -73,8 +74,9 @@ def build(name, *, data_shape, objective="iwae", seed=0, data_mean=None):
     preset = get(name)
     size, hidden, activation = preset.latent_size, preset.hidden_sizes, preset.activation
     # Each layer has a seed of its own: seeds 1000 s, 1000 s + 1, ... for a model of seed s.
-    encoder = MLPEncoder(size, hidden, activation, seed=1000 * seed)
-    decoder = MLPDecoder(data_shape, hidden[::-1], activation, seed=1000 * seed + 500, data_mean=data_mean)
+    dtype = f"mixed_{mixed_precision}" if mixed_precision else None
+    encoder = MLPEncoder(size, hidden, activation, seed=1000 * seed, dtype=dtype)
+    decoder = MLPDecoder(data_shape, hidden[::-1], activation, seed=1000 * seed + 500, data_mean=data_mean, dtype=dtype)
     model = ImportanceWeightedAutoencoder(encoder, decoder, StandardNormalPrior(size), objective=objective, seed=seed)
     model.build((None, *data_shape))
     return model

@@ -19,15 +19,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae_zoo import data, diagnostics, evaluation, figures, likelihood, objectives, presets
+from iwae_zoo import data, diagnostics, evaluation, figures, likelihood, objectives, presets, strategies
 from iwae_zoo._files import whole
 from iwae_zoo.model import NOT_FINITE
 
 __all__ = ["Config", "Diverged", "Run"]
 
 _MODEL = "model.keras"
-# Fields that the trained weights do not depend on.
-_IRRELEVANT = ("data_dir", "diagnostics_every", "eval_samples")
+# Fields that the trained weights do not depend on, but for rounding.
+_IRRELEVANT = ("data_dir", "diagnostics_every", "eval_samples", "particle_chunk", "steps_per_execution")
 # Validation examples that the diagnostics look at.
 _DIAGNOSED = 100
 
@@ -52,6 +52,10 @@ class Config:
       seed: int, of the initial weights, the order of the data and all noise.
       eval_samples: int, particles per example for the closing log p(x).
       diagnostics_every: int, epochs between two looks at gradient SNR, active units and KL terms; None for none.
+      mixed_precision: "bfloat16" for networks that compute in it; weights and log weights are float32 in any case.
+      backward_particles: int, as in `ImportanceWeightedAutoencoder.compile`.
+      particle_chunk: int, the same.
+      steps_per_execution: int, train steps for each return to Python; on one device.
     """
 
     objective: str = "iwae"
@@ -71,6 +75,10 @@ class Config:
     seed: int = 0
     eval_samples: int = 5000
     diagnostics_every: int | None = None
+    mixed_precision: str | None = None
+    backward_particles: int | None = None
+    particle_chunk: int | None = None
+    steps_per_execution: int = 1
 
     def resolved(self):
         """The same with every default filled in.
@@ -85,12 +93,15 @@ class Config:
             for field in ("epochs", "batch_size", "learning_rate")
         }
         config = dataclasses.replace(self, preset=name, **filled)
-        for field in ("epochs", "batch_size", "eval_samples", "diagnostics_every"):
+        counts = ("epochs", "batch_size", "eval_samples", "diagnostics_every", "backward_particles", "particle_chunk")
+        for field in (*counts, "steps_per_execution"):
             value = getattr(config, field)
             if value is not None and value < 1:
                 raise ValueError(f"{field} must be at least 1: received {value!r}.")
         if config.learning_rate is None or not config.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive: received {config.learning_rate!r}.")
+        if config.mixed_precision not in (None, "bfloat16"):
+            raise ValueError(f"mixed_precision must be 'bfloat16' or left out: received {config.mixed_precision!r}.")
         if config.seed < 0:
             raise ValueError(f"seed must not be negative: received {config.seed!r}.")
         return config
@@ -123,6 +134,8 @@ class Run:
       config: `Config`.
       workdir: path of the work directory; it need not exist.
       resume: whether to go on with the run that is in it, if there is one.
+      strategy: `tf.distribute.Strategy` to train and evaluate under, as from `strategies.get`. Of several workers, each
+        has to see the same work directory, and only the chief writes to it.
 
     Raises:
       ValueError: on a configuration that cannot be run, or a work directory that holds something else; then nothing
@@ -131,7 +144,9 @@ class Run:
       RuntimeError: if the data set can neither be read nor downloaded.
     """
 
-    def __init__(self, config, workdir, resume=False):
+    def __init__(self, config, workdir, resume=False, strategy=None):
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self.is_chief = strategies.is_chief(self.strategy)
         self.title = config.title
         self.config = config.resolved()
         self.objective = self.config.build_objective()
@@ -148,40 +163,44 @@ class Run:
 
         Raises:
           Diverged: if the log weights of a batch are not finite.
+          strategies.WorkerLost: if another worker of the cluster is gone.
         """
         config = self.config
-        self.workdir.mkdir(parents=True, exist_ok=True)
-        versions = {name: metadata.version(name) for name in ("tensorflow", "keras", "tensorflow-probability", "numpy")}
-        write_json(self.workdir / "config.json", {"config": dataclasses.asdict(config), "versions": versions})
+        verbose = verbose if self.is_chief else 0
+        if self.is_chief:
+            self._describe()
         steps = self.dataset.steps_per_epoch(config.batch_size)
-        model = self._restore() or self._build()
-        first_epoch = int(model.encoder_optimizer.iterations) // steps
+        with self.strategy.scope():
+            model = self._restore() or self._build()
+        first_epoch = _iterations(model) // steps
         history = self._history(first_epoch)
         if verbose and first_epoch:
             print(f"Going on from epoch {first_epoch} of {config.epochs} in {self.workdir}.")
         validation = self.dataset.evaluation_array("validation")
-        callbacks = [
-            keras.callbacks.TensorBoard(self.workdir / "tensorboard", write_graph=False),
-            _EpochEnd(self.workdir, history),
-        ]
+        callbacks = []
         if config.diagnostics_every:  # First, so that the others log what it finds.
-            callbacks.insert(0, diagnostics.Diagnostics(validation[:_DIAGNOSED], config.diagnostics_every))
+            callbacks.append(diagnostics.Diagnostics(validation[:_DIAGNOSED], config.diagnostics_every))
+        if self.is_chief:
+            callbacks.append(keras.callbacks.TensorBoard(self.workdir / "tensorboard", write_graph=False))
+            callbacks.append(_EpochEnd(self.workdir, history))
         try:
-            model.fit(
-                self.dataset.training_batches(config.batch_size, config.seed, first_epoch),
-                steps_per_epoch=steps,
-                initial_epoch=first_epoch,
-                epochs=config.epochs,
-                validation_data=tf.data.Dataset.from_tensor_slices(validation).batch(config.batch_size),
-                shuffle=False,  # The data set does that itself.
-                callbacks=callbacks,
-                verbose=verbose,
-            )
+            with strategies.watching(self.strategy):
+                model.fit(
+                    self.dataset.training_batches(config.batch_size, config.seed, first_epoch),
+                    steps_per_epoch=steps,
+                    initial_epoch=first_epoch,
+                    epochs=config.epochs,
+                    validation_data=tf.data.Dataset.from_tensor_slices(validation).batch(config.batch_size),
+                    shuffle=False,  # The data set does that itself.
+                    callbacks=callbacks,
+                    verbose=verbose,
+                )
         except tf.errors.InvalidArgumentError as error:
             if NOT_FINITE not in error.message:
                 raise
             raise Diverged(
-                f"Training diverged after {len(history)} whole epochs: the log weights of a batch are not finite. "
+                f"Training diverged in epoch {_iterations(model) // steps + 1}: the log weights of a batch are not "
+                "finite. "
                 f"Lower the learning rate (now {config.learning_rate:g}). {self.workdir} keeps the last whole epoch."
             ) from error
         return model
@@ -191,26 +210,39 @@ class Run:
 
         Returns:
           dict, what is in evaluation.json.
+
+        Raises:
+          strategies.WorkerLost: if another worker of the cluster is gone.
         """
         config = self.config
         x = self.test_set
+        verbose = verbose if self.is_chief else 0
         if verbose:
             print(f"Evaluating {len(x)} test examples with {config.eval_samples} samples each.")
-        trained = evaluation.evaluate(model, x, config.eval_samples, verbose=verbose)
-        untrained = likelihood.estimate_dataset(self._build(), x, config.m * config.k, verbose=0)
+        with strategies.watching(self.strategy):
+            trained = evaluation.evaluate(model, x, config.eval_samples, verbose=verbose)
+            with self.strategy.scope():
+                beginner = self._build()
+            untrained = likelihood.estimate_dataset(beginner, x, config.m * config.k, verbose=0)
         baselines = {
             "the same, untrained model": float(untrained.log_prob.mean()),
             "independent pixels (Bernoulli)": evaluation.bernoulli_baseline(self.dataset.train_mean, x),
         }
         untrained_bound, pixels = baselines.values()
         result = {**dataclasses.asdict(trained), "untrained_iwae_bound": untrained_bound, "bernoulli_baseline": pixels}
-        self._write_figures(model, x)
-        # Last: a run that has it is finished.
-        write_json(self.workdir / "evaluation.json", result)
+        if self.is_chief:
+            self._write_figures(model, x)
+            # Last: a run that has it is finished.
+            write_json(self.workdir / "evaluation.json", result)
         if verbose:
             print(evaluation.table(trained, baselines))
             print(f"Everything about this run is in {self.workdir}.")
         return result
+
+    def _describe(self):
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        versions = {name: metadata.version(name) for name in ("tensorflow", "keras", "tensorflow-probability", "numpy")}
+        write_json(self.workdir / "config.json", {"config": dataclasses.asdict(self.config), "versions": versions})
 
     def _build(self):
         config = self.config
@@ -220,8 +252,15 @@ class Run:
             objective=self.objective,
             seed=config.seed,
             data_mean=self.dataset.train_mean,
+            mixed_precision=config.mixed_precision,
         )
-        model.compile(keras.optimizers.Adam(config.learning_rate), keras.optimizers.Adam(config.learning_rate))
+        model.compile(
+            keras.optimizers.Adam(config.learning_rate),
+            keras.optimizers.Adam(config.learning_rate),
+            backward_particles=config.backward_particles,
+            particle_chunk=config.particle_chunk,
+            steps_per_execution=config.steps_per_execution,
+        )
         return model
 
     def _restore(self):
@@ -239,7 +278,7 @@ class Run:
         if self.workdir.exists() and not self.workdir.is_dir():
             raise ValueError(f"The work directory {self.workdir} is a file. Choose another with --workdir.")
         if not path.exists():
-            if self.workdir.exists() and any(self.workdir.iterdir()):
+            if self.workdir.exists() and any(not path.name.startswith(".partial-") for path in self.workdir.iterdir()):
                 raise ValueError(
                     f"The work directory {self.workdir} is not empty and holds no run. Choose another with --workdir."
                 )
@@ -256,7 +295,7 @@ class Run:
                 f"The work directory {self.workdir} holds a run of another configuration: {changes}. Choose another "
                 "with --workdir."
             )
-        if not resume:
+        if self.is_chief and not resume:  # Another worker may find what the chief has just written.
             raise ValueError(
                 f"The work directory {self.workdir} holds this run already. Pass --resume to go on with it, or choose "
                 "another with --workdir."
@@ -278,6 +317,10 @@ class Run:
             ),
         ):
             figures.write(figure, self.workdir / f"{name}.png")
+
+
+def _iterations(model):
+    return int(keras.ops.convert_to_numpy(model.encoder_optimizer.iterations))
 
 
 def sample_images(model, count, seed=0):

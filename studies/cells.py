@@ -1,10 +1,21 @@
 """A study is a grid of training runs. A finished cell is never run again, and an interrupted one goes on."""
 
+import contextlib
+import dataclasses
 import json
+import multiprocessing
+import os
 import pathlib
+import signal
+import threading
 import time
+import traceback
+import warnings
+from multiprocessing import connection
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from iwae_zoo import training
 
@@ -13,6 +24,8 @@ __all__ = ["mean_and_error", "run_cell", "run_grid"]
 
 def run_cell(config, root, verbose=0):
     """Trains and evaluates one configuration in a folder of its own, or reads what an earlier call left there.
+
+    Warnings about Pareto k are left out; the number of such examples is in the evaluation.
 
     Args:
       config: `training.Config`.
@@ -25,37 +38,66 @@ def run_cell(config, root, verbose=0):
     Raises:
       ValueError: if the folder holds another configuration.
     """
-    workdir = pathlib.Path(root) / "cells" / config.title
+    if finished := _finished(config, root):
+        return finished
+    workdir = _workdir(config, root)
     run = training.Run(config, workdir, resume=True)
     path = workdir / "evaluation.json"
     evaluation = json.loads(path.read_text()) if path.exists() else {}
     if evaluation.get("num_samples") != config.eval_samples:  # There is none, or one of another accuracy.
-        evaluation = run.evaluate(run.train(verbose=verbose), verbose=verbose)
-    history = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return {"evaluation": evaluation, "history": history}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Pareto k")
+            run.evaluate(run.train(verbose=verbose), verbose=verbose)
+    return _read(workdir)
 
 
-def run_grid(configs, root):
+def run_grid(configs, root, workers=1):
     """Runs many cells, and says how far it is.
+
+    With several workers, each is a new process that runs whole cells one after the other on its share of the cores. It
+    imports the program anew, which must therefore be guarded by `if __name__ == "__main__"`. TensorFlow's number of
+    threads changes how sums are rounded, so that trained weights may differ slightly between numbers of workers.
 
     Args:
       configs: dict from any key to `training.Config`.
       root: path of the study's folder.
+      workers: int, number of cells that are run at once; a single one is run in this process.
 
     Returns:
-      dict from the keys to the results of `run_cell`.
+      dict from the keys to the results of `run_cell`, in the order of `configs`.
+
+    Raises:
+      ValueError: if `workers` is not a positive int, two cells have the same folder, or as `run_cell`. An error in one
+        cell ends all that are running; what they have saved stays.
+      RuntimeError: if a worker died.
     """
-    results = {}
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+        raise ValueError(f"workers must be an integer of at least 1: received {workers!r}.")
+    titles = [config.title for config in configs.values()]
+    if repeated := {title for title in titles if titles.count(title) > 1}:
+        raise ValueError(f"Every cell must have a title, and thus a folder, of its own: received twice {repeated}.")
+    results = {key: result for key, config in configs.items() if (result := _finished(config, root))}
+    if results:
+        print(f"{len(results)} of {len(configs)} cells were finished before.", flush=True)
+    missing = {key: config for key, config in configs.items() if key not in results}
     start = time.monotonic()
-    for number, (key, config) in enumerate(configs.items(), 1):
-        results[key] = run_cell(config, root)
+
+    def done(key, result):
+        results[key] = result
         elapsed = time.monotonic() - start
-        left = elapsed / number * (len(configs) - number)
+        left = len(configs) - len(results)
         print(
-            f"cell {number} of {len(configs)}: {config.title}, {elapsed:.0f} s so far, about {left:.0f} s to go",
+            f"cell {len(results)} of {len(configs)}: {configs[key].title}, {elapsed:.0f} s so far, "
+            f"about {elapsed / (len(missing) - left) * left:.0f} s to go",
             flush=True,
         )
-    return results
+
+    if workers == 1:
+        for key, config in missing.items():
+            done(key, run_cell(config, root))
+    else:
+        _run_in_processes(missing, root, workers, done)
+    return {key: results[key] for key in configs}
 
 
 def mean_and_error(values):
@@ -65,3 +107,111 @@ def mean_and_error(values):
         np.std(values, axis=0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.full(values.shape[1:], np.nan)
     )
     return np.mean(values, axis=0), error
+
+
+def _workdir(config, root):
+    return pathlib.Path(root) / "cells" / config.title
+
+
+def _read(workdir):
+    history = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return {"evaluation": json.loads((workdir / "evaluation.json").read_text()), "history": history}
+
+
+def _finished(config, root):
+    """What `run_cell` returns, if exactly this configuration is finished, or None. Loads no data set."""
+    workdir = _workdir(config, root)
+    try:
+        there = json.loads((workdir / "config.json").read_text())["config"]
+        result = _read(workdir)
+        accuracy = result["evaluation"]["num_samples"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # If anything is wrong there, `training.Run` says what.
+    same = there == dataclasses.asdict(config.resolved()) and accuracy == config.eval_samples
+    return result if same else None
+
+
+def _run_in_processes(configs, root, workers, done):
+    """Calls `done(key, result of run_cell)` for each cell, as worker processes finish them."""
+    # TensorFlow does not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    waiting = list(configs)
+    processes, running = {}, {}  # By our end of a worker's pipe: the process, and the key of its cell.
+
+    def feed(pipe):
+        if waiting:
+            running[pipe] = waiting.pop(0)
+            with contextlib.suppress(OSError):  # A dead worker is noticed when its answer is read.
+                pipe.send(configs[running[pipe]])
+        else:
+            pipe.close()  # Which ends the worker.
+
+    try:
+        for _ in range(min(workers, len(configs))):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, root, max(1, cores // workers)), daemon=True)
+            with _ignoring_sigint():
+                process.start()
+                processes[ours] = process
+            theirs.close()  # An open one here would hide the worker's death.
+            feed(ours)
+        while running:
+            ready: list[Any] = connection.wait(list(running))
+            for pipe in ready:
+                key = running.pop(pipe)
+                try:
+                    answer = pipe.recv()
+                except (EOFError, OSError):
+                    processes[pipe].join()
+                    raise RuntimeError(_obituary(configs[key].title, processes[pipe].exitcode)) from None
+                if isinstance(answer, Exception):
+                    raise answer
+                feed(pipe)
+                done(key, answer)
+    finally:
+        for process in processes.values():
+            process.terminate()
+        for process in processes.values():
+            process.join()
+
+
+def _work(pipe, root, threads):
+    """A worker process: answers each configuration in the pipe by its result or exception, until the pipe closes."""
+    # A parent that is killed cannot end its workers.
+    threading.Thread(target=_exit_after, args=(multiprocessing.parent_process(),), daemon=True).start()
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    while True:
+        try:
+            config = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer = run_cell(config, root)
+        except Exception as error:
+            error.add_note("In a worker:\n" + "".join(traceback.format_tb(error.__traceback__)))
+            answer = error
+        pipe.send(answer)
+
+
+def _exit_after(process):
+    process.join()
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _ignoring_sigint():
+    """Processes started inside inherit it: Ctrl-C is the parent's, which ends its workers, even while they import."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _obituary(title, exitcode):
+    how = f"by {signal.Signals(-exitcode).name}" if exitcode < 0 else f"with exit status {exitcode}"
+    hint = " (out of memory?)" if exitcode == -signal.SIGKILL else ""
+    return (
+        f"The worker process that ran {title} was ended {how}{hint}. Finished cells are kept: the same command goes on."
+    )

@@ -34,6 +34,7 @@ _PARTICLES = flags.DEFINE_integer("particles", 50, "Particles that each resample
 _DRAWS = flags.DEFINE_integer("draws", 200, "Resampled draws for each example.", lower_bound=1)
 _GRID = flags.DEFINE_integer("grid", 200, "Points on each axis of the grid.", lower_bound=10)
 _EXTENT = flags.DEFINE_float("extent", 3.5, "The grid reaches from minus to plus this.")
+_WORKERS = flags.DEFINE_integer("workers", 1, "Models trained at once, each in a process of its own.", lower_bound=1)
 
 _MODELS: dict[str, dict[str, Any]] = {
     "IWAE, L_50": {"objective": "iwae", "m": 1, "k": 50},
@@ -65,12 +66,15 @@ def main(argv):
     }
     configs = {name: training.Config(**parts, **shared, seed=_SEED.value) for name, parts in _MODELS.items()}
     try:
-        cells.run_grid(configs, workdir)
+        cells.run_grid(configs, workdir, _WORKERS.value)
         x = training.Run(configs["VAE"], workdir / "cells" / configs["VAE"].title, resume=True).test_set[
             : _EXAMPLES.value
         ]
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"posterior_main: {error}")
+    except KeyboardInterrupt:
+        print("\nposterior_main: interrupted. The same command goes on.")
+        sys.exit(130)
     axis = np.linspace(-_EXTENT.value, _EXTENT.value, _GRID.value)
     panels: dict[str, list] = {}
     for name, config in configs.items():

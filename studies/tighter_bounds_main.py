@@ -32,6 +32,7 @@ _M = flags.DEFINE_integer("m", 8, "Groups of particles; M K particles are drawn 
 _K = flags.DEFINE_integer("k", 8, "Particles in a group.", lower_bound=1)
 _EVERY = flags.DEFINE_integer("diagnostics_every", 10, "Epochs between two looks at the gradients.", lower_bound=1)
 _EVAL_SAMPLES = flags.DEFINE_integer("eval_samples", 5000, "Particles per test example for log p(x).", lower_bound=1)
+_WORKERS = flags.DEFINE_integer("workers", 1, "Cells trained at once, each in a process of its own.", lower_bound=1)
 
 _COLUMNS = {
     "iwae_bound": "IWAE-{t}",
@@ -86,7 +87,6 @@ def main(argv):
     if len(argv) > 1:
         sys.exit(f"tighter_bounds_main: unexpected arguments {argv[1:]}; flags are written --name=value.")
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
-    warnings.filterwarnings("ignore", message="Pareto k")  # Their number is in each cell's evaluation.json.
     known = objectives(_M.value, _K.value)
     unknown = set(_OBJECTIVES.value or ()) - set(known)
     if unknown:
@@ -109,10 +109,13 @@ def main(argv):
         epochs = next(iter(configs.values())).resolved().epochs
         if epochs < _EVERY.value:
             raise ValueError(f"diagnostics_every must be at most epochs: received {_EVERY.value} and {epochs}.")
-        results = cells.run_grid(configs, workdir)
+        results = cells.run_grid(configs, workdir, _WORKERS.value)
         summaries_of = {key: summary(result) for key, result in results.items()}
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"tighter_bounds_main: {error}")
+    except KeyboardInterrupt:
+        print("\ntighter_bounds_main: interrupted. The same command goes on.")
+        sys.exit(130)
     rows, curves = {}, {}
     for label in labels:
         of_label = [results[label, seed] for seed in seeds]

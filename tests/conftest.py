@@ -6,8 +6,14 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
+import tensorflow as tf
 
 from iwae_zoo.testing import LinearGaussian
+
+# For tf.distribute; they share the processor, and nothing else uses more than the first.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 3
+)
 
 
 def pytest_addoption(parser):

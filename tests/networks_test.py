@@ -53,7 +53,11 @@ def test_diagonal_normal_is_tfps(seed):
     loc, scale, z = rng.normal(size=(3, 5)), rng.random((3, 5)) + 0.1, rng.normal(size=(7, 3, 5))
     ours, theirs = networks.DiagonalNormal(loc, scale), tfd.Independent(tfd.Normal(loc, scale), 1)
     np.testing.assert_allclose(ours.log_prob(z), theirs.log_prob(z), rtol=1e-12)
-    np.testing.assert_array_equal(ours.sample(4, seed=[1, 2]), theirs.sample(4, seed=[1, 2]))
+    residual = (ours.sample(20_000, seed=[seed, 2]) - loc) / scale  # noise_test has the whole distribution.
+    assert np.abs(np.mean(residual, axis=0)).max() < 5 / np.sqrt(20_000)
+    assert np.abs(np.mean(np.square(residual), axis=0) - 1).max() < 5 * np.sqrt(2 / 20_000)
+    assert ours.sample([2, 4], seed=[1, 2]).shape == (2, 4, 3, 5)
+    assert networks.DiagonalNormal(tf.zeros(5), tf.ones([2, 3, 1])).sample(4, seed=[1, 2]).shape == (4, 2, 3, 5)
     np.testing.assert_allclose(tfd.kl_divergence(ours, theirs), 0.0, atol=1e-12)
     assert ours.reparameterization_type == tfd.FULLY_REPARAMETERIZED
     with tf.GradientTape() as tape:

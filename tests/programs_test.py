@@ -68,9 +68,11 @@ def test_evaluate_main(trained, tmp_path):
 
 def test_tighter_bounds(tmp_path):
     flags = ["--workdir=study", "--epochs=2", "--seeds=2", "--objectives=vae,piwae", "--m=2", "--k=2"]
-    flags += ["--diagnostics_every=1", "--eval_samples=20"]
+    flags += ["--diagnostics_every=1", "--eval_samples=20", "--workers=2"]
     result = run("studies/tighter_bounds_main.py", *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
+    assert "cell 4 of 4: digits-" in result.stdout
+    assert "Pareto k" not in result.stderr
     table = (tmp_path / "study" / "table.md").read_text().splitlines()
     assert len(table) == 2 + 2
     assert is_a_picture(tmp_path / "study" / "snr.png")
@@ -79,6 +81,7 @@ def test_tighter_bounds(tmp_path):
     assert len(before) == 4
     again = run("studies/tighter_bounds_main.py", *flags, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
+    assert again.stdout.startswith("4 of 4 cells were finished before.\n")
     assert (tmp_path / "study" / "table.md").read_text().splitlines() == table
     assert before == {path: path.stat().st_mtime_ns for path in before}
     result = run("studies/tighter_bounds_main.py", *flags, "--diagnostics_every=3", cwd=tmp_path)

@@ -8,7 +8,14 @@ Any Keras layer that keeps one of these methods can take its place in the model.
 """
 
 from iwae_zoo.networks.bernoulli import IndependentBernoulli
-from iwae_zoo.networks.gaussian import DiagonalNormal
+from iwae_zoo.networks.gaussian import DiagonalNormal, StandardNormal
 from iwae_zoo.networks.mlp import MLPDecoder, MLPEncoder, StandardNormalPrior
 
-__all__ = ["DiagonalNormal", "IndependentBernoulli", "MLPDecoder", "MLPEncoder", "StandardNormalPrior"]
+__all__ = [
+    "DiagonalNormal",
+    "IndependentBernoulli",
+    "MLPDecoder",
+    "MLPEncoder",
+    "StandardNormal",
+    "StandardNormalPrior",
+]

@@ -79,7 +79,8 @@ def _log_likelihood_value(x, logits):
     """softplus(u) = max(u, 0) + log(1 + exp(-|u|)), and several factors in [1, 2] share one logarithm."""
     signed = (1.0 - 2.0 * x) * logits
     pixels = signed.shape[-1] or 1
-    shared = next(n for n in range(8, 0, -1) if pixels % n == 0)
+    # At most 16, so that float16 would hold the product; best with strips of whole vector registers.
+    shared = max((n for n in range(1, 17) if pixels % n == 0), key=lambda n: (pixels // n % 8 == 0, n))
     strips = tf.unstack(tf.reshape(signed, tf.concat([tf.shape(signed)[:-1], [shared, -1]], axis=0)), axis=-2)
     linear = tf.add_n([tf.nn.relu(strip) for strip in strips])
     factors = functools.reduce(tf.multiply, [1.0 + tf.exp(-tf.abs(strip)) for strip in strips])

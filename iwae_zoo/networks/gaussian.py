@@ -1,11 +1,15 @@
-"""Independent Gaussian latents, with a log-density of few passes over the particles."""
+"""Independent Gaussian latents: fast draws that do not depend on how a batch is split, and a fast log-density."""
 
 import math
 
 import tensorflow as tf
+import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
-__all__ = ["DiagonalNormal"]
+from iwae_zoo import noise
+from iwae_zoo.networks import fusion
+
+__all__ = ["DiagonalNormal", "StandardNormal"]
 
 
 class DiagonalNormal(tfd.Independent):
@@ -13,8 +17,10 @@ class DiagonalNormal(tfd.Independent):
 
     log p(z) = sum_d -(z_d - loc_d)^2 / (2 scale_d^2) - log scale_d - log(2 pi) / 2, in nats
 
-    It is `tfd.Independent(tfd.Normal(loc, scale), 1)` with half the passes over the particles: what does not depend on
-    them is computed on the parameters alone.
+    It is `tfd.Independent(tfd.Normal(loc, scale), 1)` with half the passes over the particles in `log_prob`: what does
+    not depend on them is computed on the parameters alone. And the draws of a row depend on the seed and the index of
+    that row, not on the other rows: `sample(shape, seed, first_row=100)` of ten rows is what `sample(shape, seed)` of
+    the whole batch gives to its rows 100 to 109.
 
     Args:
       loc: float tensor [..., D].
@@ -25,14 +31,86 @@ class DiagonalNormal(tfd.Independent):
     -1.8379
     """
 
+    # `sample` takes `first_row`; see `particles.draw`.
+    samples_by_row = True
+
     def __init__(self, loc, scale, name="DiagonalNormal"):
         parameters = dict(locals())
+        if loc.shape != scale.shape:
+            loc, scale = loc + tf.zeros_like(scale), scale + tf.zeros_like(loc)
         super().__init__(tfd.Normal(loc, scale), reinterpreted_batch_ndims=1, name=name)
         self._parameters = parameters
 
     def _log_prob(self, z, **kwargs):
         del kwargs
+        log_density = _log_density if fusion.allowed() else _log_density_value
+        return log_density(tf.convert_to_tensor(z), self.distribution.loc, self.distribution.scale)
+
+    def _sample_n(self, n, seed=None, first_row=0):
         loc, scale = self.distribution.loc, self.distribution.scale
-        weight = math.sqrt(0.5) / scale
-        normalizer = tf.reduce_sum(tf.math.log(scale) + 0.5 * math.log(2.0 * math.pi), axis=-1)
-        return -tf.reduce_sum(tf.math.squared_difference(z * weight, loc * weight), axis=-1) - normalizer
+        batch = tf.concat([self.batch_shape_tensor(), self.event_shape_tensor()], axis=0)
+        rows, size = tf.reduce_prod(batch[:-1]), batch[-1]
+        drawn = noise.normal(rows, n * size, tfp.random.sanitize_seed(seed), first_row, self.dtype)
+        if self.batch_shape.num_elements() != 1:
+            drawn = tf.transpose(tf.reshape(drawn, [rows, n, size]), [1, 0, 2])
+        return loc + scale * tf.reshape(drawn, tf.concat([[n], batch], axis=0))
+
+
+class StandardNormal(DiagonalNormal):
+    """Independent standard Gaussian variables: a `DiagonalNormal` without what zeros and ones do not change.
+
+    Args:
+      size: int, number D of variables.
+      dtype: of the variables.
+    """
+
+    def __init__(self, size, dtype=tf.float32, name="StandardNormal"):
+        parameters = dict(locals())
+        super().__init__(tf.zeros([size], dtype), tf.ones([size], dtype), name=name)
+        self._parameters = parameters
+
+    def _log_prob(self, z, **kwargs):
+        del kwargs
+        constant = 0.5 * math.log(2.0 * math.pi) * self.event_shape.num_elements()
+        half_square = _half_square if fusion.allowed() else _half_square_value
+        return -half_square(tf.convert_to_tensor(z)) - constant
+
+
+def _log_density_value(z, loc, scale):
+    residual = (z - loc) * (math.sqrt(0.5) / scale)
+    return -tf.reduce_sum(tf.square(residual), axis=-1) - _normalizer(scale)
+
+
+def _normalizer(scale):
+    return tf.reduce_sum(tf.math.log(scale) + 0.5 * math.log(2.0 * math.pi), axis=-1)
+
+
+@tf.custom_gradient
+def _log_density(z, loc, scale):
+    """The same, with a gradient of few passes over z: sums come before whatever does not depend on z."""
+    precision = 1.0 / scale
+    residual = (z - loc) * precision
+
+    def gradient(upstream):
+        weighted = residual * upstream[..., tf.newaxis]
+        by_scale = _sum_to(weighted * residual, scale) - _sum_to(upstream[..., tf.newaxis], scale)
+        return _sum_to(weighted * -precision, z), _sum_to(weighted, loc) * precision, by_scale * precision
+
+    return -0.5 * tf.reduce_sum(tf.square(residual), axis=-1) - _normalizer(scale), gradient
+
+
+def _half_square_value(z):
+    return 0.5 * tf.reduce_sum(tf.square(z), axis=-1)
+
+
+@tf.custom_gradient
+def _half_square(z):
+    return _half_square_value(z), lambda upstream: z * upstream[..., tf.newaxis]
+
+
+def _sum_to(gradient, source):
+    """Sums a gradient over the axes along which its source was broadcast."""
+    extra = gradient.shape.rank - source.shape.rank
+    gradient = tf.reduce_sum(gradient, axis=list(range(extra))) if extra else gradient
+    single = [i for i, size in enumerate(source.shape) if size == 1 != gradient.shape[i]]
+    return tf.reduce_sum(gradient, axis=single, keepdims=True) if single else gradient

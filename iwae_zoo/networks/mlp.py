@@ -5,7 +5,8 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo.networks.bernoulli import IndependentBernoulli
-from iwae_zoo.networks.gaussian import DiagonalNormal
+from iwae_zoo.networks.dense import Dense
+from iwae_zoo.networks.gaussian import DiagonalNormal, StandardNormal
 
 __all__ = ["MLPDecoder", "MLPEncoder", "StandardNormalPrior"]
 
@@ -18,11 +19,12 @@ class Perceptron(keras.Layer):
         sizes = [*hidden_sizes, output_size]
         last = len(sizes) - 1
         self.stack = [
-            keras.layers.Dense(
+            Dense(
                 size,
                 activation=None if i == last else activation,
                 kernel_initializer=keras.initializers.GlorotUniform(seed=seed + i),
                 bias_initializer=output_bias if i == last else "zeros",
+                dtype=self.dtype_policy,
             )
             for i, size in enumerate(sizes)
         ]
@@ -55,7 +57,7 @@ class MLPEncoder(keras.Layer):
         self.hidden_sizes = tuple(hidden_sizes)
         self.activation = activation
         self.seed = seed
-        self.perceptron = Perceptron(hidden_sizes, 2 * latent_size, activation, seed)
+        self.perceptron = Perceptron(hidden_sizes, 2 * latent_size, activation, seed, dtype=self.dtype_policy)
 
     def posterior(self, x):
         """q(z | x): batch [B], event [D], for x [B, ...]."""
@@ -101,7 +103,8 @@ class MLPDecoder(keras.Layer):
                 raise ValueError(f"data_mean must have shape {self.data_shape}: received {np.shape(data_mean)}.")
             mean = np.clip(np.ravel(data_mean), 0.001, 0.999)
             output_bias = keras.initializers.Constant(np.log(mean) - np.log1p(-mean))
-        self.perceptron = Perceptron(hidden_sizes, int(np.prod(self.data_shape)), activation, seed, output_bias)
+        pixels = int(np.prod(self.data_shape))
+        self.perceptron = Perceptron(hidden_sizes, pixels, activation, seed, output_bias, dtype=self.dtype_policy)
 
     def likelihood(self, z):
         """p(x | z): batch [...], event `data_shape`, for z [..., D]."""
@@ -136,8 +139,7 @@ class StandardNormalPrior(keras.Layer):
 
     def distribution(self):
         """p(z): batch [], event [D]."""
-        zeros = tf.zeros([self.latent_size], self.variable_dtype)
-        return DiagonalNormal(zeros, tf.ones_like(zeros))
+        return StandardNormal(self.latent_size, self.variable_dtype)
 
     def get_config(self):
         return {**super().get_config(), "latent_size": self.latent_size}

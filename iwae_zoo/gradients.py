@@ -1,0 +1,206 @@
+"""Gradients of both objectives on one batch: two tapes at the price of one backward pass.
+
+Each particle's back-propagated signal is linear in its own scalar weight. So the decoder is back-propagated once, with
+the decoder objective's weights `v`, and the encoder's signal is read off at `z`: what arrives there for particle i is
+`v_i d log p(x, z_i) / d z_i`, which divided by `v_i` and multiplied by the path weight is the encoder objective's. A
+`v_i` below 1e-12 is raised to it, so that the division is possible; the decoder's gradient changes by at most 1e-12 of
+that particle's.
+
+In two passes, the first weighs all particles and keeps nothing else; the second then goes through as many as there is
+memory for at once, or through a few that stand for all.
+"""
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from iwae_zoo import noise, particles
+from iwae_zoo.objectives import ParticleWeights
+
+__all__ = ["Gradients", "compute"]
+
+# Least weight with which a particle goes through the decoder's backward pass.
+_TINY = 1e-12
+
+
+class Gradients(NamedTuple):
+    """Gradients in descent direction, as optimizers take them, averaged over the batch.
+
+    Attributes:
+      encoder: list of tensors, in the order of the encoder's variables.
+      decoder: list of tensors, in the order of the decoder's variables, then the prior's.
+      log_weights: float tensor [M, K, B], nats.
+    """
+
+    encoder: list
+    decoder: list
+    log_weights: tf.Tensor
+
+
+def compute(model, x, seed, first_row, global_batch, backward_particles=None, particle_chunk=None):
+    """The gradients of `model.objective` on one batch, or on a replica's part of it.
+
+    Args:
+      model: anything with `encoder`, `decoder`, `prior`, `objective`, `encoder_variables` and `decoder_variables`.
+      x: tensor [B, ...].
+      seed: stateless seed, two integers.
+      first_row: int tensor [], index of x's first row in the global batch.
+      global_batch: int tensor [], number of its rows: gradients are divided by it, and those of its parts add up.
+      backward_particles: int, go back through so many particles of an example, resampled by their weights; None for
+        all. The gradients' expectation stays the same.
+      particle_chunk: int, most particles of an example that are decoded at once; None for all.
+
+    Returns:
+      `Gradients`.
+
+    #### References
+    Burda, Grosse, Salakhutdinov. Importance Weighted Autoencoders. ICLR 2016, section 3, on the cheaper backward pass.
+    https://arxiv.org/abs/1509.00519
+    """
+    objective, estimator = model.objective, model.objective.estimator
+    with tf.GradientTape() as encoder_tape:
+        posterior = model.encoder.posterior(x)
+        z = particles.draw(posterior, objective.m, objective.k, seed, estimator.uses_path, first_row)  # [M, K, B, D]
+        z = tf.reshape(z, [objective.m * objective.k, -1, z.shape[-1]])  # [P, B, D], as everything from here on.
+        if backward_particles or particle_chunk:
+            with encoder_tape.stop_recording():
+                log_q = posterior.log_prob(z)
+                log_joint = _log_joint_in_chunks(model, x, z, particle_chunk, log_q.dtype)
+                log_weights, weights = _weigh(objective, log_joint, log_q)
+            if backward_particles:
+                uniform = noise.uniform(tf.shape(x)[0], 1, particles.derive_seed(seed, 1), first_row, log_q.dtype)
+                chosen, factor = _resample(weights, backward_particles, uniform[:, 0])
+                z = tf.gather_nd(z, chosen)
+                weights = ParticleWeights(*(factor * tf.gather_nd(w, chosen) for w in weights))
+        z_fixed = tf.stop_gradient(z)
+        with tf.GradientTape(watch_accessed_variables=False) as density_tape:
+            density_tape.watch(z_fixed)
+            log_q = posterior.log_prob(z_fixed)  # [P, B]
+
+    # Optimizers add up the gradients of replicas: each replica's is a share of the global batch's mean.
+    scale = -1.0 / tf.cast(global_batch, log_q.dtype)
+    if backward_particles or particle_chunk:
+        v = tf.maximum(weights.decoder, _TINY)
+        by_variables, by_z = _backward_in_chunks(model, x, z_fixed, scale * v, estimator.uses_path, particle_chunk)
+    else:
+        log_joint, backward = _decoder_pass(model, x, z_fixed, estimator.uses_path)
+        log_weights, weights = _weigh(objective, log_joint, log_q)
+        v = tf.maximum(weights.decoder, _TINY)
+        by_variables, by_z = backward(scale * v)
+
+    targets, signals = [], []
+    if estimator.uses_path:
+        targets.append(z)
+        signals.append(
+            (weights.path / v)[..., tf.newaxis] * by_z
+            - density_tape.gradient(log_q, z_fixed, output_gradients=scale * weights.path)
+        )
+    if estimator.uses_score:
+        targets.append(log_q)
+        signals.append(scale * weights.score)
+    by_encoder = encoder_tape.gradient(
+        targets, _values(model.encoder_variables), output_gradients=signals, unconnected_gradients="zero"
+    )
+    return Gradients(by_encoder, by_variables, log_weights)
+
+
+def _weigh(objective, log_joint, log_q):
+    """Log weights [M, K, B], and each particle's `ParticleWeights` [P, B]."""
+    log_weights = tf.reshape(log_joint - tf.stop_gradient(log_q), [objective.m, objective.k, -1])
+    weights = objective.particle_weights(log_weights)
+    return log_weights, ParticleWeights(*(tf.reshape(w, tf.shape(log_joint)) for w in weights))
+
+
+def _decoder_pass(model, x, z, by_z):
+    """log p(x, z) [P, B], and the function that goes back through it.
+
+    That function takes the gradient by it [P, B], and returns those by the decoder's variables and by z (if `by_z`).
+    """
+    with tf.GradientTape() as tape:
+        if by_z:
+            tape.watch(z)
+        log_joint = particles.log_joint(model.decoder, model.prior, x, z)
+
+    def backward(upstream):
+        sources = _values(model.decoder_variables) + [z] * by_z
+        gradients = tape.gradient(log_joint, sources, output_gradients=upstream, unconnected_gradients="zero")
+        return (gradients[:-1], gradients[-1]) if by_z else (gradients, None)
+
+    return log_joint, backward
+
+
+def _log_joint_in_chunks(model, x, z, particle_chunk, dtype):
+    """log p(x, z) [P, B], a chunk of particles at a time."""
+    chunks = _in_chunks(z, particle_chunk)
+
+    def one(chunk):
+        return particles.log_joint(model.decoder, model.prior, x, chunk)
+
+    if chunks.shape[0] == 1:
+        return one(chunks[0])
+    log_joint = tf.map_fn(one, chunks, fn_output_signature=dtype, parallel_iterations=1)
+    return tf.reshape(log_joint, tf.shape(z)[:-1])
+
+
+def _backward_in_chunks(model, x, z, upstream, by_z, particle_chunk):
+    """The gradients of a `_decoder_pass`, a chunk of particles at a time."""
+    chunks, upstreams = _in_chunks(z, particle_chunk), _in_chunks(upstream, particle_chunk)
+    if chunks.shape[0] == 1:
+        return _decoder_pass(model, x, chunks[0], by_z)[1](upstreams[0])
+
+    def one(i, sums, of_chunks):
+        gradients, by_chunk = _decoder_pass(model, x, chunks[i], by_z)[1](upstreams[i])
+        sums = [a + b for a, b in zip(sums, gradients, strict=True)]
+        return i + 1, sums, of_chunks.write(i, by_chunk) if by_z else of_chunks
+
+    _, sums, of_chunks = tf.while_loop(
+        lambda i, *_: i < chunks.shape[0],
+        one,
+        (
+            0,
+            [tf.zeros_like(value) for value in _values(model.decoder_variables)],
+            tf.TensorArray(z.dtype, chunks.shape[0]),
+        ),
+        parallel_iterations=1,
+    )
+    return sums, tf.reshape(of_chunks.stack(), tf.shape(z)) if by_z else None
+
+
+def _in_chunks(array, particle_chunk):
+    """[P, ...] as [P / C, C, ...], with C the largest divisor of P that is not above `particle_chunk`."""
+    count = array.shape[0]
+    size = next(size for size in range(min(particle_chunk or count, count), 0, -1) if count % size == 0)
+    return tf.reshape(array, tf.concat([[count // size, size], tf.shape(array)[1:]], axis=0))
+
+
+def _resample(weights, count, uniform):
+    """Chooses particles in proportion to their weights: systematic resampling, one uniform number for each example.
+
+    Where the weights of decoder and encoder differ, a particle's probability is the mean of its shares in each.
+
+    Args:
+      weights: `ParticleWeights` of float tensors [P, B].
+      count: int, number R of particles to choose.
+      uniform: float tensor [B], in [0, 1).
+
+    Returns:
+      Indices [R, B, 2] for `tf.gather_nd` of a [P, B, ...], and the factors [R, B] by which a chosen particle's
+      weights are multiplied: 1 / (R p_i).
+    """
+    sizes = [tf.abs(w) for w in weights]
+    shares = tf.add_n([tf.math.divide_no_nan(size, tf.reduce_sum(size, axis=0)) for size in sizes])
+    probabilities = shares / tf.reduce_sum(shares, axis=0)
+    steps = tf.transpose(tf.cumsum(probabilities))  # [B, P]
+    steps /= steps[:, -1:]
+    places = (uniform[:, tf.newaxis] + tf.range(count, dtype=uniform.dtype)) / count
+    places = tf.minimum(places, 1.0 - tf.experimental.numpy.finfo(uniform.dtype.as_numpy_dtype).eps)
+    particle = tf.transpose(tf.searchsorted(steps, places, side="right"))  # [R, B]
+    example = tf.broadcast_to(tf.range(tf.shape(particle)[1]), tf.shape(particle))
+    chosen = tf.stack([particle, example], axis=-1)
+    return chosen, 1.0 / (count * tf.gather_nd(probabilities, chosen))
+
+
+def _values(sources):
+    """The TensorFlow variables behind Keras variables, which is what a tape watches."""
+    return [source.value if isinstance(source, keras.Variable) else source for source in sources]

@@ -1,0 +1,140 @@
+"""Where a model trains: on one device, on several, or on several machines.
+
+    none            one device
+    mirrored        every GPU of this machine, or the logical devices that `devices` asks for
+    multi_worker    every machine of the cluster that the environment variable TF_CONFIG describes
+    auto            the last where TF_CONFIG names several workers, else the second where there are several devices
+
+A model is built in the scope of its strategy, and `fit`, `evaluate` and `likelihood.estimate_dataset` follow it.
+"""
+
+import contextlib
+import json
+import os
+import re
+
+import tensorflow as tf
+
+from iwae_zoo._checks import look_up
+
+__all__ = ["WorkerLost", "get", "is_chief", "names", "watching"]
+
+_NAMES = ("auto", "none", "mirrored", "multi_worker")
+_EXAMPLE = '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}'
+
+# How TensorFlow reports a worker that does not answer, or that has been started again.
+_LOSSES = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
+
+
+class WorkerLost(RuntimeError):
+    """Another worker of the cluster is gone; this process cannot go on without it, but a new one can."""
+
+
+def names():
+    """Every name that `get` takes."""
+    return _NAMES
+
+
+def get(name="auto", devices=None):
+    """Returns a strategy by name; call it before anything else of TensorFlow runs.
+
+    Args:
+      name: one of `names()`.
+      devices: optional str, kind and number of devices of this machine, such as "gpu:2" or "cpu:4"; the latter are
+        logical devices that share its cores, for trying things out.
+
+    Returns:
+      `tf.distribute.Strategy`.
+
+    Raises:
+      ValueError: on an unknown name, devices that are not there, or a TF_CONFIG that is missing or cannot be used.
+      RuntimeError: if TensorFlow has run already, and the devices or the cluster can no longer be set up.
+    """
+    look_up({known: known for known in _NAMES}, name, "strategy")
+    workers = _cluster_size()
+    if name == "multi_worker" and not workers:
+        raise ValueError(f"The strategy multi_worker needs the environment variable TF_CONFIG, such as {_EXAMPLE}.")
+    kind, count = _use_devices(devices)
+    if name == "auto":
+        name = "multi_worker" if workers > 1 else "mirrored" if count > 1 else "none"
+    if name == "multi_worker":
+        if kind == "CPU" and count > 1:
+            raise ValueError(f"A worker has one CPU device: received devices={devices!r} with the strategy {name}.")
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if name == "mirrored":
+        return _mirrored(kind, count)
+    return tf.distribute.get_strategy()
+
+
+def is_chief(strategy):
+    """Whether this process is the one that writes files and prints."""
+    resolver = strategy.cluster_resolver
+    return (
+        resolver is None
+        or resolver.task_type in (None, "", "chief")
+        or (resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs)
+    )
+
+
+@contextlib.contextmanager
+def watching(strategy):
+    """Inside, the loss of another worker is a `WorkerLost`."""
+    try:
+        yield
+    except _LOSSES as error:
+        if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            raise
+        raise WorkerLost("Another worker of the cluster is gone. Start all of them again, with --resume.") from error
+
+
+def _cluster_size():
+    """Number of workers that TF_CONFIG names; 0 without it."""
+    text = os.environ.get("TF_CONFIG")
+    if not text:
+        return 0
+    try:
+        config = json.loads(text)
+        jobs, task = config["cluster"], config["task"]
+        addresses = jobs[task["type"]]
+        own = addresses[int(task["index"])]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"TF_CONFIG cannot be used ({error!r}): received {text!r}. It looks like {_EXAMPLE}."
+        ) from error
+    if not set(jobs) <= {"chief", "worker"} or not isinstance(own, str):
+        raise ValueError(
+            f"TF_CONFIG may name the jobs chief and worker only: received {text!r}. It looks like {_EXAMPLE}."
+        )
+    return sum(map(len, jobs.values()))
+
+
+def _mirrored(kind, count):
+    # Logical devices share their memory; TensorFlow's default would use operations that fail for good after one error.
+    exchange = tf.distribute.ReductionToOneDevice() if kind == "CPU" else None
+    return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(count)], cross_device_ops=exchange)
+
+
+def _use_devices(devices):
+    """Makes only these devices visible; returns their kind and number."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if devices is None:
+        return ("GPU", len(gpus)) if gpus else ("CPU", 1)
+    match = re.fullmatch(r"(cpu|gpu)(?::(\d+))?", devices.lower())
+    if not match or match[2] == "0":
+        raise ValueError(f"devices must be a kind and a number, such as 'gpu:2' or 'cpu:4': received {devices!r}.")
+    kind, count = match[1].upper(), int(match[2] or 1)
+    if kind == "GPU" and count > len(gpus):
+        raise ValueError(f"There are {len(gpus)} GPUs on this machine: received devices={devices!r}.")
+    try:
+        tf.config.set_visible_devices(gpus[:count] if kind == "GPU" else [], "GPU")
+        if kind == "CPU":
+            logical = [tf.config.LogicalDeviceConfiguration()] * count
+            tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], logical)
+    except RuntimeError as error:
+        raise RuntimeError("Devices can be chosen only before anything else of TensorFlow runs.") from error
+    return kind, count

@@ -1,0 +1,231 @@
+"""Grids of cells, in this process and in workers: what is kept, what is run again, and how they end."""
+
+import contextlib
+import io
+import multiprocessing
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from iwae_zoo import training
+from studies import cells
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FOREVER = 100_000
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A data file that trains in a second."""
+    path = tmp_path_factory.mktemp("data") / "tiny.npy"
+    rng = np.random.default_rng(0)
+    np.save(path, np.clip(rng.random((100, 1, 1)) + 0.3 * rng.normal(size=(100, 3, 3)), 0, 1))
+    return str(path)
+
+
+def config(tiny, **changes):
+    settings = {"objective": "iwae", "m": 1, "k": 2, "preset": "small", "epochs": 2, "eval_samples": 20}
+    return training.Config(dataset=tiny, **{**settings, **changes})
+
+
+def seeds(tiny, count=3):
+    return {f"seed {seed}": config(tiny, seed=seed) for seed in range(count)}
+
+
+@pytest.fixture(scope="module")
+def study(tiny, tmp_path_factory):
+    """Three cells, run by two workers: the folder, the results, and what was printed."""
+    root = tmp_path_factory.mktemp("study")
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        results = cells.run_grid(seeds(tiny), root, workers=2)
+    return root, results, printed.getvalue()
+
+
+@pytest.fixture
+def no_processes(monkeypatch):
+    def start(process):
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(multiprocessing.get_context("spawn").Process, "start", start)
+
+
+def contents(root):
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in root.rglob("*") if path.is_file()}
+
+
+def flat(part):
+    rows = part if isinstance(part, list) else [part]
+    return [[row[name] for name in sorted(row)] for row in rows]
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_workers_run_every_cell(study, tiny):
+    _, results, printed = study
+    configs = seeds(tiny)
+    assert list(results) == list(configs)
+    assert len({str(result["evaluation"]) for result in results.values()}) == 3
+    assert all([row["epoch"] for row in result["history"]] == [1, 2] for result in results.values())
+    line = re.compile(r"cell (\d) of 3: (.*), \d+ s so far, about (\d+) s to go")
+    numbers, titles, left = zip(*line.findall(printed), strict=True)
+    assert numbers == ("1", "2", "3")
+    assert set(titles) == {config.title for config in configs.values()}
+    assert int(left[0]) > 0 and int(left[2]) == 0
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_finished_grid_is_only_read(workers, study, tiny, no_processes, monkeypatch, capfd):
+    root, results, _ = study
+    before = contents(root)
+    monkeypatch.setattr(training.data, "load", lambda *_: pytest.fail("the data were loaded"))
+    assert cells.run_grid(seeds(tiny), root, workers) == results
+    assert contents(root) == before
+    assert capfd.readouterr().out == "3 of 3 cells were finished before.\n"
+
+
+@pytest.mark.slow
+def test_another_accuracy_or_configuration_is_not_finished(study, tiny, tmp_path, monkeypatch):
+    root = tmp_path / "study"
+    shutil.copytree(study[0], root)
+    evaluated = []
+    monkeypatch.setattr(training.Run, "train", lambda run, verbose: "model")
+    monkeypatch.setattr(training.Run, "evaluate", lambda run, *_, **__: evaluated.append(run.config.eval_samples))
+    cells.run_grid({0: config(tiny)}, root)
+    assert evaluated == []
+    cells.run_grid({0: config(tiny, eval_samples=30)}, root)
+    assert evaluated == [30]
+    folder, other = (root / "cells" / config(tiny, seed=seed).title for seed in (0, 1))
+    (folder / "evaluation.json").write_text('{"num_samples": 30}')
+    cells.run_grid({0: config(tiny)}, root)
+    assert evaluated == [30, 20]
+    for name in ("config.json", "evaluation.json"):
+        shutil.copy(other / name, folder)
+    with pytest.raises(ValueError, match="another configuration: seed=1 there and 0 here"):
+        cells.run_grid({0: config(tiny)}, root)
+    assert evaluated == [30, 20]
+
+
+@pytest.mark.slow
+def test_after_a_worker_was_killed_the_same_call_goes_on(study, tiny, tmp_path):
+    root = tmp_path / "study"
+    shutil.copytree(study[0], root)
+    configs = seeds(tiny)
+    title = configs["seed 1"].title
+    folder = root / "cells" / title
+    shutil.rmtree(folder)
+    before = contents(root)
+
+    def kill():
+        wait_until((folder / "config.json").exists)
+        (worker,) = multiprocessing.active_children()
+        worker.kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with pytest.raises(RuntimeError, match=f"ran {title} was ended by SIGKILL.*the same command goes on"):
+        cells.run_grid(configs, root, workers=2)
+    thread.join()
+    results = cells.run_grid(configs, root)
+    assert list(results) == list(configs)
+    after = contents(root)
+    assert {path: after[path] for path in before} == before
+    # What a worker left and what this process does agree, bit for bit where this was written; but TensorFlow's number
+    # of threads may change the rounding.
+    for part in ("evaluation", "history"):
+        alone, worker = (np.array(flat(cell["seed 1"][part])) for cell in (results, study[1]))
+        np.testing.assert_allclose(alone, worker, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_an_error_in_a_cell_arrives_as_itself(tiny, tmp_path):
+    configs = {
+        "long": config(tiny, epochs=FOREVER),
+        "diverges": config(tiny, learning_rate=1e30),
+        "never": config(tiny, seed=1),
+    }
+    with pytest.raises(training.Diverged, match="Lower the learning rate") as info:
+        cells.run_grid(configs, tmp_path, workers=2)
+    assert "in run_cell" in info.value.__notes__[0]
+    assert not multiprocessing.active_children()
+    folders = {path.name for path in (tmp_path / "cells").iterdir()}
+    assert configs["diverges"].title in folders
+    assert configs["never"].title not in folders
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_no_worker_outlives_the_program(ending, tiny, tmp_path):
+    flags = [f"--dataset={tiny}", "--preset=small", "--objectives=vae,iwae", "--workdir=study", "--workers=2"]
+    program = subprocess.Popen(
+        [sys.executable, str(ROOT / "studies" / "tighter_bounds_main.py"), *flags, f"--epochs={FOREVER}"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    children = pathlib.Path(f"/proc/{program.pid}/task/{program.pid}/children")
+
+    def working(condition):
+        assert program.poll() is None, program.communicate()
+        return condition()
+
+    def alive():
+        try:
+            os.killpg(program.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    with program:
+        try:
+            if ending == signal.SIGINT:  # While the workers import TensorFlow.
+                # Two workers, and multiprocessing's resource tracker.
+                wait_until(lambda: working(lambda: len(children.read_text().split()) == 3))
+                for child in children.read_text().split():  # It leaves them cold.
+                    os.kill(int(child), ending)
+                time.sleep(1)
+                assert len(children.read_text().split()) == 3
+                os.killpg(program.pid, ending)
+            else:
+                wait_until(lambda: working(lambda: len(list(tmp_path.rglob("config.json"))) == 2))
+                program.send_signal(ending)
+            output, errors = program.communicate(timeout=30)
+            wait_until(lambda: not alive(), seconds=30)
+        finally:
+            if alive():
+                os.killpg(program.pid, signal.SIGKILL)
+    assert "Traceback" not in errors
+    if ending == signal.SIGINT:
+        assert program.returncode == 130
+        assert output.endswith("tighter_bounds_main: interrupted. The same command goes on.\n")
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.0, "2", None, True])
+def test_bad_workers(workers, tiny, tmp_path):
+    with pytest.raises(ValueError, match=f"workers must be an integer of at least 1: received {workers!r}"):
+        cells.run_grid(seeds(tiny), tmp_path, workers)
+    assert not os.listdir(tmp_path)
+
+
+def test_two_cells_do_not_share_a_folder(tiny, tmp_path):
+    with pytest.raises(ValueError, match="of its own: received twice"):
+        cells.run_grid({0: config(tiny), 1: config(tiny, eval_samples=30)}, tmp_path)
+    assert not os.listdir(tmp_path)

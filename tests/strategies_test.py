@@ -1,0 +1,137 @@
+"""Several devices train to the weights of one, and answer what one answers."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from oracles import flat
+
+from iwae_zoo import diagnostics, likelihood, objectives, presets, strategies
+
+
+def mirrored(replicas):
+    """As `strategies.get` makes it before TensorFlow runs."""
+    return strategies._mirrored("CPU", replicas)
+
+
+def binary(count, seed=0):
+    return (np.random.default_rng(seed).random((count, 3, 3, 1)) < 0.4).astype("float32")
+
+
+def trained(strategy, name, x, batch_size=10, **settings):
+    with strategy.scope():
+        model = presets.build("small", data_shape=(3, 3, 1), objective=objectives.get(name, m=2, k=3))
+        # Not Adam, whose steps do not get smaller where a gradient is little but rounding.
+        model.compile(keras.optimizers.SGD(0.05), keras.optimizers.SGD(0.05), **settings)
+    data = tf.data.Dataset.from_tensor_slices(x).batch(batch_size)
+    history = model.fit(data, epochs=2, validation_data=data, shuffle=False, verbose=0).history
+    return model, history
+
+
+# The last batch of 21 has one example: some replicas get none. 10 does not divide by 3; a batch of 50 is never full.
+@pytest.mark.parametrize(("name", "batch_size", "replicas"), [("piwae", 10, 3), ("dreg", 50, 2), ("rws", 10, 2)])
+def test_several_devices_train_to_the_weights_of_one(name, batch_size, replicas):
+    x = binary(21)
+    one, history_of_one = trained(tf.distribute.get_strategy(), name, x, batch_size)
+    several, history = trained(mirrored(replicas), name, x, batch_size)
+    assert several.distribute_strategy.num_replicas_in_sync == replicas
+    np.testing.assert_allclose(flat(several.get_weights()), flat(one.get_weights()), rtol=0, atol=2e-6)
+    assert set(history) == set(history_of_one)
+    for metric, values in history.items():
+        np.testing.assert_allclose(values, history_of_one[metric], rtol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"particle_chunk": 2}, {"backward_particles": 2}, {"jit_compile": True}])
+def test_settings_on_several_devices(settings):
+    one, _ = trained(tf.distribute.get_strategy(), "miwae", binary(11), **settings)
+    several, _ = trained(mirrored(2), "miwae", binary(11), **settings)
+    np.testing.assert_allclose(flat(several.get_weights()), flat(one.get_weights()), rtol=0, atol=2e-6)
+
+
+def test_steps_per_execution_is_for_one_device():
+    with mirrored(2).scope():
+        model = presets.build("small", data_shape=(3, 3, 1))
+        with pytest.raises(ValueError, match="steps_per_execution must be 1 on several devices: received 4"):
+            model.compile(steps_per_execution=4)
+
+
+def test_log_weights_that_are_not_finite_stop_all_replicas():
+    x = binary(10)
+    x[7] = 0.5  # Of the second replica.
+    with pytest.raises(tf.errors.InvalidArgumentError, match="outside the support"):
+        trained(mirrored(2), "iwae", x)
+
+
+def test_answers_are_those_of_one_device():
+    one = presets.build("small", data_shape=(3, 3, 1))
+    with mirrored(2).scope():
+        several = presets.build("small", data_shape=(3, 3, 1))
+    x = binary(7)
+    for options in ({}, {"tolerance": 0.05}):
+        expected = likelihood.estimate_dataset(one, x, 500, chunk_size=100, verbose=0, **options)
+        received = likelihood.estimate_dataset(several, x, 500, chunk_size=100, verbose=0, **options)
+        for name, values in expected._asdict().items():
+            np.testing.assert_array_equal(getattr(received, name), values)
+            assert getattr(received, name).dtype == values.dtype
+    assert likelihood.estimate_log_prob(several, x[:1], 10).log_prob.shape == (1,)
+    snr = [diagnostics.gradient_snr(model, x, num_repeats=20).encoder.mean for model in (one, several)]
+    assert snr[1] == pytest.approx(snr[0], rel=1e-4)
+
+
+# Choosing.
+
+
+@pytest.mark.parametrize(
+    ("name", "devices", "tf_config", "message"),
+    [
+        ("mirored", None, None, "Did you mean 'mirrored'"),
+        ("multi_worker", None, None, "needs the environment variable TF_CONFIG, such as"),
+        ("auto", "gpu:9", None, "GPUs on this machine: received devices='gpu:9'"),
+        ("auto", "cpu:0", None, "a kind and a number, such as 'gpu:2' or 'cpu:4': received 'cpu:0'"),
+        ("auto", "tpu", None, "such as 'gpu:2' or 'cpu:4': received 'tpu'"),
+        ("auto", None, "{", "TF_CONFIG cannot be used"),
+        ("auto", None, '{"cluster": {"worker": ["a:1"]}}', "TF_CONFIG cannot be used"),
+        ("auto", None, '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}', "cannot be used"),
+        (
+            "auto",
+            None,
+            '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "ps", "index": 0}}',
+            "may name the jobs chief and worker only",
+        ),
+    ],
+)
+def test_errors(name, devices, tf_config, message, monkeypatch):
+    if tf_config is not None:
+        monkeypatch.setenv("TF_CONFIG", tf_config)
+    with pytest.raises(ValueError, match=message):
+        strategies.get(name, devices)
+
+
+def test_choices(monkeypatch):
+    assert strategies.get("none").num_replicas_in_sync == 1
+    assert strategies.get("auto").num_replicas_in_sync == 1
+    assert isinstance(strategies.get("mirrored"), tf.distribute.MirroredStrategy)
+    assert strategies.is_chief(strategies.get("none")) and strategies.is_chief(mirrored(2))
+    # One worker is no cluster.
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}')
+    assert strategies.get("auto").num_replicas_in_sync == 1
+    with pytest.raises(RuntimeError, match="only before anything else of TensorFlow runs"):
+        strategies.get("auto", "cpu:2")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "task", "is_chief"),
+    [
+        ({"worker": ["a:1", "b:1"]}, ("worker", 0), True),
+        ({"worker": ["a:1", "b:1"]}, ("worker", 1), False),
+        ({"chief": ["c:1"], "worker": ["a:1"]}, ("chief", 0), True),
+        ({"chief": ["c:1"], "worker": ["a:1"]}, ("worker", 0), False),
+    ],
+)
+def test_chief(cluster, task, is_chief):
+    class Strategy:
+        cluster_resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+            tf.train.ClusterSpec(cluster), task_type=task[0], task_id=task[1]
+        )
+
+    assert strategies.is_chief(Strategy) == is_chief

@@ -1,0 +1,103 @@
+"""Worker processes on loopback: they train to the weights of one process, and survive the loss of one of them."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import workers_toy
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.slow
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+class Cluster:
+    """Two workers on this machine, each running the same command."""
+
+    def __init__(self, *command, cwd):
+        # INDEX in it stands for the worker's.
+        self.command = [sys.executable, *map(str, command)]
+        self.cwd = cwd
+        self.addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+        self.workers = [self.start(0), self.start(1)]
+
+    def start(self, index, *flags):
+        task = {"cluster": {"worker": self.addresses}, "task": {"type": "worker", "index": index}}
+        with open(self.cwd / f"worker{index}.log", "a") as log:
+            return subprocess.Popen(
+                [argument.replace("INDEX", str(index)) for argument in (*self.command, *flags)],
+                cwd=self.cwd,
+                env={**os.environ, "TF_CONFIG": json.dumps(task)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def wait(self):
+        try:
+            for index, worker in enumerate(self.workers):
+                assert worker.wait(timeout=240) == 0, (self.cwd / f"worker{index}.log").read_text()[-4000:]
+        finally:
+            for worker in self.workers:
+                worker.kill()
+
+
+def test_two_workers_and_two_devices_train_to_the_weights_of_one(tmp_path):
+    cluster = Cluster(ROOT / "tests" / "workers_toy.py", "workerINDEX.npz", cwd=tmp_path)
+    expected = workers_toy.results(workers_toy.train(tf.distribute.get_strategy()))
+    cluster.wait()
+    program = [sys.executable, ROOT / "tests" / "workers_toy.py", "devices.npz", "cpu:2"]
+    subprocess.run(program, cwd=tmp_path, check=True, timeout=240)
+    for name in ("worker0", "worker1", "devices"):
+        received = np.load(tmp_path / f"{name}.npz")
+        assert received["replicas"] == 2
+        np.testing.assert_allclose(received["weights"], expected["weights"], rtol=0, atol=2e-6)
+        np.testing.assert_allclose(received["log_prob"], expected["log_prob"], rtol=0, atol=1e-5)
+
+
+def test_a_killed_worker_is_started_again_and_nothing_is_lost(tmp_path):
+    np.save(tmp_path / "tiny.npy", np.random.default_rng(0).random((125, 3, 3)))
+    flags = [f"--dataset={tmp_path / 'tiny.npy'}", "--objective=dreg", "--m=2", "--k=2", "--preset=small"]
+    flags += ["--epochs=30", "--eval_samples=20", "--workdir=run"]
+    runs = {}
+    for name in ("undisturbed", "disturbed"):
+        (tmp_path / name).mkdir()
+        cluster = Cluster(ROOT / "train_main.py", *flags, cwd=tmp_path / name)
+        run = tmp_path / name / "run"
+        if name == "disturbed":
+            metrics = run / "metrics.jsonl"
+            deadline = time.monotonic() + 120
+            while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+                time.sleep(0.02)
+            cluster.workers[1].send_signal(signal.SIGKILL)
+            cluster.workers[1].wait()
+            assert 3 <= metrics.read_text().count("\n") < 30
+            cluster.workers[1] = cluster.start(1, "--resume")
+        cluster.wait()
+        runs[name] = run
+    log = (tmp_path / "disturbed" / "worker0.log").read_text()
+    assert "Another worker of the cluster is gone" in log and "Going on from epoch" in log
+    # Only the chief has written, and every file is whole.
+    assert not list((tmp_path / "disturbed").rglob(".partial-*"))
+    for file in ("metrics.jsonl", "evaluation.json"):
+        assert (runs["disturbed"] / file).read_text() == (runs["undisturbed"] / file).read_text()
+    weights = [keras.saving.load_model(run / "model.keras").get_weights() for run in runs.values()]
+    for ours, theirs in zip(*weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)

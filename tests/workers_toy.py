@@ -1,0 +1,39 @@
+"""Trains a little model on every device or worker that `strategies.get` finds, and saves what came of it.
+
+python workers_toy.py out.npz [devices]
+"""
+
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from iwae_zoo import likelihood, objectives, presets, strategies
+
+
+def data():
+    """Training data of 21 examples: of batches of 10, the last has one."""
+    return (np.random.default_rng(0).random((21, 3, 3, 1)) < 0.4).astype("float32")
+
+
+def train(strategy):
+    """The trained model."""
+    with strategy.scope():
+        model = presets.build("small", data_shape=(3, 3, 1), objective=objectives.get("piwae", m=2, k=3))
+        # Not Adam, whose steps do not get smaller where a gradient is little but rounding.
+        model.compile(keras.optimizers.SGD(0.05), keras.optimizers.SGD(0.05))
+    model.fit(tf.data.Dataset.from_tensor_slices(data()).batch(10), epochs=2, shuffle=False, verbose=0)
+    return model
+
+
+def results(model):
+    """Weights and answers."""
+    weights = np.concatenate([np.ravel(w) for w in model.get_weights()])
+    log_prob = likelihood.estimate_dataset(model, data()[:5], 100, verbose=0).log_prob
+    return {"weights": weights, "log_prob": log_prob}
+
+
+if __name__ == "__main__":
+    strategy = strategies.get("auto", *sys.argv[2:])
+    np.savez(sys.argv[1], replicas=strategy.num_replicas_in_sync, **results(train(strategy)))
