@@ -12,9 +12,10 @@ import warnings
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+import tensorflow as tf
 from absl import app, flags
 
-from iwae_zoo import annealing, data, evaluation, training
+from iwae_zoo import annealing, data, evaluation, strategies, training
 
 _MODEL = flags.DEFINE_string("model", None, "Path of a model.keras, as train_main.py leaves it.", required=True)
 _DATASET = flags.DEFINE_string("dataset", "digits", "As in train_main.py.")
@@ -35,6 +36,8 @@ _SANDWICH = flags.DEFINE_integer(
 _TEMPERATURES = flags.DEFINE_integer("num_temperatures", 1000, "Length of the annealing path.")
 _CHAINS = flags.DEFINE_integer("num_chains", 16, "Annealed chains for each example.")
 _SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same numbers.", lower_bound=0)
+_STRATEGY = flags.DEFINE_string("strategy", "auto", "As in train_main.py; the numbers are the same.")
+_DEVICES = flags.DEFINE_string("devices", None, "As in train_main.py.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file for the results. Default: they are only printed.")
 
 
@@ -43,26 +46,34 @@ def main(argv):
     if len(argv) > 1:
         sys.exit(f"evaluate_main: unexpected arguments {argv[1:]}; flags are written --name=value.")
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    tf.get_logger().setLevel("WARNING")
     try:
         if not os.path.isfile(_MODEL.value):
             raise FileNotFoundError(f"There is no model file {_MODEL.value!r}.")
-        model = keras.saving.load_model(_MODEL.value)
+        strategy = strategies.get(_STRATEGY.value, _DEVICES.value)
+        is_chief = strategies.is_chief(strategy)
+        with strategy.scope():
+            model = keras.saving.load_model(_MODEL.value)
         x = data.load(_DATASET.value, _DATA_DIR.value).evaluation_array(_SPLIT.value)[: _EXAMPLES.value]
         options = {"tolerance": _TOLERANCE.value, "proposal": _PROPOSAL.value}
-        result = evaluation.evaluate(model, x, _NUM_SAMPLES.value, _SEED.value, **options)
-        print(evaluation.table(result))
-        results = dataclasses.asdict(result)
         settings = (_TEMPERATURES.value, _CHAINS.value)
-        if _AIS.value:
-            check = evaluation.check(model, x[: _AIS.value], _NUM_SAMPLES.value, *settings, seed=_SEED.value)
-            print(evaluation.check_table(check))
-            results["annealed"] = dataclasses.asdict(check)
-        if _SANDWICH.value:
-            bounds = annealing.sandwich(model, _SANDWICH.value, *settings, seed=_SEED.value)
+        shown = {"seed": _SEED.value, "verbose": int(is_chief)}
+        with strategies.watching(strategy):
+            result = evaluation.evaluate(model, x, _NUM_SAMPLES.value, **shown, **options)
+            tables, results = [evaluation.table(result)], dataclasses.asdict(result)
+            if _AIS.value:
+                check = evaluation.check(model, x[: _AIS.value], _NUM_SAMPLES.value, *settings, **shown)
+                tables.append(evaluation.check_table(check))
+                results["annealed"] = dataclasses.asdict(check)
+        if _SANDWICH.value and is_chief:
+            bounds = annealing.sandwich(model, _SANDWICH.value, *settings, **shown)
+            tables.append(evaluation.sandwich_table(bounds))
             results["sandwich"] = evaluation.sandwich_summary(bounds)
-            print(evaluation.sandwich_table(bounds))
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"evaluate_main: {error}")
+    if not is_chief:
+        return
+    print("\n".join(tables))
     if _OUTPUT.value:
         training.write_json(_OUTPUT.value, results)
 

@@ -33,6 +33,7 @@ setuptools.setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        "peers": ["pythae==0.1.2", "torch==2.13.0"],
         "serving": SERVING,
         "test": [
             *SERVING,
@@ -40,6 +41,7 @@ setuptools.setup(
             "mypy>=1.15",
             "pytest>=8.3",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
             "PyYAML>=6",
             "ruff>=0.12",
             "scipy>=1.14",

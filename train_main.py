@@ -93,6 +93,8 @@ def main(argv):
     config = training.Config(**settings)
     workdir = _WORKDIR.value or f"runs/{config.title}"
     try:
+        if _STRATEGY.value in ("auto", "multi_worker") and strategies.cluster_size() > 1:
+            print(f"Waiting for the {strategies.cluster_size()} workers of TF_CONFIG.", flush=True)
         strategy = strategies.get(_STRATEGY.value, _DEVICES.value)
         run = training.Run(config, workdir, resume=_RESUME.value, strategy=strategy)
     except (ValueError, OSError, RuntimeError) as error:
@@ -102,7 +104,7 @@ def main(argv):
         if _EXPORT_DIR.value and run.is_chief:
             print(f"Exported to {saved_model.export_run(workdir, _EXPORT_DIR.value)}.")
     except strategies.WorkerLost as error:
-        print(f"train_main: {error} This one does so now, and waits for the others.", flush=True)
+        print(f"train_main: {error} This one does so now, with --resume, and waits for the others.", flush=True)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], "--resume"])
     except (training.Diverged, OSError) as error:
         sys.exit(f"train_main: {error}")

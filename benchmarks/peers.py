@@ -16,17 +16,18 @@ checked: the networks share their weights, and log p(x) must agree.
 
 import functools
 import itertools
-import json
 import os
-import time
+import pathlib
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import numpy as np
-import tensorflow as tf
 from absl import app, flags
 
-from iwae_zoo import likelihood, objectives, presets
+from benchmarks import report, workload
+from iwae_zoo import figures, likelihood, objectives
 
 try:
     import pythae.models
@@ -51,12 +52,10 @@ _LIKELIHOOD_REPEATS = flags.DEFINE_integer("likelihood_repeats", 10, "Turns of l
 _FLUSH = flags.DEFINE_bool(
     "flush_denormal", True, "Whether PyTorch takes denormal numbers for zero, as TensorFlow does."
 )
-_LOAD = flags.DEFINE_float("load", 0.1, "Processors that others may use in a turn; else the turn does not count.")
-_PATIENCE = flags.DEFINE_integer("patience", 5, "How many times as many turns to take at most.")
-_OUTPUT = flags.DEFINE_string("output", None, "JSON file to write the medians and ratios to.")
+flags.adopt_module_key_flags(report)
+flags.set_default(report.LOAD, 0.1)
 
 _PYTHAE_CHUNK = 100  # The default batch size of pythae's get_nll.
-_WARM_UP = 3  # The first turns trace and warm up.
 
 
 def multilayer(perceptron):
@@ -96,13 +95,6 @@ class Decoder(BaseDecoder):
         return ModelOutput(reconstruction=self.layers(z).sigmoid().unflatten(-1, (1, 28, 28)))
 
 
-def our_model(name):
-    """The network of the benchmark."""
-    model = presets.build("rainforth", data_shape=(28, 28, 1), objective=objectives.get(name, m=_M.value, k=_K.value))
-    model.compile()
-    return model
-
-
 def pythae_model(name, ours):
     """The same network, weights and numbers of particles in pythae."""
     settings = {"input_dim": (1, 28, 28), "latent_dim": ours.latent_size, "reconstruction_loss": "bce"}
@@ -121,13 +113,6 @@ def pythae_model(name, ours):
 def for_torch(x):
     """Images with the axis of colours where PyTorch has it."""
     return torch.from_numpy(np.moveaxis(x, -1, 1).copy())
-
-
-def our_step(model, x):
-    """A whole train step: gradients, both optimizers, metrics."""
-    x = tf.constant(x)
-    step = tf.function(lambda: model.train_step(x))
-    return lambda: tf.nest.map_structure(lambda value: value.numpy(), step())
 
 
 def pythae_step(name, model, x):
@@ -162,45 +147,12 @@ def pythae_step(name, model, x):
     return step
 
 
-def used_by_others():
-    """Processor seconds that other programs, and the host of a virtual machine, have used so far."""
-    with open("/proc/stat") as file:
-        user, nice, system, _, _, irq, softirq, steal = map(int, file.readline().split()[1:9])
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK") - time.process_time()
-
-
-def take_turns(variants, repeats):
-    """Seconds and results of each variant in `repeats` turns during which the machine had nothing else to do."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    results: dict[str, list] = {name: [] for name in variants}
-    quiet = 0
-    for turn in range(-_WARM_UP, _PATIENCE.value * repeats):
-        others, begin = used_by_others(), time.perf_counter()
-        turn_seconds, turn_results = {}, {}
-        for name, run in variants.items():
-            start = time.perf_counter()
-            turn_results[name] = run()
-            turn_seconds[name] = time.perf_counter() - start
-        load = (used_by_others() - others) / (time.perf_counter() - begin)
-        if turn >= 0 and load < _LOAD.value:
-            for name in variants:
-                seconds[name].append(turn_seconds[name])
-                results[name].append(turn_results[name])
-            quiet += 1
-            if quiet == repeats:
-                return {name: np.array(values) for name, values in seconds.items()}, results
-    raise SystemExit(
-        f"The machine is busy: in {_PATIENCE.value * repeats} turns, only {quiet} of {repeats} had less than "
-        f"--load={_LOAD.value} processors taken by other programs. Try again later."
-    )
-
-
-def compare(ours, theirs, count=1):
+def compare(turns, ours, theirs, count=1):
     """A row of the table: medians in milliseconds for one of `count`, and the median ratio."""
     return {
-        "ours_milliseconds": 1e3 * float(np.median(ours)) / count,
-        "pythae_milliseconds": 1e3 * float(np.median(theirs)) / count,
-        "ratio": float(np.median(theirs / ours)),
+        "ours_milliseconds": turns.milliseconds(ours) / count,
+        "pythae_milliseconds": turns.milliseconds(theirs) / count,
+        "ratio": turns.ratio(theirs, ours),
     }
 
 
@@ -212,17 +164,17 @@ def print_rows(title, ratio, rows):
 
 
 def train_steps(x):
-    """The rows of the train steps, and our first model, trained a little."""
-    ours = {name: our_model(name) for name in _OBJECTIVES.value}
-    steps = {f"ours {name}": our_step(model, x) for name, model in ours.items()}
+    """The rows of the train steps, the turns, and our first model, trained a little."""
+    names = _OBJECTIVES.value
+    ours = {name: workload.build(objectives.get(name, m=_M.value, k=_K.value)) for name in names}
+    steps = {f"ours {name}": workload.train_step(model, x) for name, model in ours.items()}
     steps |= {f"pythae {name}": pythae_step(name, pythae_model(name, model), x) for name, model in ours.items()}
-    seconds, _ = take_turns(steps, _REPEATS.value)
-    rows = {name: compare(seconds[f"ours {name}"], seconds[f"pythae {name}"]) for name in ours}
-    return rows, ours[_OBJECTIVES.value[0]]
+    turns = report.take_turns(steps, _REPEATS.value)
+    return {name: compare(turns, f"ours {name}", f"pythae {name}") for name in names}, turns, ours[names[0]]
 
 
 def log_prob(ours, x):
-    """The rows of log p(x), and the answers of both for the same weights, each with its standard error."""
+    """The rows of log p(x), the turns, and the answers of both for the same weights with their standard errors."""
     theirs = pythae_model("miwae", ours).eval()
     seeds = itertools.count()
 
@@ -236,10 +188,10 @@ def log_prob(ours, x):
     for chunk in _CHUNKS.value:
         label = f"get_nll without gradients, batch size {chunk}"
         variants[label] = torch.no_grad()(functools.partial(get_nll, batch_size=int(chunk)))
-    seconds, results = take_turns(variants, _LIKELIHOOD_REPEATS.value)
-    ours_seconds, ours_results = seconds.pop("ours"), results.pop("ours")
-    rows = {name: compare(ours_seconds, times, len(x)) for name, times in seconds.items()}
-    return rows, {"ours": mean_and_error(ours_results), "pythae": mean_and_error(list(results.values()))}
+    turns = report.take_turns(variants, _LIKELIHOOD_REPEATS.value)
+    rows = {name: compare(turns, "ours", name, len(x)) for name in variants if name != "ours"}
+    results = [turns.results[name] for name in rows]
+    return rows, turns, {"ours": mean_and_error(turns.results["ours"]), "pythae": mean_and_error(results)}
 
 
 def mean_and_error(values):
@@ -253,14 +205,14 @@ def main(_):
         if _NUM_SAMPLES.value % int(chunk):
             raise app.UsageError(f"get_nll draws whole batches: --num_samples must be a multiple of {chunk}.")
     torch.set_flush_denormal(_FLUSH.value)
-    rng = np.random.default_rng(0)
-    x = (rng.random([max(_BATCH_SIZE.value, _EXAMPLES.value), 28, 28, 1]) < 0.2).astype(np.float32)
+    x = workload.images(max(_BATCH_SIZE.value, _EXAMPLES.value)).numpy()
     print(f"threads: TensorFlow {len(os.sched_getaffinity(0))}, PyTorch {torch.get_num_threads()}")
-    print(f"batch {_BATCH_SIZE.value}, M = {_M.value}, K = {_K.value}, median of {_REPEATS.value} turns")
-    steps, ours = train_steps(x[: _BATCH_SIZE.value])
+    steps, step_turns, ours = train_steps(x[: _BATCH_SIZE.value])
+    title = f"batch {_BATCH_SIZE.value}, M = {_M.value}, K = {_K.value}"
+    print(f"{title}, {step_turns}")
     print_rows("train step, ms", "steps per second, ours / pythae's", steps)
-    print(f"{_NUM_SAMPLES.value} samples, {_EXAMPLES.value} examples, median of {_LIKELIHOOD_REPEATS.value} turns")
-    calls, answers = log_prob(ours, x[: _EXAMPLES.value])
+    calls, call_turns, answers = log_prob(ours, x[: _EXAMPLES.value])
+    print(f"{_NUM_SAMPLES.value} samples, {_EXAMPLES.value} examples, {call_turns}")
     print_rows("log p(x), ms per example", "pythae's time / ours", calls)
     best = min(calls, key=lambda name: calls[name]["ratio"])
     print(f"pythae's best: {calls[best]['ratio']:.2f} ({best})")
@@ -268,9 +220,14 @@ def main(_):
         "log p(x) of the same weights: "
         + ", ".join(f"{name} {a['mean']:.3f} +- {a['standard_error']:.3f}" for name, a in answers.items())
     )
-    if _OUTPUT.value:
-        with open(_OUTPUT.value, "w") as file:
-            json.dump({"train_step": steps, "log_prob": calls, "best": best, "answers": answers}, file, indent=2)
+    ratios = {f"train step, {name}": row["ratio"] for name, row in steps.items()}
+    ratios |= {f"log p(x), {name}": row["ratio"] for name, row in calls.items()}
+    title = f"Against pythae: {title}; log p(x) with {_NUM_SAMPLES.value} samples"
+    results = {"train_step": steps, "log_prob": calls, "best": best, "answers": answers}
+    report.write(
+        {**results, "loads": [step_turns.load, call_turns.load]},
+        figures.ratio_bars(ratios, title, "pythae's time / ours"),
+    )
 
 
 if __name__ == "__main__":

@@ -3,52 +3,44 @@
     python benchmarks/train_step.py
 
 All variants take turns in one process, so that the ratios hold on a machine whose speed drifts. Compared are train
-steps of one objective (iwae) and of two (piwae), two objectives the naive way (two losses, two backward passes), and
-the bare matrix products that any of them needs: forward, by the weights and by the inputs, of every layer of
-784-200-200-50, without the gradient by x.
+steps of one objective (iwae) and of two (piwae), two objectives the naive way (two losses, two backward passes), the
+same two with fewer particles in the backward pass and with bfloat16, and the bare matrix products that any of them
+needs, in both precisions: what bfloat16 gains is the hardware's.
 """
 
-import itertools
-import json
 import os
-import time
+import pathlib
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from iwae_zoo import objectives, particles, presets
+from benchmarks import report, workload
+from iwae_zoo import figures, objectives, particles
 
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "Examples in a batch.")
-_M = flags.DEFINE_integer("m", 8, "Groups of particles.")
-_K = flags.DEFINE_integer("k", 8, "Particles in a group.")
-_REPEATS = flags.DEFINE_integer("repeats", 40, "Turns; the medians over them are printed.")
-_OUTPUT = flags.DEFINE_string("output", None, "JSON file to write the medians and ratios to.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "Examples in a batch.", lower_bound=1)
+_M = flags.DEFINE_integer("m", 8, "Groups of particles.", lower_bound=1)
+_K = flags.DEFINE_integer("k", 8, "Particles in a group.", lower_bound=1)
+_BACKWARD = flags.DEFINE_integer("backward_particles", 8, "As in train_main.py; left out if not below M K.")
+_REPEATS = flags.DEFINE_integer("repeats", 40, "Turns; the medians over them are printed.", lower_bound=1)
+flags.adopt_module_key_flags(report)
 
-
-def train_step(name, x):
-    """A whole train step: gradients, both optimizers, metrics."""
-    objective = objectives.get(name, m=_M.value, k=_K.value)
-    model = presets.build("rainforth", data_shape=(28, 28, 1), objective=objective)
-    model.compile()
-    return tf.function(lambda: model.train_step(x))
+_BARE, _ONE = "bare matrix products", "iwae (one objective)"
 
 
-def naive_step(x):
+def naive_step(objective, x):
     """PIWAE as two losses with a backward pass through the decoder for each."""
-    m, k = _M.value, _K.value
-    objective = objectives.get("piwae", m=m, k=k)
-    model = presets.build("rainforth", data_shape=(28, 28, 1), objective=objective)
-    model.compile()
+    model = workload.build(objective)
 
     @tf.function
     def step():
         seed = particles.derive_seed(0, model.encoder_optimizer.iterations)
         with tf.GradientTape(persistent=True) as tape:
             posterior = model.encoder.posterior(x)
-            z = particles.draw(posterior, m, k, seed)
+            z = particles.draw(posterior, objective.m, objective.k, seed)
             log_weights = particles.log_joint(model.decoder, model.prior, x, z) - posterior.log_prob(z)
             decoder_loss = -tf.reduce_mean(objective.decoder_bound.value(log_weights))
             encoder_loss = -tf.reduce_mean(objective.encoder_bound.value(log_weights))
@@ -58,62 +50,47 @@ def naive_step(x):
         model.decoder_optimizer.apply(decoder, model.decoder_variables)
         return decoder_loss, encoder_loss
 
-    return step
+    return workload.finished(step)
 
 
-def bare_products(x):
-    """The matrix products alone."""
-    rows = {"encoder": len(x), "decoder": _M.value * _K.value * len(x)}
-    layers = {"encoder": (784, 200, 200, 100), "decoder": (50, 200, 200, 784)}
-    random = tf.random.Generator.from_seed(0)
-    values = {side: [random.normal([rows[side], size]) for size in layers[side]] for side in layers}
-    weights = {side: [random.normal([a, b]) for a, b in itertools.pairwise(sizes)] for side, sizes in layers.items()}
+def variants(x):
+    """The compared functions by name."""
+    count = _M.value * _K.value
+    piwae = objectives.get("piwae", m=_M.value, k=_K.value)
 
-    @tf.function
-    def products():
-        results = []
-        for side in layers:
-            for i, weight in enumerate(weights[side]):
-                before, after = values[side][i], values[side][i + 1]
-                results.append(tf.matmul(before, weight))
-                results.append(tf.matmul(before, after, transpose_a=True))
-                if side == "decoder" or i > 0:
-                    results.append(tf.matmul(after, weight, transpose_b=True))
-        return [result[0, 0] for result in results]
+    def step(objective, **options):
+        return workload.train_step(workload.build(objective, **options), x)
 
-    return products
+    steps = {
+        _BARE: workload.bare_products(len(x), count),
+        _ONE: step(objectives.get("iwae", m=_M.value, k=_K.value)),
+        "piwae (two objectives)": step(piwae),
+        "piwae, two naive tapes": naive_step(piwae, x),
+    }
+    if _BACKWARD.value < count:
+        steps[f"piwae, back through {_BACKWARD.value} of {count}"] = step(piwae, backward_particles=_BACKWARD.value)
+    steps["bare products in bfloat16"] = workload.bare_products(len(x), count, tf.bfloat16)
+    steps["piwae in bfloat16"] = step(piwae, mixed_precision="bfloat16")
+    return steps
 
 
 def main(_):
     """Prints medians and ratios."""
-    x = tf.cast(tf.random.stateless_uniform([_BATCH_SIZE.value, 28, 28, 1], seed=[0, 1]) < 0.2, tf.float32)
-    steps = {
-        "bare matrix products": bare_products(x),
-        "iwae (one objective)": train_step("iwae", x),
-        "piwae (two objectives)": train_step("piwae", x),
-        "piwae, two naive tapes": naive_step(x),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(_REPEATS.value + 3):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            tf.nest.map_structure(lambda value: value.numpy(), step())
-            if turn >= 3:  # The first turns trace and warm up.
-                seconds[name].append(time.perf_counter() - start)
-    bare, one = seconds["bare matrix products"], seconds["iwae (one objective)"]
+    turns = report.take_turns(variants(workload.images(_BATCH_SIZE.value)), _REPEATS.value)
+    title = f"batch {_BATCH_SIZE.value}, M = {_M.value}, K = {_K.value}"
+    print(f"{title}, {turns}")
+    print(f"{'':32}{'ms':>8}{'/ bare':>8}{'/ iwae':>8}")
     rows = {}
-    print(f"batch {_BATCH_SIZE.value}, M = {_M.value}, K = {_K.value}, median of {_REPEATS.value} turns")
-    print(f"{'':26}{'ms':>8}{'/ bare':>8}{'/ iwae':>8}")
-    for name, times in seconds.items():
+    for name in turns.seconds:
         rows[name] = {
-            "milliseconds": 1e3 * float(np.median(times)),
-            "over_bare": float(np.median(np.divide(times, bare))),
-            "over_one_objective": float(np.median(np.divide(times, one))),
+            "milliseconds": turns.milliseconds(name),
+            "over_bare": turns.ratio(name, _BARE),
+            "over_one_objective": turns.ratio(name, _ONE),
         }
-        print(f"{name:26}" + "".join(f"{value:8.2f}" for value in rows[name].values()))
-    if _OUTPUT.value:
-        with open(_OUTPUT.value, "w") as file:
-            json.dump(rows, file, indent=2)
+        print(f"{name:32}" + "".join(f"{value:8.2f}" for value in rows[name].values()))
+    ratios = {name: row["over_bare"] for name, row in rows.items()}
+    figure = figures.ratio_bars(ratios, f"Train step, {title}", "time / time of the bare matrix products")
+    report.write({"load": turns.load, "variants": rows}, figure)
 
 
 if __name__ == "__main__":

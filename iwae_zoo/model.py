@@ -108,6 +108,11 @@ class ImportanceWeightedAutoencoder(keras.Model):
 
     def _built_for(self, x):
         x = tf.convert_to_tensor(x)
+        if not self.built and self.distribute_strategy.num_replicas_in_sync > 1:
+            raise RuntimeError(
+                "The model has no variables yet, and under a strategy they cannot be made while it trains. Call "
+                "model.build((None, *shape of one x)) in the strategy's scope first."
+            )
         self.build(x.shape)
         return x
 
@@ -143,17 +148,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
         """
         if encoder_optimizer is decoder_optimizer and not isinstance(encoder_optimizer, str):
             raise ValueError("encoder_optimizer and decoder_optimizer must be two instances: received the same one.")
-        count = self.objective.m * self.objective.k
-        if backward_particles is not None and integer("backward_particles", backward_particles) >= count:
-            raise ValueError(f"backward_particles must be below M K = {count}: received {backward_particles}.")
-        if particle_chunk is not None:
-            integer("particle_chunk", particle_chunk)
-        several = self.distribute_strategy.num_replicas_in_sync > 1
-        if several and kwargs.get("steps_per_execution", 1) != 1:
-            raise ValueError(
-                "steps_per_execution must be 1 on several devices: received "
-                f"{kwargs['steps_per_execution']!r}. Leave it out."
-            )
+        steps = kwargs.get("steps_per_execution", 1)
+        check_training(self.objective, self.distribute_strategy, backward_particles, particle_chunk, steps)
         self._compile_arguments = {
             "backward_particles": backward_particles,
             "particle_chunk": particle_chunk,
@@ -299,10 +295,28 @@ class ImportanceWeightedAutoencoder(keras.Model):
             tracker.update_state(values[name])
         logs = {name: tracker.result() for name, tracker in self._trackers.items()}
         if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
-            logs = {
-                name: value[tf.newaxis] for name, value in logs.items()
-            }  # Keras averages them over their first axis.
+            # Keras averages over their first axis, and then shows the metrics' own values.
+            logs = {name: value[tf.newaxis] for name, value in logs.items()}
         return logs
+
+
+def check_training(objective, strategy, backward_particles, particle_chunk, steps_per_execution):
+    """Checks arguments of `compile` before there is a model.
+
+    Raises:
+      ValueError: as `ImportanceWeightedAutoencoder.compile`.
+    """
+    count = objective.m * objective.k
+    if backward_particles is not None and integer("backward_particles", backward_particles) >= count:
+        raise ValueError(
+            f"backward_particles must be below M K = {count}: received {backward_particles}. Leave it out."
+        )
+    if particle_chunk is not None:
+        integer("particle_chunk", particle_chunk)
+    if strategy.num_replicas_in_sync > 1 and steps_per_execution != 1:
+        raise ValueError(
+            f"steps_per_execution must be 1 on several devices: received {steps_per_execution!r}. Leave it out."
+        )
 
 
 def _place(x):

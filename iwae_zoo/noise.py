@@ -12,6 +12,7 @@ __all__ = ["normal", "uniform"]
 
 _PHILOX = 1  # tf.random.Algorithm.PHILOX, as the operation takes it.
 _BLOCK = 16  # Bytes of random bits for each count.
+_STRIP = 32  # Normal numbers that are computed side by side: a multiple of any vector register.
 
 
 def uniform(rows, size, seed, first_row=0, dtype=tf.float32):
@@ -39,12 +40,13 @@ def uniform(rows, size, seed, first_row=0, dtype=tf.float32):
 
 
 def normal(rows, size, seed, first_row=0, dtype=tf.float32):
-    """Standard normal numbers [rows, size]; arguments as in `uniform`.
+    """Standard normal numbers [rows, size]; arguments as in `uniform`. The first of a row do not depend on its size.
 
     Box-Muller on whole arrays takes half as long as TensorFlow's own normal numbers, which come one at a time.
     """
-    half = (size + 1) // 2
-    pairs = tf.reshape(uniform(rows, 2 * half, seed, first_row, dtype), [rows, 2, half])
-    radius = tf.sqrt(-2.0 * tf.math.log(1.0 - pairs[:, 0]))
-    angle = (2.0 * math.pi) * pairs[:, 1]
-    return tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=1)[:, :size]
+    strips = (size + 2 * _STRIP - 1) // (2 * _STRIP)
+    pairs = tf.reshape(uniform(rows, strips * 2 * _STRIP, seed, first_row, dtype), [rows, strips, 2, _STRIP])
+    radius = tf.sqrt(-2.0 * tf.math.log(1.0 - pairs[:, :, 0]))
+    angle = (2.0 * math.pi) * pairs[:, :, 1]
+    drawn = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=2)
+    return tf.reshape(drawn, [rows, strips * 2 * _STRIP])[:, :size]

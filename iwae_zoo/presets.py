@@ -6,7 +6,7 @@ from iwae_zoo._checks import look_up
 from iwae_zoo.model import ImportanceWeightedAutoencoder
 from iwae_zoo.networks import MLPDecoder, MLPEncoder, StandardNormalPrior
 
-__all__ = ["Preset", "build", "get", "names"]
+__all__ = ["Preset", "build", "dtype_policy", "get", "names"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +54,20 @@ def get(name):
     return look_up(_PRESETS, name, "preset")
 
 
+def dtype_policy(mixed_precision):
+    """Name of the Keras dtype policy of networks that compute in a type and keep float32 weights.
+
+    Args:
+      mixed_precision: "bfloat16", or None for float32 throughout.
+
+    Raises:
+      ValueError: on anything else. float16 would need its losses scaled.
+    """
+    if mixed_precision not in (None, "bfloat16"):
+        raise ValueError(f"mixed_precision must be 'bfloat16' or left out: received {mixed_precision!r}.")
+    return mixed_precision and f"mixed_{mixed_precision}"
+
+
 def build(name, *, data_shape, objective="iwae", seed=0, data_mean=None, mixed_precision=None):
     """Builds an untrained model.
 
@@ -63,18 +77,18 @@ def build(name, *, data_shape, objective="iwae", seed=0, data_mean=None, mixed_p
       objective: an `Objective`, or the name of one.
       seed: int, of the initial weights and of training.
       data_mean: optional array of `data_shape`, the training mean, for the output bias.
-      mixed_precision: "bfloat16" for networks that compute in it and keep float32 weights; None for float32.
+      mixed_precision: as in `dtype_policy`.
 
     Returns:
       `ImportanceWeightedAutoencoder`, built.
 
     Raises:
-      ValueError: on an unknown name.
+      ValueError: on an unknown name or type.
     """
     preset = get(name)
     size, hidden, activation = preset.latent_size, preset.hidden_sizes, preset.activation
     # Each layer has a seed of its own: seeds 1000 s, 1000 s + 1, ... for a model of seed s.
-    dtype = f"mixed_{mixed_precision}" if mixed_precision else None
+    dtype = dtype_policy(mixed_precision)
     encoder = MLPEncoder(size, hidden, activation, seed=1000 * seed, dtype=dtype)
     decoder = MLPDecoder(data_shape, hidden[::-1], activation, seed=1000 * seed + 500, data_mean=data_mean, dtype=dtype)
     model = ImportanceWeightedAutoencoder(encoder, decoder, StandardNormalPrior(size), objective=objective, seed=seed)

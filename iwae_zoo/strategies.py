@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from iwae_zoo._checks import look_up
 
-__all__ = ["WorkerLost", "get", "is_chief", "names", "watching"]
+__all__ = ["WorkerLost", "cluster_size", "get", "is_chief", "names", "watching"]
 
 _NAMES = ("auto", "none", "mirrored", "multi_worker")
 _EXAMPLE = '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}'
@@ -56,7 +56,7 @@ def get(name="auto", devices=None):
       RuntimeError: if TensorFlow has run already, and the devices or the cluster can no longer be set up.
     """
     look_up({known: known for known in _NAMES}, name, "strategy")
-    workers = _cluster_size()
+    workers = cluster_size()
     if name == "multi_worker" and not workers:
         raise ValueError(f"The strategy multi_worker needs the environment variable TF_CONFIG, such as {_EXAMPLE}.")
     kind, count = _use_devices(devices)
@@ -89,11 +89,15 @@ def watching(strategy):
     except _LOSSES as error:
         if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             raise
-        raise WorkerLost("Another worker of the cluster is gone. Start all of them again, with --resume.") from error
+        raise WorkerLost("Another worker of the cluster is gone. Start all of them again.") from error
 
 
-def _cluster_size():
-    """Number of workers that TF_CONFIG names; 0 without it."""
+def cluster_size():
+    """Number of workers that TF_CONFIG names; 0 without it.
+
+    Raises:
+      ValueError: if it cannot be used; the message has an example.
+    """
     text = os.environ.get("TF_CONFIG")
     if not text:
         return 0

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from iwae_zoo import data, diagnostics, evaluation, figures, likelihood, objectives, presets, strategies
 from iwae_zoo._files import whole
-from iwae_zoo.model import NOT_FINITE
+from iwae_zoo.model import NOT_FINITE, check_training
 
 __all__ = ["Config", "Diverged", "Run"]
 
@@ -100,8 +100,7 @@ class Config:
                 raise ValueError(f"{field} must be at least 1: received {value!r}.")
         if config.learning_rate is None or not config.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive: received {config.learning_rate!r}.")
-        if config.mixed_precision not in (None, "bfloat16"):
-            raise ValueError(f"mixed_precision must be 'bfloat16' or left out: received {config.mixed_precision!r}.")
+        presets.dtype_policy(config.mixed_precision)
         if config.seed < 0:
             raise ValueError(f"seed must not be negative: received {config.seed!r}.")
         return config
@@ -150,6 +149,8 @@ class Run:
         self.title = config.title
         self.config = config.resolved()
         self.objective = self.config.build_objective()
+        counts = (self.config.backward_particles, self.config.particle_chunk, self.config.steps_per_execution)
+        check_training(self.objective, self.strategy, *counts)
         self.workdir = pathlib.Path(workdir)
         self._check_workdir(resume)
         self.dataset = data.load(self.config.dataset, self.config.data_dir)

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from iwae_zoo import figures, particles, resampling, training
+from iwae_zoo import figures, particles, presets, resampling, training
 from studies import cells
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/posterior", "Folder of the study.")
@@ -66,10 +66,12 @@ def main(argv):
     }
     configs = {name: training.Config(**parts, **shared, seed=_SEED.value) for name, parts in _MODELS.items()}
     try:
+        size = presets.get(_PRESET.value).latent_size
+        if size != 2:
+            raise ValueError(f"the latent of preset {_PRESET.value!r} has {size} dimensions, not 2.")
         cells.run_grid(configs, workdir, _WORKERS.value)
-        x = training.Run(configs["VAE"], workdir / "cells" / configs["VAE"].title, resume=True).test_set[
-            : _EXAMPLES.value
-        ]
+        run = training.Run(configs["VAE"], workdir / "cells" / configs["VAE"].title, resume=True)
+        x = run.test_set[: _EXAMPLES.value]
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"posterior_main: {error}")
     except KeyboardInterrupt:
@@ -79,10 +81,6 @@ def main(argv):
     panels: dict[str, list] = {}
     for name, config in configs.items():
         model = keras.saving.load_model(workdir / "cells" / config.title / "model.keras")
-        if model.latent_size != 2:
-            sys.exit(
-                f"posterior_main: the latent of preset {_PRESET.value!r} has {model.latent_size} dimensions, not 2."
-            )
         draws, ess = resampling.sample_posterior(model, x, _DRAWS.value, _PARTICLES.value, _SEED.value)
         print(f"{name}: effective number of {_PARTICLES.value} particles {np.round(ess, 1)}")
         panels[name] = []

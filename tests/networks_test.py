@@ -1,10 +1,12 @@
 import keras
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 import tensorflow_probability as tfp
+from oracles import flat
 
-from iwae_zoo import networks
+from iwae_zoo import networks, presets
 from iwae_zoo.networks import fusion
 
 tfd = tfp.distributions
@@ -56,6 +58,13 @@ def test_diagonal_normal_is_tfps(seed):
     residual = (ours.sample(20_000, seed=[seed, 2]) - loc) / scale  # noise_test has the whole distribution.
     assert np.abs(np.mean(residual, axis=0)).max() < 5 / np.sqrt(20_000)
     assert np.abs(np.mean(np.square(residual), axis=0) - 1).max() < 5 * np.sqrt(2 / 20_000)
+    standard = networks.StandardNormal(5, tf.float64)
+    np.testing.assert_allclose(standard.log_prob(z), scipy.stats.norm.logpdf(z).sum(axis=-1), rtol=1e-12)
+    with tf.GradientTape() as tape:
+        of_standard = tf.constant(z)
+        tape.watch(of_standard)
+        total = tf.reduce_sum(standard.log_prob(of_standard))
+    np.testing.assert_allclose(tape.gradient(total, of_standard), -z, rtol=1e-12)
     assert ours.sample([2, 4], seed=[1, 2]).shape == (2, 4, 3, 5)
     assert networks.DiagonalNormal(tf.zeros(5), tf.ones([2, 3, 1])).sample(4, seed=[1, 2]).shape == (4, 2, 3, 5)
     np.testing.assert_allclose(tfd.kl_divergence(ours, theirs), 0.0, atol=1e-12)
@@ -69,6 +78,40 @@ def test_diagonal_normal_is_tfps(seed):
     np.testing.assert_allclose(by_z, -residual / scale, rtol=1e-10)
     np.testing.assert_allclose(by_loc, (residual / scale).sum(axis=0), rtol=1e-10)
     np.testing.assert_allclose(by_scale, ((residual**2 - 1) / scale).sum(axis=0), rtol=1e-10)
+
+
+def test_mixed_precision(tmp_path):
+    x = (np.random.default_rng(0).random((4, 3, 3, 1)) < 0.4).astype("float32")
+    plain, mixed = (presets.build("small", data_shape=(3, 3, 1), mixed_precision=p) for p in (None, "bfloat16"))
+    of_plain, of_mixed = (model.compute_gradients(x, seed=(1, 2)) for model in (plain, mixed))
+    assert of_mixed.log_weights.dtype == tf.float32
+    assert all(g.dtype == tf.float32 for g in (*of_mixed.encoder, *of_mixed.decoder))
+    assert all(v.dtype == "float32" for v in mixed.trainable_variables)
+    for side in ("encoder", "decoder"):
+        one, other = flat(getattr(of_plain, side)), flat(getattr(of_mixed, side))
+        assert 1e-5 < np.linalg.norm(one - other) / np.linalg.norm(one) < 0.05  # bfloat16 has 8 bits.
+    mixed.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.compute_gradients(x, seed=(1, 2)).log_weights, of_mixed.log_weights)
+    with pytest.raises(ValueError, match="'bfloat16' or left out: received 'float16'"):
+        presets.build("small", data_shape=(3, 3, 1), mixed_precision="float16")
+
+
+def test_dense_is_keras(seed):
+    rng = np.random.default_rng(seed)
+    x = tf.constant(rng.normal(size=(5, 3)).astype("float32"))
+    ours, theirs = networks.dense.Dense(4, "tanh"), keras.layers.Dense(4, "tanh")
+    ours.build((None, 3)), theirs.build((None, 3))
+    theirs.set_weights([rng.normal(size=w.shape) for w in ours.get_weights()])
+    ours.set_weights(theirs.get_weights())
+    received = []
+    for layer in (ours, theirs):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            total = tf.reduce_sum(layer(x) ** 3)
+        received.append([total, *tape.gradient(total, [x, *(v.value for v in layer.trainable_variables)])])
+    for a, b in zip(*received, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_bernoulli_support():

@@ -1,12 +1,18 @@
 """Several devices train to the weights of one, and answer what one answers."""
 
+import json
+import pathlib
+import re
+import subprocess
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 from oracles import flat
 
-from iwae_zoo import diagnostics, likelihood, objectives, presets, strategies
+from iwae_zoo import ImportanceWeightedAutoencoder, diagnostics, likelihood, networks, objectives, presets, strategies
 
 
 def mirrored(replicas):
@@ -53,6 +59,16 @@ def test_steps_per_execution_is_for_one_device():
         model = presets.build("small", data_shape=(3, 3, 1))
         with pytest.raises(ValueError, match="steps_per_execution must be 1 on several devices: received 4"):
             model.compile(steps_per_execution=4)
+
+
+def test_a_model_without_variables():
+    with mirrored(2).scope():
+        model = ImportanceWeightedAutoencoder(
+            networks.MLPEncoder(4), networks.MLPDecoder((3, 3, 1)), networks.StandardNormalPrior(4)
+        )
+        model.compile()
+    with pytest.raises(RuntimeError, match="Call model.build"):
+        model.fit(tf.data.Dataset.from_tensor_slices(binary(4)).batch(4), shuffle=False, verbose=0)
 
 
 def test_log_weights_that_are_not_finite_stop_all_replicas():
@@ -105,6 +121,26 @@ def test_errors(name, devices, tf_config, message, monkeypatch):
         monkeypatch.setenv("TF_CONFIG", tf_config)
     with pytest.raises(ValueError, match=message):
         strategies.get(name, devices)
+
+
+def test_the_clusters_of_build_md(tmp_path, monkeypatch):
+    """The lines of BUILD.md that make a TF_CONFIG make one that can be used."""
+    text = (pathlib.Path(__file__).resolve().parent.parent / "BUILD.md").read_text()
+    slurm = re.search(r"```bash\n(.*?)```", text, flags=re.DOTALL).group(1)
+    job = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, flags=re.DOTALL).group(1))
+    pod = job["spec"]["template"]["spec"]
+    for name, script in (("scontrol", "echo a; echo b"), ("srun", 'shift; exec "$@"'), ("python", 'echo "$TF_CONFIG"')):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_PROCID": "1", "JOB_COMPLETION_INDEX": "1"}
+    for script in (slurm, *pod["containers"][0]["args"]):
+        output = subprocess.run(
+            ["bash", "-c", script], env=environment, check=True, capture_output=True, text=True
+        ).stdout
+        monkeypatch.setenv("TF_CONFIG", output)
+        assert strategies.cluster_size() == 2
+        assert json.loads(output)["task"] == {"type": "worker", "index": 1}
+    assert json.loads(output)["cluster"]["worker"][1].startswith(f"{job['metadata']['name']}-1.{pod['subdomain']}:")
 
 
 def test_choices(monkeypatch):

@@ -1,6 +1,6 @@
-"""Trains a little model on every device or worker that `strategies.get` finds, and saves what came of it.
+"""Trains a little model on every worker of TF_CONFIG, and saves what came of it.
 
-python workers_toy.py out.npz [devices]
+python workers_toy.py out.npz
 """
 
 import sys
@@ -35,5 +35,5 @@ def results(model):
 
 
 if __name__ == "__main__":
-    strategy = strategies.get("auto", *sys.argv[2:])
+    strategy = strategies.get("auto")
     np.savez(sys.argv[1], replicas=strategy.num_replicas_in_sync, **results(train(strategy)))
