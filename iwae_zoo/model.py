@@ -199,6 +199,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
         self.build(config["input_shape"])
 
     def get_compile_config(self):
+        if not self.compiled:
+            return {}
         return {
             "encoder_optimizer": keras.saving.serialize_keras_object(self.encoder_optimizer),
             "decoder_optimizer": keras.saving.serialize_keras_object(self.decoder_optimizer),

@@ -12,7 +12,7 @@ __all__ = ["normal", "uniform"]
 
 _PHILOX = 1  # tf.random.Algorithm.PHILOX, as the operation takes it.
 _BLOCK = 16  # Bytes of random bits for each count.
-_STRIP = 32  # Normal numbers that are computed side by side: a multiple of any vector register.
+_STRIP = 128  # Normal numbers that are computed side by side: a multiple of any vector register.
 
 
 def uniform(rows, size, seed, first_row=0, dtype=tf.float32):

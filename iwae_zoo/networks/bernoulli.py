@@ -21,17 +21,20 @@ class IndependentBernoulli(tfd.Independent):
     Args:
       logits: float tensor [..., *event].
       event_ndims: int, how many of the last axes are the event.
+      dtype: of log-likelihoods and draws; that of the logits by default. Logits of a shorter type are widened within
+        the one pass over them.
 
     #### Examples
     >>> float(IndependentBernoulli(tf.zeros([3]), event_ndims=1).log_prob([0.0, 1.0, 1.0]) / tf.math.log(0.5))
     3.0
     """
 
-    def __init__(self, logits, event_ndims, name="IndependentBernoulli"):
+    def __init__(self, logits, event_ndims, dtype=None, name="IndependentBernoulli"):
         parameters = dict(locals())
         self._logits = tf.convert_to_tensor(logits)
+        dtype = tf.as_dtype(dtype or self._logits.dtype)
         super().__init__(
-            tfd.Bernoulli(logits=self._logits, dtype=self._logits.dtype),
+            tfd.Bernoulli(logits=tf.cast(self._logits, dtype), dtype=dtype),
             reinterpreted_batch_ndims=event_ndims,
             name=name,
         )
@@ -45,7 +48,7 @@ class IndependentBernoulli(tfd.Independent):
     def _log_prob(self, x, **kwargs):
         del kwargs
         event_ndims = self.event_shape.rank
-        x = _flatten_event(tf.cast(x, self._logits.dtype), event_ndims)
+        x = _flatten_event(tf.cast(x, self.dtype), event_ndims)
         in_support = tf.reduce_all((x == 0.0) | (x == 1.0), axis=-1)
         log_likelihood = _log_likelihood if fusion.allowed() else _log_likelihood_value
         log_prob = log_likelihood(x, _flatten_event(self._logits, event_ndims))
@@ -65,7 +68,7 @@ def _log_likelihood(x, logits):
 
     Args:
       x: float tensor [*b, P] of zeros and ones; it broadcasts against the logits and gets no gradient.
-      logits: float tensor [..., *b, P].
+      logits: float tensor [..., *b, P], of the type of x or a shorter one.
     """
 
     def gradient(upstream):
@@ -77,7 +80,7 @@ def _log_likelihood(x, logits):
 @fusion.fused
 def _log_likelihood_value(x, logits):
     """softplus(u) = max(u, 0) + log(1 + exp(-|u|)), and several factors in [1, 2] share one logarithm."""
-    signed = (1.0 - 2.0 * x) * logits
+    signed = (1.0 - 2.0 * x) * tf.cast(logits, x.dtype)
     pixels = signed.shape[-1] or 1
     # At most 16, so that float16 would hold the product; best with strips of whole vector registers.
     shared = max((n for n in range(1, 17) if pixels % n == 0), key=lambda n: (pixels // n % 8 == 0, n))
@@ -89,4 +92,5 @@ def _log_likelihood_value(x, logits):
 
 @fusion.fused
 def _log_likelihood_gradient(x, logits, upstream):
-    return (x - tf.sigmoid(logits)) * upstream[..., tf.newaxis]
+    residual = x - tf.sigmoid(tf.cast(logits, x.dtype))
+    return tf.cast(residual * upstream[..., tf.newaxis], logits.dtype)

@@ -111,9 +111,10 @@ class MLPDecoder(keras.Layer):
         z = tf.convert_to_tensor(z)
         # One tall matrix: matrix products over more axes would be split into many small ones.
         rows = tf.reshape(tf.cast(z, self.compute_dtype), [-1, z.shape[-1]])
-        logits = tf.cast(self.perceptron(rows), self.variable_dtype)
+        logits = self.perceptron(rows)
         batch = [static or dynamic for static, dynamic in zip(z.shape[:-1], tf.unstack(tf.shape(z)[:-1]), strict=True)]
-        return IndependentBernoulli(tf.reshape(logits, [*batch, *self.data_shape]), len(self.data_shape))
+        logits = tf.reshape(logits, [*batch, *self.data_shape])
+        return IndependentBernoulli(logits, len(self.data_shape), self.variable_dtype)
 
     def get_config(self):
         return {
