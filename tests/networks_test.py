@@ -87,6 +87,8 @@ def test_mixed_precision(tmp_path):
     assert of_mixed.log_weights.dtype == tf.float32
     assert all(g.dtype == tf.float32 for g in (*of_mixed.encoder, *of_mixed.decoder))
     assert all(v.dtype == "float32" for v in mixed.trainable_variables)
+    layers = [layer for side in (mixed.encoder, mixed.decoder) for layer in side.perceptron.stack]
+    assert {layer.compute_dtype for layer in layers} == {"bfloat16"}
     for side in ("encoder", "decoder"):
         one, other = flat(getattr(of_plain, side)), flat(getattr(of_mixed, side))
         assert 1e-5 < np.linalg.norm(one - other) / np.linalg.norm(one) < 0.05  # bfloat16 has 8 bits.
