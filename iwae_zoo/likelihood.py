@@ -290,6 +290,7 @@ def stream(networks, x, num_samples, seed, tolerance, chunk_size, capacity, prop
 def _batch_function(model, chunk_size, capacity, proposal):
     """The traced function that streams each example of a batch, a share of them on each replica."""
     networks = Networks.of(model)
+    data_shape = model.data_shape
     strategy = model.distribute_strategy
     replicas = strategy.num_replicas_in_sync
 
@@ -307,7 +308,7 @@ def _batch_function(model, chunk_size, capacity, proposal):
         rows = first_row + tf.range(tf.shape(x)[0])
         parts = []
         for part, size in ((slice(None, whole), _ABREAST), (slice(whole, None), 1)):
-            groups = (tf.reshape(rows[part], [-1, size]), tf.reshape(x[part], [-1, size, *model.data_shape]))
+            groups = (tf.reshape(rows[part], [-1, size]), tf.reshape(x[part], [-1, size, *data_shape]))
             signature = {name: tf.TensorSpec([size], dtype) for name, dtype in _ROW_DTYPES.items()}
             parts.append(tf.map_fn(group, groups, fn_output_signature=signature, parallel_iterations=1))
         return {name: tf.concat([tf.reshape(p[name], [-1]) for p in parts], axis=0) for name in Estimate._fields}
@@ -325,7 +326,7 @@ def _batch_function(model, chunk_size, capacity, proposal):
         return {name: tf.cast(column, _ROW_DTYPES[name]) for name, column in zip(_ROW_DTYPES, columns, strict=True)}
 
     number = tf.TensorSpec([], tf.int32)
-    examples = tf.TensorSpec([None, *model.data_shape], tf.float32)
+    examples = tf.TensorSpec([None, *data_shape], tf.float32)
     signature = (examples, number, number, number, tf.TensorSpec([], tf.float64))
     return tf.function(batch if replicas == 1 else distributed, input_signature=signature)
 

@@ -23,15 +23,6 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 FOREVER = 100_000
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A data file that trains in a second."""
-    path = tmp_path_factory.mktemp("data") / "tiny.npy"
-    rng = np.random.default_rng(0)
-    np.save(path, np.clip(rng.random((100, 1, 1)) + 0.3 * rng.normal(size=(100, 3, 3)), 0, 1))
-    return str(path)
-
-
 def config(tiny, **changes):
     settings = {"objective": "iwae", "m": 1, "k": 2, "preset": "small", "epochs": 2, "eval_samples": 20}
     return training.Config(dataset=tiny, **{**settings, **changes})

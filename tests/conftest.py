@@ -5,6 +5,7 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -24,6 +25,12 @@ def pytest_report_header(config):
     return f"seed: {_seed(config)}"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """The test processes of pytest-xdist take the seed that the header shows."""
+    node.workerinput["seed"] = _seed(node.config)
+
+
 @pytest.fixture
 def seed(request):
     """Seed of everything random in a test."""
@@ -36,7 +43,18 @@ def linear_gaussian():
     return LinearGaussian.random(latent_size=2, data_size=3, seed=1)
 
 
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A data file that trains in a second."""
+    path = tmp_path_factory.mktemp("data") / "tiny.npy"
+    rng = np.random.default_rng(0)
+    np.save(path, np.clip(rng.random((100, 1, 1)) + 0.3 * rng.normal(size=(100, 3, 3)), 0, 1))
+    return str(path)
+
+
 def _seed(config):
+    if hasattr(config, "workerinput"):
+        return config.workerinput["seed"]
     if not hasattr(config, "drawn_seed"):
         config.drawn_seed = time.time_ns() % 2**31 if config.getoption("--vary-seed") else 20180213
     return config.drawn_seed

@@ -1,4 +1,6 @@
+import gc
 import warnings
+import weakref
 
 import arviz
 import numpy as np
@@ -236,3 +238,12 @@ def test_bernoulli_baseline_is_a_product_of_pixels():
     expected = networks.IndependentBernoulli(np.log(mean / (1 - mean)), 2).log_prob(x).numpy().mean()
     assert evaluation.bernoulli_baseline(mean, x) == pytest.approx(expected)
     assert np.isfinite(evaluation.bernoulli_baseline(np.array([[0.0, 1.0]]), x))
+
+
+def test_kept_functions_let_the_model_go(linear_gaussian):
+    model = linear_gaussian.model("elbo")
+    likelihood.estimate_log_prob(model, linear_gaussian.sample(2), 10)
+    reference = weakref.ref(model)
+    del model
+    gc.collect()
+    assert reference() is None

@@ -25,15 +25,6 @@ def run_program(*flags, cwd):
     return subprocess.run(command(*flags), cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A data file that trains in a second."""
-    path = tmp_path_factory.mktemp("data") / "tiny.npy"
-    rng = np.random.default_rng(0)
-    np.save(path, np.clip(rng.random((100, 1, 1)) + 0.3 * rng.normal(size=(100, 3, 3)), 0, 1))
-    return str(path)
-
-
 def config(tiny, **changes):
     settings = {"objective": "piwae", "m": 2, "k": 3, "preset": "small", "epochs": 3, "eval_samples": 50}
     return training.Config(dataset=tiny, **{**settings, **changes})

@@ -70,9 +70,8 @@ def test_two_workers_train_to_the_weights_of_one(tmp_path):
         np.testing.assert_allclose(received["log_prob"], expected["log_prob"], rtol=0, atol=1e-5)
 
 
-def test_a_killed_worker_is_started_again_and_nothing_is_lost(tmp_path):
-    np.save(tmp_path / "tiny.npy", np.random.default_rng(0).random((125, 3, 3)))
-    flags = [f"--dataset={tmp_path / 'tiny.npy'}", "--objective=dreg", "--m=2", "--k=2", "--preset=small"]
+def test_a_killed_worker_is_started_again_and_nothing_is_lost(tiny, tmp_path):
+    flags = [f"--dataset={tiny}", "--objective=dreg", "--m=2", "--k=2", "--preset=small"]
     flags += ["--epochs=30", "--eval_samples=20", "--workdir=run"]
     runs = {}
     for name in ("undisturbed", "disturbed"):
