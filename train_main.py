@@ -77,7 +77,7 @@ _PARTICLE_CHUNK = flags.DEFINE_integer(
     "particle_chunk", None, "Most particles decoded at once: bounds memory, costs time. Default: all."
 )
 _STEPS_PER_EXECUTION = flags.DEFINE_integer(
-    "steps_per_execution", 1, "Train steps for each return to Python; more is faster for small networks."
+    "steps_per_execution", 1, "Train steps for each return to Python; on one device."
 )
 _EXPORT_DIR = flags.DEFINE_string("export_dir", None, "Folder of a served model; gets a new version at the end.")
 _RESUME = flags.DEFINE_bool("resume", False, "Go on with an interrupted run from its last whole epoch.")

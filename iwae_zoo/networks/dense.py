@@ -11,7 +11,7 @@ __all__ = ["Dense"]
 class Dense(keras.layers.Dense):
     """`keras.layers.Dense` on [N, features], with the bias' gradient as a matrix product with ones.
 
-    TensorFlow's own sum over the rows takes twice as long, a twentieth of a train step.
+    TensorFlow's own sum over the rows takes nearly twice as long, a twentieth of a train step.
     """
 
     def call(self, x):
