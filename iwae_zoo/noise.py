@@ -42,7 +42,7 @@ def uniform(rows, size, seed, first_row=0, dtype=tf.float32):
 def normal(rows, size, seed, first_row=0, dtype=tf.float32):
     """Standard normal numbers [rows, size]; arguments as in `uniform`. The first of a row do not depend on its size.
 
-    Box-Muller on whole arrays takes four fifths of the time of TensorFlow's own normal numbers, which come one at a time.
+    Box-Muller on whole arrays takes four fifths of the time of TensorFlow's own normal numbers.
     """
     strips = (size + 2 * _STRIP - 1) // (2 * _STRIP)
     pairs = tf.reshape(uniform(rows, strips * 2 * _STRIP, seed, first_row, dtype), [rows, strips, 2, _STRIP])
