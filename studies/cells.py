@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo import training
+from iwae_zoo._checks import integer
 
 __all__ = ["mean_and_error", "run_cell", "run_grid"]
 
@@ -71,8 +72,7 @@ def run_grid(configs, root, workers=1):
         cell ends all that are running; what they have saved stays.
       RuntimeError: if a worker died.
     """
-    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
-        raise ValueError(f"workers must be an integer of at least 1: received {workers!r}.")
+    integer("workers", workers)
     titles = [config.title for config in configs.values()]
     if repeated := {title for title in titles if titles.count(title) > 1}:
         raise ValueError(f"Every cell must have a title, and thus a folder, of its own: received twice {repeated}.")

@@ -50,8 +50,7 @@ class IndependentBernoulli(tfd.Independent):
         event_ndims = self.event_shape.rank
         x = _flatten_event(tf.cast(x, self.dtype), event_ndims)
         in_support = tf.reduce_all((x == 0.0) | (x == 1.0), axis=-1)
-        log_likelihood = _log_likelihood if fusion.allowed() else _log_likelihood_value
-        log_prob = log_likelihood(x, _flatten_event(self._logits, event_ndims))
+        log_prob = _log_likelihood(x, _flatten_event(self._logits, event_ndims))
         return tf.where(in_support, log_prob, tf.constant(float("-inf"), log_prob.dtype))
 
 
@@ -62,7 +61,7 @@ def _flatten_event(x, event_ndims):
     return tf.reshape(x, tf.concat([shape[:batch], [-1 if pixels is None else pixels]], axis=0))
 
 
-@tf.custom_gradient
+@fusion.custom_gradient
 def _log_likelihood(x, logits):
     """Sum over the last axis of -softplus((1 - 2 x_j) l_j), which is log p(x_j) for x_j in {0, 1}.
 
@@ -82,7 +81,7 @@ def _log_likelihood_value(x, logits):
     """softplus(u) = max(u, 0) + log(1 + exp(-|u|)), and several factors in [1, 2] share one logarithm."""
     signed = (1.0 - 2.0 * x) * tf.cast(logits, x.dtype)
     pixels = signed.shape[-1] or 1
-    # At most 16, so that float16 would hold the product; best with strips of whole vector registers.
+    # At most 16, whose product is far from overflow; fastest with strips of whole vector registers.
     shared = max((n for n in range(1, 17) if pixels % n == 0), key=lambda n: (pixels // n % 8 == 0, n))
     strips = tf.unstack(tf.reshape(signed, tf.concat([tf.shape(signed)[:-1], [shared, -1]], axis=0)), axis=-2)
     linear = tf.add_n([tf.nn.relu(strip) for strip in strips])

@@ -11,7 +11,7 @@ import functools
 
 import tensorflow as tf
 
-__all__ = ["allowed", "fused", "portable"]
+__all__ = ["custom_gradient", "fused", "portable"]
 
 _fusing = contextvars.ContextVar("fusing", default=True)
 
@@ -31,9 +31,15 @@ def portable():
         _fusing.reset(token)
 
 
-def allowed():
-    """Whether functions are compiled: everywhere but inside `portable`."""
-    return _fusing.get()
+def custom_gradient(function):
+    """Decorator: `tf.custom_gradient`, except inside `portable`, where TensorFlow derives the gradient itself."""
+    custom = tf.custom_gradient(function)
+
+    @functools.wraps(function)
+    def call(*tensors):
+        return custom(*tensors) if _fusing.get() else function(*tensors)[0]
+
+    return call
 
 
 def fused(function):
@@ -42,6 +48,6 @@ def fused(function):
 
     @functools.wraps(function)
     def call(*tensors):
-        return compiled(*tensors) if allowed() else function(*tensors)
+        return compiled(*tensors) if _fusing.get() else function(*tensors)
 
     return call

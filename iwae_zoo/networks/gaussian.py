@@ -43,8 +43,7 @@ class DiagonalNormal(tfd.Independent):
 
     def _log_prob(self, z, **kwargs):
         del kwargs
-        log_density = _log_density if fusion.allowed() else _log_density_value
-        return log_density(tf.convert_to_tensor(z), self.distribution.loc, self.distribution.scale)
+        return _log_density(tf.convert_to_tensor(z), self.distribution.loc, self.distribution.scale)
 
     def _sample_n(self, n, seed=None, first_row=0):
         loc, scale = self.distribution.loc, self.distribution.scale
@@ -72,22 +71,12 @@ class StandardNormal(DiagonalNormal):
     def _log_prob(self, z, **kwargs):
         del kwargs
         constant = 0.5 * math.log(2.0 * math.pi) * self.event_shape.num_elements()
-        half_square = _half_square if fusion.allowed() else _half_square_value
-        return -half_square(tf.convert_to_tensor(z)) - constant
+        return -_half_square(tf.convert_to_tensor(z)) - constant
 
 
-def _log_density_value(z, loc, scale):
-    residual = (z - loc) * (math.sqrt(0.5) / scale)
-    return -tf.reduce_sum(tf.square(residual), axis=-1) - _normalizer(scale)
-
-
-def _normalizer(scale):
-    return tf.reduce_sum(tf.math.log(scale) + 0.5 * math.log(2.0 * math.pi), axis=-1)
-
-
-@tf.custom_gradient
+@fusion.custom_gradient
 def _log_density(z, loc, scale):
-    """The same, with a gradient of few passes over z: sums come before whatever does not depend on z."""
+    """Log-density with a gradient of few passes over z: sums come before whatever does not depend on z."""
     precision = 1.0 / scale
     residual = (z - loc) * precision
 
@@ -96,16 +85,13 @@ def _log_density(z, loc, scale):
         by_scale = _sum_to(weighted * residual, scale) - _sum_to(upstream[..., tf.newaxis], scale)
         return _sum_to(weighted * -precision, z), _sum_to(weighted, loc) * precision, by_scale * precision
 
-    return -0.5 * tf.reduce_sum(tf.square(residual), axis=-1) - _normalizer(scale), gradient
+    normalizer = tf.reduce_sum(tf.math.log(scale) + 0.5 * math.log(2.0 * math.pi), axis=-1)
+    return -0.5 * tf.reduce_sum(tf.square(residual), axis=-1) - normalizer, gradient
 
 
-def _half_square_value(z):
-    return 0.5 * tf.reduce_sum(tf.square(z), axis=-1)
-
-
-@tf.custom_gradient
+@fusion.custom_gradient
 def _half_square(z):
-    return _half_square_value(z), lambda upstream: z * upstream[..., tf.newaxis]
+    return 0.5 * tf.reduce_sum(tf.square(z), axis=-1), lambda upstream: z * upstream[..., tf.newaxis]
 
 
 def _sum_to(gradient, source):
