@@ -1,5 +1,7 @@
 """Packaging; tool settings are in pyproject.toml."""
 
+import runpy
+
 import setuptools
 
 # What export/serve_main.py and export/query_main.py need besides.
@@ -12,7 +14,7 @@ SERVING = [
 
 setuptools.setup(
     name="iwae_zoo",
-    version="0.1.0",
+    version=runpy.run_path("iwae_zoo/_version.py")["__version__"],
     description="A model zoo of importance-weighted autoencoders for Keras 3 and TensorFlow",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["iwae_zoo", "iwae_zoo.*"]),

@@ -1,41 +1,42 @@
-"""A model zoo of importance-weighted autoencoders for Keras 3 and TensorFlow."""
+"""A model zoo of importance-weighted autoencoders for Keras 3 and TensorFlow.
 
-from iwae_zoo import (
-    annealing,
-    bounds,
-    data,
-    diagnostics,
-    estimators,
-    evaluation,
-    figures,
-    gradients,
-    likelihood,
-    networks,
-    noise,
-    objectives,
-    particles,
-    presets,
-    psis,
-    resampling,
-    saved_model,
-    strategies,
-    testing,
-    training,
-)
-from iwae_zoo.gradients import Gradients
-from iwae_zoo.model import ImportanceWeightedAutoencoder
-from iwae_zoo.objectives import Objective
+Where to look, by question:
 
-__version__ = "0.1.0"
+    objectives/       what is maximised: bounds, gradient estimators, named objectives
+    distributions/    what networks end in: likelihoods, posteriors
+    networks/         functions with weights: bodies, encoder, decoder, prior
+    model/            how a step is computed: the Keras model, its gradients, particles
+    estimation/       what a trained model is asked: log p(x), annealing, resampling, diagnostics
+    data/             where x comes from
+    presets/          what comes ready made
+    training/         a run in a work directory, devices, schedules
+    saved_model.py    what is served
+    figures.py        arrays to pictures
+    testing/          models with closed forms
+    programs/         the command line
+"""
+
+import sys
+
+from iwae_zoo import data, distributions, figures, networks, objectives, presets, saved_model, testing, training
+from iwae_zoo._version import __version__
+from iwae_zoo.distributions import noise
+from iwae_zoo.estimation import annealing, diagnostics, evaluation, likelihood, psis, resampling
+from iwae_zoo.model import ImportanceWeightedAutoencoder, gradients, particles
+from iwae_zoo.model.gradients import Gradients
+from iwae_zoo.objectives import Objective, bounds, estimators
+from iwae_zoo.training import strategies
 
 __all__ = [
     "Gradients",
     "ImportanceWeightedAutoencoder",
     "Objective",
+    "__version__",
     "annealing",
     "bounds",
     "data",
     "diagnostics",
+    "distributions",
     "estimators",
     "evaluation",
     "figures",
@@ -53,3 +54,8 @@ __all__ = [
     "testing",
     "training",
 ]
+
+# `import iwae_zoo.likelihood` and `from iwae_zoo.bounds import Elbo` work too, whatever folder a module lies in.
+for _name in __all__:
+    if _name not in ("Gradients", "ImportanceWeightedAutoencoder", "Objective", "__version__"):
+        sys.modules.setdefault(f"{__name__}.{_name}", globals()[_name])

@@ -24,10 +24,12 @@ import uuid
 import numpy as np
 import tensorflow as tf
 
-from iwae_zoo import likelihood, particles, psis, resampling
 from iwae_zoo._checks import integer
 from iwae_zoo._tracing import Networks
-from iwae_zoo.networks import fusion
+from iwae_zoo._version import __version__
+from iwae_zoo.distributions import fusion
+from iwae_zoo.estimation import likelihood, psis, resampling
+from iwae_zoo.model import particles
 
 __all__ = ["Exported", "export", "export_run"]
 
@@ -268,8 +270,6 @@ def _unpacked(seed):
 
 
 def _card(model, num_samples, max_num_samples, seed, extra):
-    from iwae_zoo import __version__
-
     return {
         "iwae_zoo": __version__,
         "objective": model.objective.get_config(),

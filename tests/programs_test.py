@@ -14,7 +14,7 @@ import pytest
 
 from iwae_zoo import data, evaluation
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
 
 

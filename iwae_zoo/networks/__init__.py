@@ -7,9 +7,9 @@
 Any Keras layer that keeps one of these methods can take its place in the model.
 """
 
-from iwae_zoo.networks.bernoulli import IndependentBernoulli
-from iwae_zoo.networks.gaussian import DiagonalNormal, StandardNormal
-from iwae_zoo.networks.mlp import MLPDecoder, MLPEncoder, StandardNormalPrior
+from iwae_zoo.distributions.bernoulli import IndependentBernoulli
+from iwae_zoo.distributions.gaussian import DiagonalNormal, StandardNormal
+from iwae_zoo.networks.perceptron import MLPDecoder, MLPEncoder, StandardNormalPrior
 
 __all__ = [
     "DiagonalNormal",

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from iwae_zoo.networks import fusion
+from iwae_zoo.distributions import fusion
 
 __all__ = ["Dense"]
 

@@ -14,7 +14,7 @@ import pytest
 
 from iwae_zoo import presets, training
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def command(*flags):

@@ -19,7 +19,7 @@ import pytest
 from iwae_zoo import training
 from studies import cells
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOREVER = 100_000
 
 
@@ -85,7 +85,7 @@ def test_workers_run_every_cell(study, tiny):
 def test_a_finished_grid_is_only_read(workers, study, tiny, no_processes, monkeypatch, capfd):
     root, results, _ = study
     before = contents(root)
-    monkeypatch.setattr(training.data, "load", lambda *_: pytest.fail("the data were loaded"))
+    monkeypatch.setattr(training.run.data, "load", lambda *_: pytest.fail("the data were loaded"))
     assert cells.run_grid(seeds(tiny), root, workers) == results
     assert contents(root) == before
     assert capfd.readouterr().out == "3 of 3 cells were finished before.\n"

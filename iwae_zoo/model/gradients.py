@@ -15,7 +15,8 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from iwae_zoo import noise, particles
+from iwae_zoo.distributions import noise
+from iwae_zoo.model import particles
 from iwae_zoo.objectives import ParticleWeights
 
 __all__ = ["Gradients", "compute"]

@@ -5,7 +5,7 @@ import functools
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from iwae_zoo.networks import fusion
+from iwae_zoo.distributions import fusion
 
 __all__ = ["IndependentBernoulli"]
 

@@ -6,8 +6,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
-from iwae_zoo import noise
-from iwae_zoo.networks import fusion
+from iwae_zoo.distributions import fusion, noise
 
 __all__ = ["DiagonalNormal", "StandardNormal"]
 

@@ -19,9 +19,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae_zoo import data, diagnostics, evaluation, figures, likelihood, objectives, presets, strategies
+from iwae_zoo import data, figures, objectives, presets
 from iwae_zoo._files import whole
-from iwae_zoo.model import NOT_FINITE, check_training
+from iwae_zoo.estimation import diagnostics, evaluation, likelihood
+from iwae_zoo.model.autoencoder import NOT_FINITE, check_training
+from iwae_zoo.training import strategies
 
 __all__ = ["Config", "Diverged", "Run"]
 

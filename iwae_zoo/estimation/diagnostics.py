@@ -14,10 +14,11 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iwae_zoo import evaluation, gradients, likelihood, objectives, particles
+from iwae_zoo import objectives
 from iwae_zoo._checks import integer
 from iwae_zoo._tracing import per_model
-from iwae_zoo.model import ImportanceWeightedAutoencoder
+from iwae_zoo.estimation import evaluation, likelihood
+from iwae_zoo.model import ImportanceWeightedAutoencoder, gradients, particles
 
 __all__ = [
     "ACTIVE_VARIANCE",

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from iwae_zoo import bounds, estimators
 from iwae_zoo._checks import integer, look_up
+from iwae_zoo.objectives import bounds, estimators
 
 __all__ = ["Objective", "ParticleWeights", "get", "names"]
 

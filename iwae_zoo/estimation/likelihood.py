@@ -13,9 +13,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae_zoo import particles, psis
 from iwae_zoo._checks import integer
 from iwae_zoo._tracing import Networks, per_model
+from iwae_zoo.estimation import psis
+from iwae_zoo.model import particles
 
 __all__ = ["DatasetEstimate", "Estimate", "estimate_dataset", "estimate_log_prob", "evaluate_log_prob", "stream"]
 

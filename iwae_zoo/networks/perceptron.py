@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae_zoo.networks.bernoulli import IndependentBernoulli
+from iwae_zoo.distributions.bernoulli import IndependentBernoulli
+from iwae_zoo.distributions.gaussian import DiagonalNormal, StandardNormal
 from iwae_zoo.networks.dense import Dense
-from iwae_zoo.networks.gaussian import DiagonalNormal, StandardNormal
 
 __all__ = ["MLPDecoder", "MLPEncoder", "StandardNormalPrior"]
 

@@ -7,7 +7,7 @@ import tensorflow_probability as tfp
 from oracles import flat
 
 from iwae_zoo import networks, presets
-from iwae_zoo.networks import fusion
+from iwae_zoo.distributions import fusion
 
 tfd = tfp.distributions
 

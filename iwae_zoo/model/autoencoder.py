@@ -5,8 +5,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from iwae_zoo import bounds, gradients, objectives, particles
+from iwae_zoo import objectives
 from iwae_zoo._checks import integer
+from iwae_zoo.model import gradients, particles
+from iwae_zoo.objectives import bounds
 
 __all__ = ["ImportanceWeightedAutoencoder"]
 

@@ -125,7 +125,7 @@ def test_errors(name, devices, tf_config, message, monkeypatch):
 
 def test_the_clusters_of_build_md(tmp_path, monkeypatch):
     """The lines of BUILD.md that make a TF_CONFIG make one that can be used."""
-    text = (pathlib.Path(__file__).resolve().parent.parent / "BUILD.md").read_text()
+    text = (pathlib.Path(__file__).resolve().parents[2] / "BUILD.md").read_text()
     slurm = re.search(r"```bash\n(.*?)```", text, flags=re.DOTALL).group(1)
     job = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, flags=re.DOTALL).group(1))
     pod = job["spec"]["template"]["spec"]

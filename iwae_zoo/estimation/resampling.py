@@ -8,9 +8,10 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iwae_zoo import likelihood, particles
 from iwae_zoo._checks import integer
 from iwae_zoo._tracing import Networks, per_model
+from iwae_zoo.estimation import likelihood
+from iwae_zoo.model import particles
 
 __all__ = ["resample", "sample_posterior"]
 

@@ -18,9 +18,11 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iwae_zoo import bounds, likelihood, particles
 from iwae_zoo._checks import integer
 from iwae_zoo._tracing import Networks, per_model
+from iwae_zoo.estimation import likelihood
+from iwae_zoo.model import particles
+from iwae_zoo.objectives import bounds
 
 __all__ = ["AnnealedEstimate", "Sandwich", "estimate_log_prob", "sandwich", "schedule"]
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from iwae_zoo import annealing, likelihood
+from iwae_zoo.estimation import annealing, likelihood
 
 __all__ = [
     "Check",

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 import workers_toy
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 
@@ -60,7 +60,7 @@ class Cluster:
 
 
 def test_two_workers_train_to_the_weights_of_one(tmp_path):
-    cluster = Cluster(ROOT / "tests" / "workers_toy.py", "workerINDEX.npz", cwd=tmp_path)
+    cluster = Cluster(ROOT / "tests" / "training" / "workers_toy.py", "workerINDEX.npz", cwd=tmp_path)
     expected = workers_toy.results(workers_toy.train(tf.distribute.get_strategy()))
     cluster.wait()
     for name in ("worker0", "worker1"):
