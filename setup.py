@@ -18,6 +18,8 @@ setuptools.setup(
     description="A model zoo of importance-weighted autoencoders for Keras 3 and TensorFlow",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["iwae_zoo", "iwae_zoo.*"]),
+    py_modules=["iwae_zoo_console"],
+    entry_points={"console_scripts": ["iwae-zoo=iwae_zoo_console:main"]},
     # BUILD.md gives the reason for each dependency and for each pin.
     install_requires=[
         "tensorflow>=2.21,<2.22",

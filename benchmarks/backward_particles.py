@@ -11,20 +11,22 @@ every R, so that the means differ only by which of them were chosen. Their dista
 that difference lets expect, is about 1.
 """
 
-import os
 import pathlib
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import keras
 import numpy as np
-import tensorflow as tf
 from absl import app, flags
 
-from benchmarks import report, workload
-from iwae_zoo import data, figures, objectives, presets
+from iwae_zoo_console import quiet
+
+with quiet():
+    import keras
+    import tensorflow as tf
+
+    from benchmarks import report, workload
+    from iwae_zoo import data, figures, objectives, presets
 
 _OBJECTIVE = flags.DEFINE_string("objective", "iwae", "As in train_main.py.")
 _M = flags.DEFINE_integer("m", 8, "Groups of particles.", lower_bound=1)

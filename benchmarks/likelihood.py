@@ -6,20 +6,22 @@ Time: `estimate_log_prob` and the bare matrix products of the decoder (50-200-20
 Memory: processes of their own, one for each number of samples, report their peak.
 """
 
-import os
 import pathlib
 import resource
 import subprocess
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import tensorflow as tf
 from absl import app, flags
 
-from benchmarks import report, workload
-from iwae_zoo import figures, likelihood
+from iwae_zoo_console import quiet
+
+with quiet():
+    import tensorflow as tf
+
+    from benchmarks import report, workload
+    from iwae_zoo import figures, likelihood
 
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 5000, "Particles per example, for the time.", lower_bound=1)
 _EXAMPLES = flags.DEFINE_integer("examples", 20, "Examples of one call.", lower_bound=1)

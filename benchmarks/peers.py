@@ -20,14 +20,16 @@ import os
 import pathlib
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import numpy as np
 from absl import app, flags
 
-from benchmarks import report, workload
-from iwae_zoo import figures, likelihood, objectives
+from iwae_zoo_console import quiet
+
+with quiet():
+    from benchmarks import report, workload
+    from iwae_zoo import figures, likelihood, objectives
 
 try:
     import pythae.models

@@ -7,20 +7,21 @@ reports its peak memory after a few steps, and then times the step in turns with
 """
 
 import json
-import os
 import pathlib
 import resource
 import subprocess
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import numpy as np
 from absl import app, flags
 
-from benchmarks import report, workload
-from iwae_zoo import figures, objectives
+from iwae_zoo_console import quiet
+
+with quiet():
+    from benchmarks import report, workload
+    from iwae_zoo import figures, objectives
 
 _OBJECTIVE = flags.DEFINE_string("objective", "iwae", "As in train_main.py.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "Examples in a batch.", lower_bound=1)

@@ -9,24 +9,26 @@ of the SavedModel in this process take turns with the same requests over gRPC an
 import contextlib
 import functools
 import json
-import os
 import pathlib
 import re
 import subprocess
 import sys
 import tempfile
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import numpy as np
-import tensorflow as tf
-import urllib3
 from absl import app, flags
 
-from benchmarks import report, workload
-from export.serving import client
-from iwae_zoo import figures, saved_model
+from iwae_zoo_console import quiet
+
+with quiet():
+    import tensorflow as tf
+    import urllib3
+
+    from benchmarks import report, workload
+    from export.serving import client
+    from iwae_zoo import figures, saved_model
 
 _SERVER = pathlib.Path(__file__).resolve().parent.parent / "export" / "serve_main.py"
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "Particles per row.", lower_bound=1)

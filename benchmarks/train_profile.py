@@ -11,22 +11,24 @@ that run at once take from each other is in the time of both.
 """
 
 import collections
-import os
 import pathlib
 import re
 import sys
 import tempfile
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import tensorflow as tf
 from absl import app, flags
-from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from benchmarks import report, workload
-from iwae_zoo import figures, objectives
+from iwae_zoo_console import quiet
+
+with quiet():
+    import tensorflow as tf
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    from benchmarks import report, workload
+    from iwae_zoo import figures, objectives
 
 _OBJECTIVE = flags.DEFINE_string("objective", "iwae", "As in train_main.py.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "Examples in a batch.", lower_bound=1)

@@ -8,18 +8,20 @@ same two with fewer particles in the backward pass and with bfloat16, and the ba
 needs, in both precisions: what bfloat16 gains is the hardware's.
 """
 
-import os
 import pathlib
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import tensorflow as tf
 from absl import app, flags
 
-from benchmarks import report, workload
-from iwae_zoo import figures, objectives, particles
+from iwae_zoo_console import quiet
+
+with quiet():
+    import tensorflow as tf
+
+    from benchmarks import report, workload
+    from iwae_zoo import figures, objectives, particles
 
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "Examples in a batch.", lower_bound=1)
 _M = flags.DEFINE_integer("m", 8, "Groups of particles.", lower_bound=1)

@@ -3,20 +3,20 @@
 python export/evaluate_main.py --saved_model=models/digits --dataset=digits --output=log_prob.csv
 """
 
-import os
 import pathlib
 import sys
 import warnings
 
-# TensorFlow reports on its libraries at each start; what matters comes as an exception.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # A program that is run as a file has its own folder on the path, not the repository's.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from absl import app, flags
 
-from export.serving import client
-from iwae_zoo import data, likelihood, saved_model
+from iwae_zoo_console import quiet
+
+with quiet():
+    from export.serving import client
+    from iwae_zoo import data, likelihood, saved_model
 
 _SAVED_MODEL = flags.DEFINE_string("saved_model", None, "Folder of a version, or of all versions.", required=True)
 _INPUT = flags.DEFINE_string("input", None, "A .npy file with an array of rows, instead of a data set.")

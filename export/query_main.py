@@ -4,11 +4,9 @@ python export/query_main.py --input=x.npy --model_name=digits --output=results.c
 """
 
 import contextlib
-import os
 import pathlib
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # A program that is run as a file has its own folder on the path, not the repository's.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -16,7 +14,10 @@ import numpy as np
 import tqdm
 from absl import app, flags
 
-from export.serving import client, errors
+from iwae_zoo_console import quiet
+
+with quiet():
+    from export.serving import client, errors
 
 _SERVER = flags.DEFINE_string("server", None, "host:port. Default: 127.0.0.1, and 8501 for rest or 8500 for grpc.")
 _PROTOCOL = flags.DEFINE_enum("protocol", "rest", ["rest", "grpc"], "How to ask.")
@@ -40,7 +41,8 @@ _OUTPUT = flags.DEFINE_string("output", "results.csv", "Where the answers go: a 
 
 def _rows():
     if _DATASET.value:
-        from iwae_zoo import data  # Takes seconds, with all that it needs; a file does without.
+        with quiet():
+            from iwae_zoo import data  # Takes seconds, with all that it needs; a file does without.
 
         return data.load(_DATASET.value, _DATA_DIR.value).evaluation_array("test")
     x = np.load(str(_INPUT.value), mmap_mode="r", allow_pickle=False)

@@ -4,20 +4,20 @@ python export/serve_main.py --model_base_path=models/digits --model_name=digits
 curl -d '{"instances": [...]}' http://127.0.0.1:8501/v1/models/digits:predict
 """
 
-import os
 import pathlib
 import signal
 import sys
 import threading
 
-# TensorFlow reports on its libraries at each start; what matters comes as an exception.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # A program that is run as a file has its own folder on the path, not the repository's.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from absl import app, flags
 
-from export.serving import server
+from iwae_zoo_console import quiet
+
+with quiet():
+    from export.serving import server
 
 _MODEL_BASE_PATH = flags.DEFINE_string(
     "model_base_path", None, "Folder with one SavedModel per version: models/digits for models/digits/1.", required=True

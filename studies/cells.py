@@ -122,7 +122,7 @@ def _finished(config, root):
     """What `run_cell` returns, if exactly this configuration is finished, or None. Loads no data set."""
     workdir = _workdir(config, root)
     try:
-        there = json.loads((workdir / "config.json").read_text())["config"]
+        there = training.read_config(workdir / "config.json")
         result = _read(workdir)
         accuracy = result["evaluation"]["num_samples"]
     except (OSError, ValueError, KeyError, TypeError):

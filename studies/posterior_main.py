@@ -6,22 +6,24 @@ Trains an IWAE and a VAE whose latent has two dimensions. For some test examples
 the encoder's q(z | x), and draws of q^IS, which are the encoder's resampled by their importance weights.
 """
 
-import os
 import pathlib
 import sys
 import warnings
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import keras
 import numpy as np
-import tensorflow as tf
 from absl import app, flags
 
-from iwae_zoo import figures, particles, presets, resampling, training
-from studies import cells
+from iwae_zoo_console import quiet
+
+with quiet():
+    import keras
+    import tensorflow as tf
+
+    from iwae_zoo import figures, particles, presets, resampling, training
+    from studies import cells
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/posterior", "Folder of the study.")
 _DATASET = flags.DEFINE_string("dataset", "digits", "As in train_main.py.")

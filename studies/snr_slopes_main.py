@@ -7,18 +7,19 @@ Written are slopes.csv and slopes.png.
 """
 
 import csv
-import os
 import pathlib
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import numpy as np
 from absl import app, flags
 
-from iwae_zoo import diagnostics, figures, objectives
-from iwae_zoo.testing import LinearGaussian
+from iwae_zoo_console import quiet
+
+with quiet():
+    from iwae_zoo import diagnostics, figures, objectives
+    from iwae_zoo.testing import LinearGaussian
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/snr_slopes", "Folder of the study.")
 _MAX_PARTICLES = flags.DEFINE_integer("max_particles", 64, "Largest K and M; powers of 2 up to it.", lower_bound=16)

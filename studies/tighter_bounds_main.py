@@ -7,19 +7,20 @@ again. At the end there are table.md, table.csv, snr.png and results.json.
 """
 
 import csv
-import os
 import pathlib
 import sys
 import warnings
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from absl import app, flags
 
-from iwae_zoo import figures, training
-from studies import cells
+from iwae_zoo_console import quiet
+
+with quiet():
+    from iwae_zoo import figures, training
+    from studies import cells
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/tighter_bounds", "Folder of the study.")
 _DATASET = flags.DEFINE_string("dataset", "digits", "As in train_main.py.")

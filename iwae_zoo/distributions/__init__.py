@@ -1,6 +1,7 @@
-"""What networks end in: distributions that are fast over many particles."""
+"""What networks end in: heads that read numbers as distributions, and distributions that are fast over particles."""
 
+from iwae_zoo.distributions import likelihoods, posteriors
 from iwae_zoo.distributions.bernoulli import IndependentBernoulli
 from iwae_zoo.distributions.gaussian import DiagonalNormal, StandardNormal
 
-__all__ = ["DiagonalNormal", "IndependentBernoulli", "StandardNormal"]
+__all__ = ["DiagonalNormal", "IndependentBernoulli", "StandardNormal", "likelihoods", "posteriors"]

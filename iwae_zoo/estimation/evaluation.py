@@ -4,11 +4,13 @@ import dataclasses
 
 import numpy as np
 
+from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import annealing, likelihood
 
 __all__ = [
     "Check",
     "Evaluation",
+    "baseline",
     "bernoulli_baseline",
     "check",
     "check_table",
@@ -211,8 +213,25 @@ def _lines(title, rows):
     return "\n".join(lines)
 
 
+def baseline(head, x):
+    """Mean log p(x) of the best distribution that does not depend on a latent variable: independent values.
+
+    Args:
+      head: `likelihoods.Likelihood`, fitted to training data.
+      x: array [N, ...], in its support.
+
+    Returns:
+      float, in the head's units.
+
+    Raises:
+      ValueError: if the head was not fitted.
+    """
+    independent = head.independent()
+    return float(np.mean(independent.log_prob(np.asarray(x, independent.dtype.as_numpy_dtype))))
+
+
 def bernoulli_baseline(train_mean, x, smoothing=1e-3):
-    """Mean log p(x) of independent Bernoulli pixels with the training set's means: what no latent variable can do.
+    """`baseline` of independent Bernoulli values from their training means.
 
     Args:
       train_mean: array of the shape of one x, in [0, 1].
@@ -222,9 +241,8 @@ def bernoulli_baseline(train_mean, x, smoothing=1e-3):
     Returns:
       float, nats per example.
     """
-    mean = np.clip(train_mean, smoothing, 1.0 - smoothing)
-    per_pixel = x * np.log(mean) + (1.0 - x) * np.log1p(-mean)
-    return float(per_pixel.reshape(len(x), -1).sum(axis=1).mean())
+    head = likelihoods.Bernoulli(smoothing=smoothing)
+    return baseline(head.fitted(np.asarray(train_mean, np.float64)[np.newaxis]), x)
 
 
 def _mean_and_error(values):

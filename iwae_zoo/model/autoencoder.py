@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from iwae_zoo import objectives
 from iwae_zoo._checks import integer
-from iwae_zoo.model import gradients, particles
+from iwae_zoo.model import examples, gradients, particles, replicas
+from iwae_zoo.model.optimizers import OptimizerPair
 from iwae_zoo.objectives import bounds
 
 __all__ = ["ImportanceWeightedAutoencoder"]
@@ -58,10 +59,12 @@ class ImportanceWeightedAutoencoder(keras.Model):
         self.decoder_optimizer: Any = None
         self.backward_particles = None
         self.particle_chunk = None
-        names = ["decoder_bound", "encoder_bound", "elbo", "importance_ess"]
+        names = ["loss", "decoder_bound", "encoder_bound", "elbo", "importance_ess"]
         if hasattr(decoder, "marginal_log_prob"):
             names.append("negative_kl")
         self._trackers = {name: keras.metrics.Mean(name=name) for name in names}
+        for name, tracker in self._trackers.items():  # What callbacks with mode="auto" ask.
+            tracker._direction = "down" if name == "loss" else "up"
         self._evaluated_batches = keras.metrics.Sum(name="evaluated_batches", dtype="int32")
 
     @property
@@ -102,11 +105,22 @@ class ImportanceWeightedAutoencoder(keras.Model):
                 f"Data and decoder disagree about the shape of x: received x of shape {data_shape}, and the "
                 f"likelihood's event shape is {likelihood.event_shape}."
             )
+        self._check_shared()
         for layer in (self.encoder, self.decoder, self.prior):
             layer.built = True
         self.data_shape = data_shape
         self.built = True
         self._build_optimizers()
+
+    def _check_shared(self):
+        """Raises ValueError if a variable would be moved by both optimizers."""
+        of_encoder = {id(variable) for variable in self.encoder_variables}
+        shared = [variable.path for variable in self.decoder_variables if id(variable) in of_encoder]
+        if shared:
+            raise ValueError(
+                "The encoder shares variables with the decoder or the prior, and both optimizers would move them: "
+                f"{', '.join(shared)}. Give each network layers of its own."
+            )
 
     def _built_for(self, x):
         x = tf.convert_to_tensor(x)
@@ -120,22 +134,25 @@ class ImportanceWeightedAutoencoder(keras.Model):
 
     def compile(
         self,
-        encoder_optimizer="adam",
-        decoder_optimizer="adam",
+        optimizer="adam",
+        decoder_optimizer=None,
         *,
+        encoder_optimizer=None,
         backward_particles=None,
         particle_chunk=None,
         jit_compile="auto",
         **kwargs,
     ):
-        """Sets the two optimizers and how gradients are computed; everything else is Keras' own `compile`.
+        """Sets the optimizers and how gradients are computed; everything else is Keras' own `compile`.
 
-        `model.optimizer` stays None: there is no single optimizer whose learning rate a callback could set. Give each
-        optimizer a `keras.optimizers.schedules` schedule instead.
+        Afterwards `model.optimizer` stands for both: its `learning_rate` reads and sets the two, in the ratio that they
+        have, for callbacks.
 
         Args:
-          encoder_optimizer: a `keras.optimizers.Optimizer` or the name of one.
-          decoder_optimizer: the same, another instance.
+          optimizer: a `keras.optimizers.Optimizer` or the name of one, for whichever network has none of its own below;
+            each gets a copy.
+          decoder_optimizer: of the decoder and the prior.
+          encoder_optimizer: of the encoder.
           backward_particles: int, back-propagate only through so many of an example's M K particles, resampled in
             proportion to their weights: cheaper, the same in expectation, and noisier. None for all.
           particle_chunk: int, most particles of an example that are decoded at once: bounds memory, at the price of
@@ -148,8 +165,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
             number of particles that is not positive, or not below M K where it has to be; on `steps_per_execution`
             above 1 with several devices, which Keras cannot do.
         """
-        if encoder_optimizer is decoder_optimizer and not isinstance(encoder_optimizer, str):
-            raise ValueError("encoder_optimizer and decoder_optimizer must be two instances: received the same one.")
+        pair = OptimizerPair.of(optimizer, encoder_optimizer, decoder_optimizer)
         steps = kwargs.get("steps_per_execution", 1)
         check_training(self.objective, self.distribute_strategy, backward_particles, particle_chunk, steps)
         self._compile_arguments = {
@@ -166,8 +182,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
             jit_compile = bool(tf.config.list_physical_devices("GPU"))
         compiled = tf.function(self._gradients, jit_compile=True, autograph=False)
         self._gradients_in_step = compiled if jit_compile else self._gradients
-        self.encoder_optimizer = keras.optimizers.get(encoder_optimizer)
-        self.decoder_optimizer = keras.optimizers.get(decoder_optimizer)
+        self.optimizer = pair
+        self.encoder_optimizer, self.decoder_optimizer = pair.encoder, pair.decoder
         self._build_optimizers()
 
     def _build_optimizers(self):
@@ -215,6 +231,27 @@ class ImportanceWeightedAutoencoder(keras.Model):
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Keras' own averages the first batch over the replicas, and so cannot take one that does not divide evenly."""
 
+    # Keras' loops.
+
+    def fit(self, x=None, *args, **kwargs):
+        """Keras' own `fit`; an array is looked at first.
+
+        Raises:
+          ValueError: if an array holds NaN or infinity, with the row.
+
+        Warns:
+          UserWarning: if columns of a table are far from the scale that networks start from.
+        """
+        examples.check(x)
+        validation = kwargs.get("validation_data")
+        examples.check(validation[0] if isinstance(validation, (tuple, list)) else validation, "validation_data")
+        examples.warn_of_scale(x)
+        shape = examples.data_shape(x)
+        if shape is not None:  # Callbacks look at the model before its first step.
+            with self.distribute_strategy.scope():
+                self.build((None, *shape))
+        return super().fit(x, *args, **kwargs)
+
     # Computing.
 
     def call(self, x):
@@ -233,7 +270,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
           float tensor [M, K, B], nats.
         """
         x = self._built_for(x)
-        first_row, _ = _place(x)
+        first_row, _ = replicas.place(x)
         return particles.log_weights(self.encoder, self.decoder, self.prior, x, m, k, seed, first_row)
 
     def compute_gradients(self, x, seed):
@@ -251,7 +288,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
             needs it.
         """
         x = self._built_for(x)
-        return self._gradients(x, seed, *_place(x))
+        return self._gradients(x, seed, *replicas.place(x))
 
     def _gradients(self, x, seed, first_row, global_batch):
         return gradients.compute(self, x, seed, first_row, global_batch, self.backward_particles, self.particle_chunk)
@@ -259,7 +296,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
     def train_step(self, data):
         x = self._built_for(keras.utils.unpack_x_y_sample_weight(data)[0])
         seed = self._seed(_TRAINING, self.encoder_optimizer.iterations)
-        computed = self._gradients_in_step(x, seed, *_place(x))
+        computed = self._gradients_in_step(x, seed, *replicas.place(x))
         with tf.control_dependencies([_assert_finite(computed.log_weights)]):
             encoder_gradients = [tf.identity(g) for g in computed.encoder]
             decoder_gradients = [tf.identity(g) for g in computed.decoder]
@@ -287,14 +324,16 @@ class ImportanceWeightedAutoencoder(keras.Model):
         return particles.derive_seed(self.seed, stream, step)
 
     def _track(self, x, log_weights):
+        decoder_bound = self.objective.decoder_bound.value(log_weights)
         values = {
-            "decoder_bound": self.objective.decoder_bound.value(log_weights),
+            "loss": -decoder_bound,
+            "decoder_bound": decoder_bound,
             "encoder_bound": self.objective.encoder_bound.value(log_weights),
             "elbo": bounds.Elbo().value(log_weights),
             "importance_ess": bounds.importance_ess(log_weights),
         }
         if "negative_kl" in self._trackers:
-            values["negative_kl"] = values["decoder_bound"] - self.decoder.marginal_log_prob(x)
+            values["negative_kl"] = decoder_bound - self.decoder.marginal_log_prob(x)
         for name, tracker in self._trackers.items():
             tracker.update_state(values[name])
         logs = {name: tracker.result() for name, tracker in self._trackers.items()}
@@ -323,28 +362,10 @@ def check_training(objective, strategy, backward_particles, particle_chunk, step
         )
 
 
-def _place(x):
-    """Index of this replica's first row in the global batch, and the number of rows of that."""
-    rows = tf.shape(x)[0]
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return 0, rows
-    replica, replicas = context.replica_id_in_sync_group, context.num_replicas_in_sync
-    sizes = _sum_over_replicas(tf.one_hot(replica, replicas) * tf.cast(rows, tf.float32))
-    return tf.cast(tf.cumsum(sizes, exclusive=True)[replica], tf.int32), tf.reduce_sum(sizes)
-
-
-def _sum_over_replicas(value):
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return value
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
-
-
 def _assert_finite(log_weights):
     """Stops a step, on every replica, before it could poison the weights."""
     return tf.debugging.assert_all_finite(
-        _sum_over_replicas(tf.reduce_sum(log_weights)),
+        replicas.total(tf.reduce_sum(log_weights)),
         f"{NOT_FINITE}. Either x is outside the support of the likelihood (a "
         "Bernoulli takes 0 and 1 only: binarise, or use iwae_zoo.data) or holds NaN, or training diverged: lower the "
         "learning rate",

@@ -4,18 +4,26 @@
     class Decoder(keras.Layer):  def likelihood(self, z)     # z [..., D] -> batch [...], event = shape of one x
     class Prior(keras.Layer):    def distribution(self)      # batch [], event [D]
 
-Any Keras layer that keeps one of these methods can take its place in the model.
+Any Keras layer that keeps one of these methods can take its place in the model. Those here are a body, which knows
+nothing of probabilities, and a head of `distributions`, which knows nothing of layers.
 """
 
-from iwae_zoo.distributions.bernoulli import IndependentBernoulli
-from iwae_zoo.distributions.gaussian import DiagonalNormal, StandardNormal
-from iwae_zoo.networks.perceptron import MLPDecoder, MLPEncoder, StandardNormalPrior
+from iwae_zoo.distributions import DiagonalNormal, IndependentBernoulli, StandardNormal
+from iwae_zoo.networks import bodies
+from iwae_zoo.networks.decoder import Decoder, MLPDecoder
+from iwae_zoo.networks.encoder import Encoder, MLPEncoder
+from iwae_zoo.networks.perceptron import Perceptron
+from iwae_zoo.networks.prior import StandardNormalPrior
 
 __all__ = [
+    "Decoder",
     "DiagonalNormal",
+    "Encoder",
     "IndependentBernoulli",
     "MLPDecoder",
     "MLPEncoder",
+    "Perceptron",
     "StandardNormal",
     "StandardNormalPrior",
+    "bodies",
 ]

@@ -7,22 +7,36 @@ is made. There are no tapes and no networks here; everything works in the dtype 
 
 import abc
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
 
 from iwae_zoo._checks import look_up
 
-__all__ = ["Bound", "Combination", "Elbo", "ImportanceWeighted", "VariationalRenyi", "get", "importance_ess", "names"]
+__all__ = [
+    "TABLE",
+    "Bound",
+    "Combination",
+    "Elbo",
+    "ImportanceWeighted",
+    "Row",
+    "VariationalRenyi",
+    "get",
+    "importance_ess",
+    "names",
+]
 
 
 class Bound(abc.ABC):
-    """A lower bound on log p(x), averaged over its groups of particles."""
+    """A lower bound on log p(x), averaged over its groups of particles.
 
-    @property
-    @abc.abstractmethod
-    def name(self):
-        """str, the name that `get` knows this kind of bound by."""
+    Class attributes:
+      name: str, what this class is called in a configuration.
+    """
+
+    name: ClassVar[str]
 
     @abc.abstractmethod
     def value(self, log_weights):
@@ -68,9 +82,7 @@ class Elbo(Bound):
     Kingma, Welling. Auto-Encoding Variational Bayes. ICLR 2014, eq. 3. https://arxiv.org/abs/1312.6114
     """
 
-    @property
-    def name(self):
-        return "elbo"
+    name = "elbo"
 
     def value(self, log_weights):
         return tf.reduce_mean(_checked(log_weights), axis=[0, 1])
@@ -109,15 +121,13 @@ class ImportanceWeighted(Bound):
     https://arxiv.org/abs/1802.04537
     """
 
+    name = "iwae"
+
     groups: int = 1
 
     def __post_init__(self):
         if not isinstance(self.groups, int) or self.groups < 1:
             raise ValueError(f"groups must be an integer of at least 1: received {self.groups!r}.")
-
-    @property
-    def name(self):
-        return "iwae"
 
     @property
     def _power(self):
@@ -177,6 +187,8 @@ class VariationalRenyi(ImportanceWeighted):
     JMLR 2023, eq. 5. https://arxiv.org/abs/2210.06226
     """
 
+    name = "vr_iwae"
+
     alpha: float
 
     def __post_init__(self):
@@ -186,10 +198,6 @@ class VariationalRenyi(ImportanceWeighted):
                 f"alpha must be in [0, 1): received {self.alpha!r}. alpha=0 is the IWAE bound; for the limit "
                 "alpha=1 use the elbo."
             )
-
-    @property
-    def name(self):
-        return "vr_iwae"
 
     @property
     def _power(self):
@@ -210,15 +218,13 @@ class Combination(Bound):
     https://arxiv.org/abs/1802.04537
     """
 
+    name = "combination"
+
     beta: float
 
     def __post_init__(self):
         if not 0.0 <= self.beta <= 1.0:
             raise ValueError(f"beta must be in [0, 1]: received {self.beta!r}. 1 is the ELBO, 0 is the IWAE bound.")
-
-    @property
-    def name(self):
-        return "combination"
 
     def value(self, log_weights):
         return self._mix(Elbo().value(log_weights), ImportanceWeighted().value(log_weights))
@@ -257,24 +263,38 @@ def importance_ess(log_weights):
     return 1.0 / tf.reduce_sum(normalized**2, axis=[0, 1])
 
 
-_BOUNDS: dict[str, Callable[..., Bound]] = {
-    "elbo": lambda m: Elbo(),
-    "iwae": lambda m: ImportanceWeighted(),
-    "miwae": lambda m: ImportanceWeighted(groups=m),
-    "combination": lambda m, beta=0.5: Combination(beta=beta),
-    "vr_iwae": lambda m, alpha=0.5: VariationalRenyi(alpha=alpha),
+class Row(NamedTuple):
+    """A named bound.
+
+    Attributes:
+      kind: class of the bound.
+      group_per_row: whether it has one group for each of the M rows of log weights, instead of one for all.
+      defaults: dict of its hyper-parameters with their default values.
+    """
+
+    kind: type[Bound]
+    group_per_row: bool = False
+    defaults: Mapping[str, float] = MappingProxyType({})
+
+
+# A new bound is a class and a row.
+TABLE = {
+    "elbo": Row(Elbo),
+    "iwae": Row(ImportanceWeighted),
+    "miwae": Row(ImportanceWeighted, group_per_row=True),
+    "combination": Row(Combination, defaults={"beta": 0.5}),
+    "vr_iwae": Row(VariationalRenyi, defaults={"alpha": 0.5}),
 }
-_HYPERPARAMETERS = {"combination": ("beta",), "vr_iwae": ("alpha",)}
 
 
 def names():
     """Every name that `get` accepts."""
-    return tuple(_BOUNDS)
+    return tuple(TABLE)
 
 
 def hyperparameters(identifier):
     """Names of the hyper-parameters that `get(identifier, ...)` takes besides `m`: a tuple of str."""
-    return () if isinstance(identifier, Bound) else _HYPERPARAMETERS.get(identifier, ())
+    return tuple(TABLE[identifier].defaults) if identifier in TABLE else ()
 
 
 def get(identifier, *, m=1, **hyperparameters):
@@ -295,7 +315,9 @@ def get(identifier, *, m=1, **hyperparameters):
     """
     if isinstance(identifier, Bound):
         return identifier
-    return look_up(_BOUNDS, identifier, "bound")(m, **hyperparameters)
+    row = look_up(TABLE, identifier, "bound")
+    groups = {"groups": m} if row.group_per_row else {}
+    return row.kind(**groups, **{**row.defaults, **hyperparameters})
 
 
 def to_config(bound):
@@ -305,7 +327,7 @@ def to_config(bound):
 
 def from_config(config):
     """The inverse of `to_config`."""
-    classes = {"elbo": Elbo, "iwae": ImportanceWeighted, "combination": Combination, "vr_iwae": VariationalRenyi}
+    classes = {row.kind.name: row.kind for row in TABLE.values()}
     arguments = dict(config)
     return look_up(classes, arguments.pop("name"), "kind of bound")(**arguments)
 

@@ -52,7 +52,8 @@ class GradientEstimator:
         return tuple(p * a + q * a_derivative for p, q in (self.path, self.score))
 
 
-_ESTIMATORS = {
+# A new estimator that is linear in the two is a row.
+TABLE = {
     row.name: row
     for row in (
         # The total derivative of a reparameterised bound: Kingma & Welling 2014, Burda et al. 2016.
@@ -71,7 +72,7 @@ _ESTIMATORS = {
 
 def names():
     """Every name that `get` accepts."""
-    return tuple(_ESTIMATORS)
+    return tuple(TABLE)
 
 
 def get(identifier):
@@ -86,4 +87,4 @@ def get(identifier):
     """
     if isinstance(identifier, GradientEstimator):
         return identifier
-    return look_up(_ESTIMATORS, identifier, "gradient estimator")
+    return look_up(TABLE, identifier, "gradient estimator")

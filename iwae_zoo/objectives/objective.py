@@ -113,30 +113,31 @@ class Objective:
         )
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     decoder_bound: str
     encoder_bound: str
     estimator: str = "reparameterized"
 
 
-_OBJECTIVES = {
-    "elbo": _Row("elbo", "elbo"),  # Kingma & Welling 2014
-    "iwae": _Row("iwae", "iwae"),  # Burda et al. 2016
-    "miwae": _Row("miwae", "miwae"),  # Rainforth et al. 2018
-    "piwae": _Row("iwae", "miwae"),  # Rainforth et al. 2018
-    "ciwae": _Row("combination", "combination"),  # Rainforth et al. 2018
-    "vr_iwae": _Row("vr_iwae", "vr_iwae"),  # Daudel et al. 2023
-    "stl": _Row("iwae", "iwae", "sticking_the_landing"),  # Roeder et al. 2017
-    "dreg": _Row("iwae", "iwae", "doubly_reparameterized"),  # Tucker et al. 2019
-    "rws": _Row("iwae", "iwae", "wake"),  # Bornschein & Bengio 2015
-    "rws_dreg": _Row("iwae", "iwae", "doubly_reparameterized_wake"),  # Tucker et al. 2019
+# A new name for a combination is a row.
+TABLE = {
+    "elbo": Row("elbo", "elbo"),  # Kingma & Welling 2014
+    "iwae": Row("iwae", "iwae"),  # Burda et al. 2016
+    "miwae": Row("miwae", "miwae"),  # Rainforth et al. 2018
+    "piwae": Row("iwae", "miwae"),  # Rainforth et al. 2018
+    "ciwae": Row("combination", "combination"),  # Rainforth et al. 2018
+    "vr_iwae": Row("vr_iwae", "vr_iwae"),  # Daudel et al. 2023
+    "stl": Row("iwae", "iwae", "sticking_the_landing"),  # Roeder et al. 2017
+    "dreg": Row("iwae", "iwae", "doubly_reparameterized"),  # Tucker et al. 2019
+    "rws": Row("iwae", "iwae", "wake"),  # Bornschein & Bengio 2015
+    "rws_dreg": Row("iwae", "iwae", "doubly_reparameterized_wake"),  # Tucker et al. 2019
 }
 _ALIASES = {"vae": "elbo"}
 
 
 def names():
     """Every registered name, in the order of the table."""
-    return tuple(_OBJECTIVES)
+    return tuple(TABLE)
 
 
 def get(identifier, *, m=8, k=8, beta=None, alpha=None, estimator=None, decoder_bound=None, encoder_bound=None):
@@ -166,7 +167,7 @@ def get(identifier, *, m=8, k=8, beta=None, alpha=None, estimator=None, decoder_
         if any(part is not None for part in (beta, alpha, estimator, decoder_bound, encoder_bound)):
             raise ValueError(f"An Objective is complete and takes no overrides: received {identifier}. Give its name.")
         return identifier
-    row = look_up(_OBJECTIVES, _ALIASES.get(identifier, identifier), "objective")
+    row = look_up(TABLE, _ALIASES.get(identifier, identifier), "objective")
     m, k = integer("m", m), integer("k", k)
     sides = (decoder_bound or row.decoder_bound, encoder_bound or row.encoder_bound)
     given = {name: value for name, value in (("beta", beta), ("alpha", alpha)) if value is not None}

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from iwae_zoo._checks import look_up
 
-__all__ = ["WorkerLost", "cluster_size", "get", "is_chief", "names", "watching"]
+__all__ = ["WorkerLost", "cluster_size", "get", "is_chief", "names", "wait_for_all", "watching"]
 
 _NAMES = ("auto", "none", "mirrored", "multi_worker")
 _EXAMPLE = '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}'
@@ -90,6 +90,12 @@ def watching(strategy):
         if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             raise
         raise WorkerLost("Another worker of the cluster is gone. Start all of them again.") from error
+
+
+def wait_for_all(strategy):
+    """Returns when every worker of the cluster has come this far."""
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: tf.constant(0.0)), axis=None)
 
 
 def cluster_size():

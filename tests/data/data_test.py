@@ -5,9 +5,9 @@ import sklearn.datasets
 from iwae_zoo import data
 
 
-def dataset(values=None, binary=False):
+def dataset(values=None, kind="intensity"):
     values = np.random.default_rng(0).random((50, 2, 3)).astype("float32") if values is None else values
-    return data.Dataset("toy", values[:30], values[30:40], values[40:], binary=binary)
+    return data.Dataset("toy", values[:30], values[30:40], values[40:], kind)
 
 
 def epochs(source, batch_size, seed, count, first_epoch=0):
@@ -22,7 +22,7 @@ def test_digits():
     assert (len(digits.train), len(digits.validation), len(digits.test)) == (1258, 180, 359)
     assert digits.data_shape == (8, 8, 1)
     assert digits.train.min() == 0 and digits.train.max() == 1
-    assert not digits.binary
+    assert digits.kind == "intensity"
     # Every image is in exactly one split.
     together = np.concatenate([digits.train, digits.validation, digits.test])
     images = sklearn.datasets.load_digits().images / 16
@@ -30,7 +30,7 @@ def test_digits():
 
 
 def test_an_epoch_has_every_example_once():
-    source = dataset((np.arange(50)[:, None] >> np.arange(6) & 1).astype("float32"), binary=True)
+    source = dataset((np.arange(50)[:, None] >> np.arange(6) & 1).astype("float32"), kind="binary")
     (batches,) = epochs(source, 8, seed=0, count=1)
     assert [len(batch) for batch in batches] == [8, 8, 8, 6]
     rows = np.concatenate(batches)
@@ -73,7 +73,7 @@ def test_npy(tmp_path):
     values = np.random.default_rng(0).random((50, 5, 4))
     np.save(tmp_path / "own.npy", values)
     source = data.load(str(tmp_path / "own.npy"))
-    assert (source.name, source.data_shape, source.binary) == ("own", (5, 4), False)
+    assert (source.name, source.data_shape, source.kind) == ("own", (5, 4), "intensity")
     assert [len(split) for split in (source.train, source.validation, source.test)] == [40, 5, 5]
     together = np.concatenate([source.train, source.validation, source.test])
     np.testing.assert_allclose(np.sort(together.ravel()), np.sort(values.astype("float32").ravel()))
@@ -85,7 +85,7 @@ def test_npz(tmp_path):
     np.savez(tmp_path / "own.npz", train=binary[:40], test=binary[40:])
     source = data.load(str(tmp_path / "own.npz"))
     assert [len(split) for split in (source.train, source.validation, source.test)] == [36, 4, 20]
-    assert source.binary
+    assert source.kind == "binary"
     np.testing.assert_array_equal(source.evaluation_array("test"), binary[40:])
     np.savez(tmp_path / "one.npz", anything=binary)
     assert len(data.load(str(tmp_path / "one.npz")).train) == 48

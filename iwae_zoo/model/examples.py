@@ -1,0 +1,58 @@
+"""What users pass as x: told what is wrong with it before training, by row and column."""
+
+import warnings
+
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["check", "data_shape", "warn_of_scale"]
+
+# Root mean square above which a column is far from the scale that networks start at.
+_LARGE = 30.0
+_SHOWN = 8
+
+
+def data_shape(x):
+    """Shape of one example of an array or a `tf.data.Dataset`; None where it cannot be known beforehand."""
+    if isinstance(x, tf.data.Dataset):
+        spec = x.element_spec[0] if isinstance(x.element_spec, tuple) else x.element_spec
+        shape = getattr(spec, "shape", tf.TensorShape(None))
+        return tuple(shape[1:]) if shape.rank and shape[1:].is_fully_defined() else None
+    shape = getattr(x, "shape", None)
+    return tuple(shape[1:]) if shape is not None and len(shape) > 1 else None
+
+
+def check(x, name="x"):
+    """Returns x; an array is looked at, anything else is left as it is.
+
+    Raises:
+      ValueError: if an array holds NaN or infinity; the message names the first row.
+    """
+    if isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.ndim:
+        rows = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
+        if len(rows):
+            raise ValueError(
+                f"{name} holds NaN or infinity in {len(rows)} of {len(x)} examples, the first at row {rows[0]}. Remove "
+                "or mend these examples."
+            )
+    return x
+
+
+def warn_of_scale(x):
+    """Warns of columns of a table [N, P] that are far larger than what a network starts from.
+
+    Warns:
+      UserWarning: once, with the columns.
+    """
+    if not isinstance(x, np.ndarray) or x.ndim != 2 or x.dtype.kind not in "iuf" or not len(x):
+        return
+    sizes = np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=0))
+    columns = np.flatnonzero(sizes > _LARGE)
+    if len(columns):
+        shown = ", ".join(f"{column} (about {sizes[column]:.3g})" for column in columns[:_SHOWN])
+        more = f" and {len(columns) - _SHOWN} more" if len(columns) > _SHOWN else ""
+        warnings.warn(
+            f"x is far from the scale that networks start from, in columns {shown}{more}: training may go nowhere. "
+            "Standardise them: subtract each column's mean and divide by its standard deviation.",
+            stacklevel=3,
+        )

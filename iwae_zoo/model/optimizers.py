@@ -1,0 +1,80 @@
+"""The encoder's and the decoder's optimizer as the one that Keras' callbacks look for."""
+
+import keras
+import numpy as np
+
+__all__ = ["OptimizerPair"]
+
+
+class OptimizerPair:
+    """Two optimizers with one learning rate and one step count.
+
+    Args:
+      encoder: `keras.optimizers.Optimizer`.
+      decoder: the same, another instance.
+    """
+
+    def __init__(self, encoder, decoder):
+        self.encoder = encoder
+        self.decoder = decoder
+        self._shares = np.ones(2)
+
+    @classmethod
+    def of(cls, optimizer=None, encoder=None, decoder=None):
+        """The pair from what a user passes; names and instances alike.
+
+        Args:
+          optimizer: for whichever of the two is not given; the decoder gets a copy of its own.
+          encoder: for the encoder.
+          decoder: for the decoder.
+
+        Raises:
+          ValueError: if one instance is given for both: its state belongs to one list of variables.
+        """
+        copied = encoder is None and decoder is None
+        encoder = optimizer if encoder is None else encoder
+        decoder = optimizer if decoder is None else decoder
+        if copied:
+            encoder = keras.optimizers.get(encoder)
+            decoder = type(encoder).from_config(encoder.get_config())
+        elif encoder is decoder and not isinstance(encoder, str):
+            raise ValueError(
+                "encoder_optimizer and decoder_optimizer must be two instances: received the same one. Pass it as "
+                "optimizer alone, and each gets a copy."
+            )
+        return cls(keras.optimizers.get(encoder), keras.optimizers.get(decoder))
+
+    @property
+    def learning_rate(self):
+        """float, the larger of the two. Setting it sets both, in the ratio that they had.
+
+        Raises:
+          TypeError: on setting it where an optimizer has a schedule of its own.
+        """
+        return float(max(self._rates()))
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        rates = self._rates()
+        if rates.max() > 0:  # At zero the last known ratio holds.
+            self._shares = rates / rates.max()
+        for optimizer, share in zip((self.encoder, self.decoder), self._shares, strict=True):
+            optimizer.learning_rate = float(value) * float(share)
+
+    @property
+    def iterations(self):
+        """Variable, the number of steps."""
+        return self.encoder.iterations
+
+    @property
+    def variables(self):
+        """The state of both."""
+        return self.encoder.variables + self.decoder.variables
+
+    @property
+    def built(self):
+        """Whether both have their variables."""
+        return self.encoder.built and self.decoder.built
+
+    def _rates(self):
+        return np.array([float(keras.ops.convert_to_numpy(o.learning_rate)) for o in (self.encoder, self.decoder)])

@@ -1,0 +1,80 @@
+"""Decoders: a body and a likelihood head."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from iwae_zoo.distributions import likelihoods
+from iwae_zoo.networks import bodies
+
+__all__ = ["Decoder", "MLPDecoder"]
+
+
+@keras.saving.register_keras_serializable(package="iwae_zoo")
+class Decoder(keras.Layer):
+    """p(x | z) whose parameters come from a body.
+
+    Args:
+      body: Keras layer from z [N, D] to [N, ...], with head.parameters_per_value numbers for each value of x.
+      head: `likelihoods.Likelihood`, or the name of one.
+      data_shape: shape of one x.
+    """
+
+    # The name under which a file keeps the body's weights.
+    _body_name = "body"
+
+    def __init__(self, body, head, data_shape, **kwargs):
+        super().__init__(**kwargs)
+        self.head = likelihoods.get(head)
+        self.data_shape = tuple(data_shape)
+        setattr(self, self._body_name, body)
+
+    def likelihood(self, z):
+        """p(x | z): batch [...], event `data_shape`, for z [..., D]."""
+        z = tf.convert_to_tensor(z)
+        # One tall matrix: matrix products over more axes would be split into many small ones.
+        rows = tf.reshape(tf.cast(z, self.compute_dtype), [-1, z.shape[-1]])
+        parameters = getattr(self, self._body_name)(rows)
+        batch = [static or dynamic for static, dynamic in zip(z.shape[:-1], tf.unstack(tf.shape(z)[:-1]), strict=True)]
+        parameters = tf.reshape(parameters, [*batch, self.head.parameters_per_value, *self.data_shape])
+        return self.head.distribution(parameters, len(self.data_shape), self.variable_dtype)
+
+    def get_config(self):
+        body = keras.saving.serialize_keras_object(getattr(self, self._body_name))
+        head = likelihoods.to_config(self.head)
+        return {**super().get_config(), "body": body, "head": head, "data_shape": list(self.data_shape)}
+
+    @classmethod
+    def from_config(cls, config):
+        config = {**config, "body": keras.saving.deserialize_keras_object(config["body"])}
+        return cls(**{**config, "head": likelihoods.from_config(config["head"])})
+
+
+@keras.saving.register_keras_serializable(package="iwae_zoo")
+class MLPDecoder(Decoder):
+    """Independent Bernoulli p(x | z) whose logits come from a perceptron.
+
+    Args:
+      data_shape: shape of one x.
+      hidden_sizes: sequence of int, from z to x.
+      activation: Keras activation of the hidden layers.
+      seed: int, seed of the initial weights.
+      data_mean: optional array of shape `data_shape`, the mean of the training data, from which the output bias starts.
+    """
+
+    _body_name = "perceptron"
+
+    def __init__(self, data_shape, hidden_sizes=(200, 200), activation="tanh", seed=0, data_mean=None, **kwargs):
+        head = likelihoods.Bernoulli()
+        if data_mean is not None:
+            head = head.fitted(np.asarray(data_mean)[np.newaxis])
+        sizes = {"hidden_sizes": tuple(hidden_sizes)[::-1], "activation": activation, "seed": seed}
+        body = bodies.get("perceptron").decoder(head, data_shape, **sizes, dtype=kwargs.get("dtype"))
+        super().__init__(body, head, data_shape, **kwargs)
+
+    def get_config(self):
+        return {**keras.Layer.get_config(self), "data_shape": list(self.data_shape), **self.perceptron.settings}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)

@@ -1,0 +1,95 @@
+"""Evaluates a trained model: log p(x) with its errors, and, to check it, annealed importance sampling.
+
+python evaluate_main.py --model=runs/digits-miwae-m8-k8-seed0/model.keras --num_samples=5000 --ais=20
+"""
+
+import dataclasses
+import functools
+import os
+
+import keras
+from absl import flags
+
+from iwae_zoo import data, training
+from iwae_zoo.estimation import annealing, evaluation
+from iwae_zoo.programs import console
+from iwae_zoo.training import strategies
+
+_FLAGS = console.flag_values()
+_MODEL = flags.DEFINE_string(
+    "model", None, "Path of a model.keras, as train_main.py leaves it.", required=True, flag_values=_FLAGS
+)
+_DATASET = flags.DEFINE_string("dataset", "digits", "As in train_main.py.", flag_values=_FLAGS)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train_main.py.", flag_values=_FLAGS)
+_SPLIT = flags.DEFINE_enum(
+    "split", "test", ["train", "validation", "test"], "Which part of the data set.", flag_values=_FLAGS
+)
+_EXAMPLES = flags.DEFINE_integer(
+    "examples", None, "Only the first so many examples. Default: all.", lower_bound=1, flag_values=_FLAGS
+)
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 5000, "Most particles per example.", flag_values=_FLAGS)
+_TOLERANCE = flags.DEFINE_float(
+    "tolerance",
+    None,
+    "Nats: an example stops once its standard error is at most this. Default: none stops early.",
+    flag_values=_FLAGS,
+)
+_PROPOSAL = flags.DEFINE_enum(
+    "proposal", "encoder", ["encoder", "prior"], "What particles are drawn from.", flag_values=_FLAGS
+)
+_AIS = flags.DEFINE_integer(
+    "ais", 0, "Check the first so many examples by annealed importance sampling.", lower_bound=0, flag_values=_FLAGS
+)
+_SANDWICH = flags.DEFINE_integer(
+    "sandwich",
+    0,
+    "Bound log p(x) from both sides on so many examples that the model draws itself.",
+    lower_bound=0,
+    flag_values=_FLAGS,
+)
+_TEMPERATURES = flags.DEFINE_integer("num_temperatures", 1000, "Length of the annealing path.", flag_values=_FLAGS)
+_CHAINS = flags.DEFINE_integer("num_chains", 16, "Annealed chains for each example.", flag_values=_FLAGS)
+_SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same numbers.", lower_bound=0, flag_values=_FLAGS)
+_STRATEGY = flags.DEFINE_string(
+    "strategy", "auto", "As in train_main.py; the numbers are the same.", flag_values=_FLAGS
+)
+_DEVICES = flags.DEFINE_string("devices", None, "As in train_main.py.", flag_values=_FLAGS)
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "JSON file for the results. Default: they are only printed.", flag_values=_FLAGS
+)
+
+
+def main(name):
+    """Evaluates and prints; the exit status is not 0 if it could not."""
+    try:
+        if not os.path.isfile(_MODEL.value):
+            raise FileNotFoundError(f"There is no model file {_MODEL.value!r}.")
+        strategy = strategies.get(_STRATEGY.value, _DEVICES.value)
+        is_chief = strategies.is_chief(strategy)
+        with strategy.scope():
+            model = keras.saving.load_model(_MODEL.value)
+        x = data.load(_DATASET.value, _DATA_DIR.value).evaluation_array(_SPLIT.value)[: _EXAMPLES.value]
+        options = {"tolerance": _TOLERANCE.value, "proposal": _PROPOSAL.value}
+        settings = (_TEMPERATURES.value, _CHAINS.value)
+        shown = {"seed": _SEED.value, "verbose": int(is_chief and console.is_interactive())}
+        with strategies.watching(strategy):
+            result = evaluation.evaluate(model, x, _NUM_SAMPLES.value, **shown, **options)
+            tables, results = [evaluation.table(result)], dataclasses.asdict(result)
+            if _AIS.value:
+                check = evaluation.check(model, x[: _AIS.value], _NUM_SAMPLES.value, *settings, **shown)
+                tables.append(evaluation.check_table(check))
+                results["annealed"] = dataclasses.asdict(check)
+        if _SANDWICH.value and is_chief:
+            bounds = annealing.sandwich(model, _SANDWICH.value, *settings, **shown)
+            tables.append(evaluation.sandwich_table(bounds))
+            results["sandwich"] = evaluation.sandwich_summary(bounds)
+    except (ValueError, OSError, RuntimeError) as error:
+        console.fail(name, error)
+    if not is_chief:
+        return
+    print("\n".join(tables))
+    if _OUTPUT.value:
+        training.write_json(_OUTPUT.value, results)
+
+
+run = functools.partial(console.run, main, _FLAGS, __doc__)

@@ -1,0 +1,174 @@
+"""Trains an importance-weighted autoencoder and leaves everything about the run in a work directory.
+
+python train_main.py --objective=miwae --k=8 --m=8
+"""
+
+import dataclasses
+import functools
+import os
+import sys
+from typing import Any
+
+from absl import flags
+
+from iwae_zoo import data, objectives, presets, saved_model, training
+from iwae_zoo.objectives import bounds, estimators
+from iwae_zoo.programs import console
+from iwae_zoo.training import schedules, strategies
+
+_FLAGS = console.flag_values()
+_OBJECTIVE = flags.DEFINE_string(
+    "objective",
+    "iwae",
+    f"What is maximised: one of {', '.join(objectives.names())}. README has the table.",
+    flag_values=_FLAGS,
+)
+_M = flags.DEFINE_integer(
+    "m", 8, "Number of groups of particles (importance samples) for each example.", flag_values=_FLAGS
+)
+_K = flags.DEFINE_integer("k", 8, "Number of particles in a group: more make the bound tighter.", flag_values=_FLAGS)
+_BETA = flags.DEFINE_float(
+    "beta", None, "Share of the ELBO in a combination bound (ciwae), 0 to 1. Default 0.5.", flag_values=_FLAGS
+)
+_ALPHA = flags.DEFINE_float(
+    "alpha",
+    None,
+    "Order of a vr_iwae bound, 0 (IWAE) up to, but not including, 1 (ELBO). Default 0.5.",
+    flag_values=_FLAGS,
+)
+_ESTIMATOR = flags.DEFINE_string(
+    "estimator",
+    None,
+    f"Gradient estimator of the encoder, instead of the objective's: {', '.join(estimators.names())}.",
+    flag_values=_FLAGS,
+)
+_DECODER_BOUND = flags.DEFINE_string(
+    "decoder_bound",
+    None,
+    f"Bound that the decoder follows, instead of the objective's: {', '.join(bounds.names())}.",
+    flag_values=_FLAGS,
+)
+_ENCODER_BOUND = flags.DEFINE_string(
+    "encoder_bound",
+    None,
+    f"Bound that the encoder follows, instead of the objective's: {', '.join(bounds.names())}.",
+    flag_values=_FLAGS,
+)
+_DATASET = flags.DEFINE_string(
+    "dataset",
+    "digits",
+    f"One of {', '.join(data.names())}, or the path of a .npy or .npz file with values in [0, 1].",
+    flag_values=_FLAGS,
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Folder of prepared TensorFlow Datasets, for mnist and binarized_mnist.", flag_values=_FLAGS
+)
+_PRESET = flags.DEFINE_string(
+    "preset",
+    None,
+    f"Architecture and training settings: {', '.join(presets.names())}. Default: by the data set.",
+    flag_values=_FLAGS,
+)
+_EPOCHS = flags.DEFINE_integer(
+    "epochs", None, "Passes over the training set. Default: the preset's.", flag_values=_FLAGS
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "Examples in a training batch. Default: the preset's.", flag_values=_FLAGS
+)
+_LEARNING_RATE = flags.DEFINE_float(
+    "learning_rate", None, "Of Adam, for both networks. Default: the preset's.", flag_values=_FLAGS
+)
+_SCHEDULE = flags.DEFINE_string(
+    "schedule",
+    "constant",
+    f"How the learning rate changes: {', '.join(schedules.names())}. burda: 3^i epochs at 10^(-i/7) of it, i = 0..7, "
+    "scaled to --epochs.",
+    flag_values=_FLAGS,
+)
+_EARLY_STOPPING = flags.DEFINE_integer(
+    "early_stopping",
+    None,
+    "Stop after so many epochs without a better validation bound, and keep the best. Default: the last is kept.",
+    flag_values=_FLAGS,
+)
+_SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same weights.", flag_values=_FLAGS)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where the run is kept. Default: runs/ and a name made of the flags.", flag_values=_FLAGS
+)
+_EVAL_SAMPLES = flags.DEFINE_integer(
+    "eval_samples", 5000, "Particles per test example for the closing log p(x).", flag_values=_FLAGS
+)
+_DIAGNOSTICS_EVERY = flags.DEFINE_integer(
+    "diagnostics_every",
+    None,
+    "Epochs between two looks at gradient SNR, active units and KL terms. Default: none.",
+    flag_values=_FLAGS,
+)
+_STRATEGY = flags.DEFINE_string(
+    "strategy",
+    "auto",
+    f"Where to train: {', '.join(strategies.names())}. auto: all workers of TF_CONFIG, else all GPUs, else one device.",
+    flag_values=_FLAGS,
+)
+_DEVICES = flags.DEFINE_string(
+    "devices",
+    None,
+    "Kind and number of this machine's devices, such as gpu:2, or cpu:4 for logical ones. Default: all.",
+    flag_values=_FLAGS,
+)
+_MIXED_PRECISION = flags.DEFINE_string(
+    "mixed_precision",
+    None,
+    "bfloat16: networks compute in it; log weights stay float32. Default: float32.",
+    flag_values=_FLAGS,
+)
+_BACKWARD_PARTICLES = flags.DEFINE_integer(
+    "backward_particles",
+    None,
+    "Back-propagate through so many particles, resampled by weight. Default: all.",
+    flag_values=_FLAGS,
+)
+_PARTICLE_CHUNK = flags.DEFINE_integer(
+    "particle_chunk",
+    None,
+    "Most particles decoded at once: bounds memory, costs time. Default: all.",
+    flag_values=_FLAGS,
+)
+_STEPS_PER_EXECUTION = flags.DEFINE_integer(
+    "steps_per_execution", 1, "Train steps for each return to Python; on one device.", flag_values=_FLAGS
+)
+_EXPORT_DIR = flags.DEFINE_string(
+    "export_dir", None, "Folder of a served model; gets a new version at the end.", flag_values=_FLAGS
+)
+_RESUME = flags.DEFINE_bool(
+    "resume", False, "Go on with an interrupted run from its last whole epoch.", flag_values=_FLAGS
+)
+
+
+def main(name):
+    """Trains and evaluates; the exit status is not 0 if it could not."""
+    settings: dict[str, Any] = {field.name: _FLAGS[field.name].value for field in dataclasses.fields(training.Config)}
+    config = training.Config(**settings)
+    workdir = _WORKDIR.value or f"runs/{config.title}"
+    try:
+        if _STRATEGY.value in ("auto", "multi_worker") and strategies.cluster_size() > 1:
+            print(f"Waiting for the {strategies.cluster_size()} workers of TF_CONFIG.", flush=True)
+        strategy = strategies.get(_STRATEGY.value, _DEVICES.value)
+        training_run = training.Run(config, workdir, resume=_RESUME.value, strategy=strategy)
+    except (ValueError, OSError, RuntimeError) as error:
+        console.fail(name, error)
+    try:
+        training_run.evaluate(training_run.train())
+        if _EXPORT_DIR.value and training_run.is_chief:
+            print(f"Exported to {saved_model.export_run(workdir, _EXPORT_DIR.value)}.")
+    except strategies.WorkerLost as error:
+        print(f"{name}: {error} This one does so now, with --resume, and waits for the others.", flush=True)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], "--resume"])
+    except (training.Diverged, OSError) as error:
+        console.fail(name, error)
+    except KeyboardInterrupt:
+        print(f"\n{name}: interrupted. The same command with --resume goes on from the last whole epoch in {workdir}.")
+        sys.exit(130)
+
+
+run = functools.partial(console.run, main, _FLAGS, __doc__)

@@ -1,0 +1,110 @@
+"""Everything that a run depends on, as one frozen value."""
+
+import dataclasses
+import pathlib
+
+from iwae_zoo import objectives, presets
+from iwae_zoo.training import schedules
+
+__all__ = ["IRRELEVANT", "Config"]
+
+# Fields that the trained weights do not depend on, but for rounding.
+IRRELEVANT = ("data_dir", "diagnostics_every", "eval_samples", "particle_chunk", "steps_per_execution")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that a run depends on; None takes the preset's or the objective's own.
+
+    Attributes:
+      objective: name of an objective; `m`, `k`, `beta`, `alpha`, `estimator`, `decoder_bound` and `encoder_bound` are
+        those of `objectives.get`.
+      dataset: name or path of a data set.
+      data_dir: folder of prepared TensorFlow Datasets.
+      preset: name of an architecture; by default that of the data set.
+      epochs: int, passes over the training set.
+      batch_size: int.
+      learning_rate: float, of Adam for both networks; the highest where it changes.
+      schedule: how the learning rate changes over the run; a name of `schedules`.
+      early_stopping: int, stop after so many epochs without a better validation bound, and keep the best epoch; None
+        to train to the end and keep the last.
+      seed: int, of the initial weights, the order of the data and all noise.
+      eval_samples: int, particles per example for the closing log p(x).
+      diagnostics_every: int, epochs between two looks at gradient SNR, active units and KL terms; None for none.
+      mixed_precision: "bfloat16" for networks that compute in it; weights and log weights are float32 in any case.
+      backward_particles: int, as in `ImportanceWeightedAutoencoder.compile`.
+      particle_chunk: int, the same.
+      steps_per_execution: int, train steps for each return to Python; on one device.
+    """
+
+    objective: str = "iwae"
+    m: int = 8
+    k: int = 8
+    beta: float | None = None
+    alpha: float | None = None
+    estimator: str | None = None
+    decoder_bound: str | None = None
+    encoder_bound: str | None = None
+    dataset: str = "digits"
+    data_dir: str | None = None
+    preset: str | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    schedule: str = "constant"
+    early_stopping: int | None = None
+    seed: int = 0
+    eval_samples: int = 5000
+    diagnostics_every: int | None = None
+    mixed_precision: str | None = None
+    backward_particles: int | None = None
+    particle_chunk: int | None = None
+    steps_per_execution: int = 1
+
+    def resolved(self):
+        """The same with every default filled in.
+
+        Raises:
+          ValueError: on an unknown name or a number out of range.
+        """
+        name = self.preset or presets.default(self.dataset)
+        preset = presets.get(name)
+        filled = {
+            field: getattr(preset, field) if getattr(self, field) is None else getattr(self, field)
+            for field in ("epochs", "batch_size", "learning_rate")
+        }
+        config = dataclasses.replace(self, preset=name, **filled)
+        counts = ("epochs", "batch_size", "early_stopping", "eval_samples", "diagnostics_every", "backward_particles")
+        for field in (*counts, "particle_chunk", "steps_per_execution"):
+            value = getattr(config, field)
+            if value is not None and value < 1:
+                raise ValueError(f"{field} must be at least 1: received {value!r}.")
+        if config.learning_rate is None or not config.learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive: received {config.learning_rate!r}.")
+        schedules.get(config.schedule, config.learning_rate, steps=1)
+        presets.dtype_policy(config.mixed_precision)
+        if config.seed < 0:
+            raise ValueError(f"seed must not be negative: received {config.seed!r}.")
+        return config
+
+    def build_objective(self):
+        """The `Objective`.
+
+        Raises:
+          ValueError: as `objectives.get`.
+        """
+        parts = ("m", "k", "beta", "alpha", "estimator", "decoder_bound", "encoder_bound")
+        return objectives.get(self.objective, **{name: getattr(self, name) for name in parts})
+
+    @property
+    def title(self):
+        """str, a short name for people and folders: the objective, and whatever was chosen besides."""
+        named = {"objective", "m", "k", "dataset", "seed", *IRRELEVANT}
+        chosen = [
+            (field.name, getattr(self, field.name))
+            for field in dataclasses.fields(self)
+            if field.name not in named and getattr(self, field.name) != field.default
+        ]
+        parts = [pathlib.Path(self.dataset).stem, self.objective, f"m{self.m}", f"k{self.k}"]
+        parts += [f"{name}_{value}" for name, value in chosen]
+        return "-".join([*parts, f"seed{self.seed}"])

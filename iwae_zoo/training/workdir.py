@@ -1,0 +1,173 @@
+"""The work directory of a run: its files, and the callback that writes them.
+
+    config.json        what was run; the same configuration gives the same weights
+    metrics.jsonl      one line for each epoch
+    tensorboard/       the same for TensorBoard
+    model.keras        the model and both optimizers after the last whole epoch, or, with early stopping, the best one
+    latest.keras       with early stopping: after the last whole epoch
+    evaluation.json    the test set's numbers
+    *.png              figures
+
+Files appear whole or not at all.
+"""
+
+import dataclasses
+import json
+import pathlib
+import time
+
+import keras
+
+from iwae_zoo._files import whole
+from iwae_zoo.training.config import IRRELEVANT, Config
+
+__all__ = ["MONITOR", "EpochEnd", "EpochLine", "WorkDirectory", "write_json"]
+
+# What early stopping looks at: the bound that the model is trained for, on the validation set.
+MONITOR = "val_decoder_bound"
+
+
+def write_json(path, value):
+    """Writes a JSON file that appears whole or not at all."""
+    with whole(path) as partial:
+        partial.write_text(json.dumps(value, indent=2) + "\n")
+
+
+class WorkDirectory:
+    """The files of one run.
+
+    Args:
+      path: of the work directory; it need not exist.
+      config: resolved `Config` of the run.
+    """
+
+    def __init__(self, path, config):
+        self.path = pathlib.Path(path)
+        self.config = config
+        self.model = self.path / "model.keras"
+        self._latest = self.path / "latest.keras"
+        self._metrics = self.path / "metrics.jsonl"
+
+    @property
+    def checkpoint(self):
+        """The file that --resume goes on from."""
+        return self._latest if self.config.early_stopping else self.model
+
+    def history(self, epochs):
+        """The metrics of so many epochs; one that the checkpoint has not seen is run, and written, again."""
+        rows = [json.loads(line) for line in self._metrics.read_text().splitlines()] if self._metrics.exists() else []
+        return rows[:epochs]
+
+    def write_history(self, history):
+        """Writes the metrics of all epochs."""
+        with whole(self._metrics) as partial:
+            partial.write_text("".join(json.dumps(row) + "\n" for row in history))
+
+    def save(self, model, history):
+        """Saves the model after the last epoch of the history; with early stopping, separately if it is the best."""
+        if best_epoch(history) == len(history) or not self.config.early_stopping:
+            _save(model, self.model)
+        if self.config.early_stopping:
+            _save(model, self._latest)
+
+    def is_finished(self, history):
+        """Whether there is nothing left to train: a function of the history alone, so that a run resumes anywhere."""
+        patience = self.config.early_stopping
+        return len(history) >= self.config.epochs or bool(
+            patience and history and len(history) - best_epoch(history) >= patience
+        )
+
+    def check(self, may_be_there):
+        """Checks that the run can be here.
+
+        Args:
+          may_be_there: whether the directory may hold the run already.
+
+        Raises:
+          ValueError: if it holds something else, or what it may not.
+        """
+        path = self.path / "config.json"
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"The work directory {self.path} is a file. Choose another with --workdir.")
+        if not path.exists():
+            if self.path.exists() and any(not path.name.startswith(".partial-") for path in self.path.iterdir()):
+                raise ValueError(
+                    f"The work directory {self.path} is not empty and holds no run. Choose another with --workdir."
+                )
+            return
+        try:
+            there = read_config(path)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is not the configuration of a run. Choose another --workdir.") from error
+        here = dataclasses.asdict(self.config)
+        different = [name for name in here if name not in IRRELEVANT and there[name] != here[name]]
+        if different:
+            changes = ", ".join(f"{name}={there[name]!r} there and {here[name]!r} here" for name in different)
+            raise ValueError(
+                f"The work directory {self.path} holds a run of another configuration: {changes}. Choose another "
+                "with --workdir."
+            )
+        if not may_be_there:
+            raise ValueError(
+                f"The work directory {self.path} holds this run already. Pass --resume to go on with it, or choose "
+                "another with --workdir."
+            )
+
+
+def read_config(path):
+    """The fields of the configuration in a config.json; what an older version did not know has its default.
+
+    Raises:
+      OSError: if the file cannot be read.
+      ValueError, KeyError, TypeError: if it is no configuration.
+    """
+    return dataclasses.asdict(Config()) | json.loads(pathlib.Path(path).read_text())["config"]
+
+
+def best_epoch(history):
+    """Number, from 1, of the first epoch with the highest validation bound; 0 if there is none."""
+    values = [row.get(MONITOR, float("-inf")) for row in history]
+    return values.index(max(values)) + 1 if values else 0
+
+
+def _save(model, path):
+    with whole(path) as partial:
+        model.save(partial)
+
+
+class EpochEnd(keras.callbacks.Callback):
+    """After each epoch, its metrics and then the model that --resume goes on from; and the end of training.
+
+    Args:
+      workdir: `WorkDirectory`.
+      history: list of the metrics of the epochs before.
+      writes: whether this process is the one that writes.
+    """
+
+    def __init__(self, workdir, history, writes=True):
+        super().__init__()
+        self._workdir = workdir
+        self._history = history
+        self._writes = writes
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._history.append({"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}})
+        if self._writes:
+            self._workdir.write_history(self._history)
+            self._workdir.save(self.model, self._history)
+        if self._workdir.is_finished(self._history):
+            self.model.stop_training = True
+
+
+class EpochLine(keras.callbacks.Callback):
+    """One plain line for each epoch, for output that is no terminal."""
+
+    _SHOWN = ("decoder_bound", MONITOR, "elbo", "importance_ess")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._start = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        values = "".join(f", {name} {float(logs[name]):.2f}" for name in self._SHOWN if name in logs)
+        seconds = time.monotonic() - self._start
+        print(f"epoch {epoch + 1} of {self.params['epochs']}{values}, {seconds:.1f} s", flush=True)
