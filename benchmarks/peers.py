@@ -78,7 +78,7 @@ class Encoder(BaseEncoder):
 
     def __init__(self, encoder):
         super().__init__()
-        self.layers = multilayer(encoder.perceptron)
+        self.layers = multilayer(encoder.body)
 
     def forward(self, x):
         loc, raw_scale = self.layers(x.flatten(1)).chunk(2, dim=-1)
@@ -91,7 +91,7 @@ class Decoder(BaseDecoder):
 
     def __init__(self, decoder):
         super().__init__()
-        self.layers = multilayer(decoder.perceptron)
+        self.layers = multilayer(decoder.body)
 
     def forward(self, z):
         return ModelOutput(reconstruction=self.layers(z).sigmoid().unflatten(-1, (1, 28, 28)))

@@ -63,8 +63,6 @@ class ImportanceWeightedAutoencoder(keras.Model):
         if hasattr(decoder, "marginal_log_prob"):
             names.append("negative_kl")
         self._trackers = {name: keras.metrics.Mean(name=name) for name in names}
-        for name, tracker in self._trackers.items():  # What callbacks with mode="auto" ask.
-            tracker._direction = "down" if name == "loss" else "up"
         self._evaluated_batches = keras.metrics.Sum(name="evaluated_batches", dtype="int32")
 
     @property

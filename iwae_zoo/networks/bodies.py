@@ -52,7 +52,9 @@ def output_bias(likelihood, data_shape):
         return "zeros"
     shape = likelihood.start.shape[1:]
     if shape != tuple(data_shape):
-        raise ValueError(f"The likelihood must be fitted to data of shape {tuple(data_shape)}: received {shape}.")
+        raise ValueError(
+            f"The training data, or data_mean, must be of the shape of x, {tuple(data_shape)}: received {shape}."
+        )
     return keras.initializers.Constant(likelihood.start.ravel())
 
 

@@ -125,7 +125,7 @@ def test_fit_evaluate_save_load(name, tmp_path):
     model.compile("adam", keras.optimizers.SGD(0.01))
     x = binary(7)  # The last batch is smaller.
     history = model.fit(batches(x, 3), epochs=2, verbose=0, shuffle=False).history
-    assert set(history) == {"decoder_bound", "encoder_bound", "elbo", "importance_ess"}
+    assert set(history) == {"loss", "decoder_bound", "encoder_bound", "elbo", "importance_ess"}
     assert np.isfinite(list(history.values())).all()
     path = tmp_path / "model.keras"
     model.save(path)

@@ -7,7 +7,7 @@ import tensorflow_probability as tfp
 from oracles import flat
 
 from iwae_zoo import networks, presets
-from iwae_zoo.distributions import fusion
+from iwae_zoo.distributions import fusion, likelihoods, posteriors
 
 tfd = tfp.distributions
 
@@ -87,7 +87,7 @@ def test_mixed_precision(tmp_path):
     assert of_mixed.log_weights.dtype == tf.float32
     assert all(g.dtype == tf.float32 for g in (*of_mixed.encoder, *of_mixed.decoder))
     assert all(v.dtype == "float32" for v in mixed.trainable_variables)
-    layers = [layer for side in (mixed.encoder, mixed.decoder) for layer in side.perceptron.stack]
+    layers = [layer for side in (mixed.encoder, mixed.decoder) for layer in side.body.stack]
     assert {layer.compute_dtype for layer in layers} == {"bfloat16"}
     for side in ("encoder", "decoder"):
         one, other = flat(getattr(of_plain, side)), flat(getattr(of_mixed, side))
@@ -157,13 +157,19 @@ def test_output_bias_starts_at_the_logit_of_the_mean():
     decoder = networks.MLPDecoder((2, 2), (6,), data_mean=mean)
     likelihood = decoder.likelihood(tf.zeros([1, 3])).mean()[0]
     np.testing.assert_allclose(likelihood, np.clip(mean, 0.001, 0.999), rtol=1e-4)
-    with pytest.raises(ValueError, match=r"data_mean must have shape \(2, 2\): received \(4,\)"):
+    with pytest.raises(ValueError, match=r"data_mean, must be of the shape of x, \(2, 2\): received \(4,\)"):
         networks.MLPDecoder((2, 2), data_mean=mean.ravel())
 
 
 @pytest.mark.parametrize(
     "layer",
-    [networks.MLPEncoder(3, (4,), "relu", seed=5), networks.MLPDecoder((2, 2), (4,)), networks.StandardNormalPrior(3)],
+    [
+        networks.MLPEncoder(3, (4,), "relu", seed=5),
+        networks.MLPDecoder((2, 2), (4,)),
+        networks.Encoder(networks.Perceptron((4,), 6, "relu", seed=5), posteriors.Normal(3)),
+        networks.Decoder(networks.Perceptron((4,), 4), likelihoods.Bernoulli(smoothing=0.01), (2, 2)),
+        networks.StandardNormalPrior(3),
+    ],
     ids=lambda layer: type(layer).__name__,
 )
 def test_configuration_round_trip(layer):

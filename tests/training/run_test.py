@@ -118,12 +118,77 @@ def test_training_beats_the_untrained_model_and_independent_pixels(tmp_path):
     assert result["num_examples"] == 359
 
 
+def stopped(tiny, **changes):
+    """A run that the validation bound ends early: at such a rate it soon falls."""
+    return config(tiny, epochs=30, learning_rate=0.1, early_stopping=2, schedule="cosine", **changes)
+
+
+@pytest.mark.filterwarnings("ignore:Pareto k")
+def test_early_stopping_keeps_the_best_epoch_and_resumes_to_the_bit(tiny, tmp_path):
+    run = training.Run(stopped(tiny), tmp_path / "run")
+    model = run.train(verbose=0)
+    history = run.files.history(30)
+    bounds = [row["val_decoder_bound"] for row in history]
+    best = int(np.argmax(bounds))
+    assert len(history) == best + 1 + 2 < 30  # Not the last epoch, and two more.
+    # What is returned, exported and on disk is the best epoch's.
+    validation = run.dataset.evaluation_array("validation")
+    for kept in (model, keras.saving.load_model(tmp_path / "run" / "model.keras")):
+        assert int(kept.optimizer.iterations) == (best + 1) * run.dataset.steps_per_epoch(run.config.batch_size)
+        values = kept.evaluate(validation, batch_size=run.config.batch_size, verbose=0, return_dict=True)
+        assert values["decoder_bound"] == pytest.approx(bounds[best], rel=1e-5)
+    # Cut off after any epoch, also between an epoch's files, it comes to the same.
+    for cut in (1, best, best + 2):
+        part = training.Run(stopped(tiny), tmp_path / f"cut{cut}")
+        with pytest.raises(KeyboardInterrupt):
+            interrupt_after(part, cut)
+        assert len(part.files.history(30)) == cut
+        resumed = training.Run(stopped(tiny), tmp_path / f"cut{cut}", resume=True).train(verbose=0)
+        for ours, theirs in zip(resumed.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("run", f"cut{cut}")]
+        assert metrics[0] == metrics[1]
+            tmp_path / "run" / "metrics.jsonl"
+        ).read_text()
+    # A finished run does not train on.
+    again = training.Run(stopped(tiny), tmp_path / "run", resume=True)
+    assert again.train(verbose=0).get_weights()[0].tolist() == model.get_weights()[0].tolist()
+    assert again.files.history(30) == history
+
+
+def interrupt_after(run, epochs):
+    """Trains so many epochs, as Ctrl-C at the end of the next one's training would."""
+    write = run.files.write_history
+
+    def interrupted(history):
+        if len(history) > epochs:
+            raise KeyboardInterrupt
+        write(history)
+
+    run.files.write_history = interrupted
+    run.train(verbose=0)
+
+
+def test_an_older_runs_configuration_is_the_same_run(tiny, tmp_path):
+    """One that did not know the newest fields yet."""
+    training.Run(config(tiny, epochs=1), tmp_path / "run").train(verbose=0)
+    path = tmp_path / "run" / "config.json"
+    there = json.loads(path.read_text())
+    del there["config"]["schedule"], there["config"]["early_stopping"]
+    path.write_text(json.dumps(there))
+    training.Run(config(tiny, epochs=1), tmp_path / "run", resume=True)
+    with pytest.raises(ValueError, match="schedule='constant' there and 'burda' here"):
+        training.Run(config(tiny, epochs=1, schedule="burda"), tmp_path / "run", resume=True)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"objective": "miwea"}, "Did you mean 'miwae'"),
         ({"preset": "rainfort"}, "Did you mean 'rainforth'"),
         ({"k": 0}, "k must be an integer of at least 1"),
+        ({"schedule": "cosin"}, "Did you mean 'cosine'"),
+        ({"early_stopping": 0}, "early_stopping must be at least 1: received 0"),
         ({"epochs": 0}, "epochs must be at least 1: received 0"),
         ({"batch_size": -1}, "batch_size must be at least 1"),
         ({"eval_samples": 0}, "eval_samples must be at least 1"),

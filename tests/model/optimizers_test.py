@@ -1,0 +1,54 @@
+"""Two optimizers that callbacks see as one."""
+
+import keras
+import numpy as np
+import pytest
+
+from iwae_zoo.model.optimizers import OptimizerPair
+
+
+def rates(pair):
+    return [float(optimizer.learning_rate) for optimizer in (pair.encoder, pair.decoder)]
+
+
+def test_one_optimizer_is_copied_with_its_settings():
+    given = keras.optimizers.SGD(0.5, momentum=0.25)
+    pair = OptimizerPair.of(given)
+    assert pair.encoder is given
+    assert pair.decoder is not given
+    assert pair.decoder.get_config() == given.get_config()
+
+
+def test_of_two_the_one_that_is_given_stands_for_its_side():
+    pair = OptimizerPair.of("adam", decoder=keras.optimizers.SGD(0.5))
+    assert isinstance(pair.encoder, keras.optimizers.Adam)
+    assert isinstance(pair.decoder, keras.optimizers.SGD)
+    pair = OptimizerPair.of("adam", encoder="sgd")
+    assert isinstance(pair.encoder, keras.optimizers.SGD)
+    assert isinstance(pair.decoder, keras.optimizers.Adam)
+    same = keras.optimizers.Adam()
+    with pytest.raises(ValueError, match="must be two instances"):
+        OptimizerPair.of(encoder=same, decoder=same)
+
+
+def test_learning_rate_keeps_the_ratio_through_zero():
+    pair = OptimizerPair.of(encoder=keras.optimizers.Adam(1e-3), decoder=keras.optimizers.Adam(4e-3))
+    assert pair.learning_rate == pytest.approx(4e-3)
+    pair.learning_rate = 0.04
+    np.testing.assert_allclose(rates(pair), [0.01, 0.04], rtol=1e-6)
+    pair.learning_rate = 0.0
+    assert rates(pair) == [0.0, 0.0]
+    pair.learning_rate = 8e-3
+    np.testing.assert_allclose(rates(pair), [2e-3, 8e-3], rtol=1e-6)
+    # A ratio that was changed by hand is the one to keep.
+    pair.encoder.learning_rate = 8e-3
+    pair.learning_rate = 1e-3
+    np.testing.assert_allclose(rates(pair), [1e-3, 1e-3], rtol=1e-6)
+
+
+def test_a_schedule_is_read_and_not_overruled():
+    schedule = keras.optimizers.schedules.CosineDecay(0.5, 10)
+    pair = OptimizerPair.of(keras.optimizers.Adam(schedule))
+    assert pair.learning_rate == pytest.approx(0.5)
+    with pytest.raises(TypeError, match="LearningRateSchedule"):
+        pair.learning_rate = 0.1
