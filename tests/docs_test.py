@@ -1,0 +1,42 @@
+"""The documentation's code, run as it stands."""
+
+import pathlib
+import re
+
+import pytest
+
+from iwae_zoo.data import kinds
+from iwae_zoo.distributions import likelihoods
+from iwae_zoo.networks import bodies
+from iwae_zoo.objectives import bounds
+from iwae_zoo.presets import table
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def run_blocks(page):
+    """Runs a page's Python blocks one after the other, and returns what they define."""
+    names: dict = {"__name__": page}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL):
+        exec(compile(block, page, "exec"), names)
+    return names
+
+
+@pytest.mark.filterwarnings("ignore:Pareto k")
+def test_every_room_takes_a_new_piece(monkeypatch, tmp_path):
+    for module in (bounds, kinds, likelihoods, bodies, table):
+        monkeypatch.setattr(module, "TABLE", dict(module.TABLE))
+    names = run_blocks("docs/extending.md")
+    assert names["far"] > names["near"] + 5
+    assert names["bound"] > names["baseline"] + 0.5
+    # What is in the tables is saved and served like anything else.
+    from iwae_zoo import likelihood, saved_model
+
+    model, x = names["model"], names["line"].test[:3]
+    model.save(tmp_path / "model.keras")
+    loaded = names["keras"].saving.load_model(tmp_path / "model.keras")
+    assert loaded.objective == names["objective"]
+    expected = likelihood.estimate_log_prob(model, x, 100).log_prob.tolist()
+    assert likelihood.estimate_log_prob(loaded, x, 100).log_prob.tolist() == expected
+    exported = saved_model.Exported(saved_model.export(model, tmp_path / "served", num_samples=100))
+    assert exported.estimate_log_prob(x, 100).log_prob == pytest.approx(expected, abs=1e-4)
