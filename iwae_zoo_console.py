@@ -39,6 +39,7 @@ def quiet():
         try:
             yield
         except BaseException:
+            sys.stderr.flush()
             said.seek(0)
             os.write(stderr, said.read())
             raise

@@ -1,0 +1,114 @@
+"""How the programs speak, and that the installed package has them."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+import iwae_zoo_console
+from iwae_zoo.programs import evaluate, export, train
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def same_warnings(monkeypatch):
+    """Programs say warnings in one line."""
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+
+
+@pytest.mark.parametrize(
+    ("program", "flags", "message"),
+    [
+        (train, ["--objective=ivae"], "Unknown objective: received 'ivae'. Did you mean 'iwae'?"),
+        (train, ["--objective=ciwae", "--beta=2"], "beta must be in [0, 1]: received 2.0"),
+        (train, ["--k=two"], "flag --k=two"),
+        (train, ["--obejctive=iwae"], "Unknown command line flag 'obejctive'. Did you mean: objective ?"),
+        (train, ["miwae"], "unexpected arguments ['miwae']"),
+        (train, ["--schedule=cosin"], "Did you mean 'cosine'?"),
+        (train, ["--strategy=mirored"], "Did you mean 'mirrored'?"),
+        (evaluate, [], "Flag --model must have a value other than None"),
+        (evaluate, ["--model=nowhere.keras"], "There is no model file 'nowhere.keras'"),
+        (evaluate, ["--model=x", "--split=trian"], "value should be one of <train|validation|test>"),
+        (export, ["--workdir=nowhere", "--export_dir=models"], "nowhere holds no trained model"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(program, flags, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for flag in program._FLAGS:  # What an earlier case has set.
+        program._FLAGS[flag].unparse()
+    with pytest.raises(SystemExit) as end:
+        program.run("the_program", flags)
+    assert end.value.code.startswith("the_program: ")
+    assert message in end.value.code
+    assert "\n" not in end.value.code
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("program", [train, evaluate, export])
+def test_help_lists_every_flag(program, capsys):
+    program.run("the_program", ["--help"])
+    shown = capsys.readouterr().out
+    for flag in program._FLAGS:
+        assert f"--{'[no]' if program._FLAGS[flag].boolean else ''}{flag}" in shown or len(flag) == 1
+
+
+def test_unknown_program(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["iwae-zoo", "tarin"])
+    with pytest.raises(SystemExit, match="unknown program 'tarin'. Known: train, evaluate, export"):
+        iwae_zoo_console.main()
+    monkeypatch.setattr(sys, "argv", ["iwae-zoo", "--help"])
+    iwae_zoo_console.main()
+    assert all(name in capsys.readouterr().out for name in ("train",))
+
+
+def test_a_failing_import_is_not_silenced(capfd):
+    with pytest.raises(ZeroDivisionError), iwae_zoo_console.quiet():
+        os.write(2, b"what a library says")
+        raise ZeroDivisionError
+    assert capfd.readouterr().err == "what a library says"
+    with iwae_zoo_console.quiet():
+        os.write(2, b"what a library says")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder with the package as its wheel has it, without the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"  # A build leaves files behind.
+    shutil.copytree(ROOT / "iwae_zoo", source / "iwae_zoo")
+    for name in ("setup.py", "pyproject.toml", "iwae_zoo_console.py"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", f"--wheel-dir={folder}", source], check=True)
+    (wheel,) = folder.glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", f"--target={folder / 'site'}", wheel], check=True)
+    return folder / "site"
+
+
+@pytest.mark.slow
+def test_the_wheel_trains_and_exports(installed, tiny, tmp_path):
+    """And says nothing on stderr, and nothing but plain lines on stdout."""
+    flags = [f"--dataset={tiny}", "--preset=small", "--epochs=2", "--eval_samples=200", "--export_dir=models"]
+    result = subprocess.run(
+        [sys.executable, str(installed / "bin" / "iwae-zoo"), "train", *flags],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=300,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(installed), "HOME": str(tmp_path)},
+    )
+    shown = result.stdout.decode()
+    assert result.returncode == 0, result.stderr
+    warned = [line for line in result.stderr.decode().splitlines() if not line.startswith("warning: Pareto k")]
+    assert not warned
+    assert not set(shown) & set("\r\b\x1b")
+    assert [line.split(",")[0] for line in shown.splitlines()[:2]] == ["epoch 1 of 2", "epoch 2 of 2"]
+    for text in ("IWAE bound at 64 particles", "untrained model", "independent pixels (Bernoulli)", "-KL(Q || P)"):
+        assert text in shown
+    assert (tmp_path / "runs" / "tiny-iwae-m8-k8-preset_small-epochs_2-seed0" / "evaluation.json").exists()
+    assert (tmp_path / "models" / "1" / "saved_model.pb").exists()
