@@ -6,6 +6,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 from absl import logging
+from google.protobuf.message import DecodeError
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
@@ -83,6 +84,26 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         return self._model.status(request.model_spec)
 
 
+class _Reading(grpc.ServerInterceptor):
+    """Says in one line that a message cannot be read, where gRPC would print a traceback."""
+
+    def intercept_service(self, continuation, handler_call_details):
+        handler = continuation(handler_call_details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+
+        def read(message):
+            try:
+                return handler.request_deserializer(message)
+            except DecodeError as error:
+                logging.warning("%s: %s", handler_call_details.method, error)
+                return None  # By which gRPC knows that it failed; the client gets INTERNAL.
+
+        return grpc.unary_unary_rpc_method_handler(
+            handler.unary_unary, request_deserializer=read, response_serializer=handler.response_serializer
+        )
+
+
 @contextlib.contextmanager
 def serve(model, host, port, pool, max_body_bytes):
     """Answers gRPC while the context lasts.
@@ -102,7 +123,7 @@ def serve(model, host, port, pool, max_body_bytes):
     """
     # Without so_reuseport=0, two servers would share one port, and each get some of the requests.
     options = [("grpc.max_receive_message_length", max_body_bytes), ("grpc.max_send_message_length", -1)]
-    server = grpc.server(pool, options=[*options, ("grpc.so_reuseport", 0)])
+    server = grpc.server(pool, options=[*options, ("grpc.so_reuseport", 0)], interceptors=[_Reading()])
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(model), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(model), server)
     try:

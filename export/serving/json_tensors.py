@@ -1,12 +1,14 @@
 """TF Serving's JSON forms of a predict request and response, to and from numpy arrays.
 
 Rows, `{"instances": [row, ...]}` -> `{"predictions": [row, ...]}`, or columns, `{"inputs": tensors}` ->
-`{"outputs": tensors}`. JSON says nothing of dtypes: they are the signature's, and no number is bent to fit one.
+`{"outputs": tensors}`. JSON says nothing of dtypes: they are the signature's. Floats are rounded, as TF Serving does;
+no other number is bent to fit one.
 """
 
 import base64
 import itertools
 import json
+import math
 
 import numpy as np
 
@@ -83,11 +85,21 @@ def parse_inputs(document, dtypes):
         columns = dict.fromkeys(dtypes, value)
     else:
         raise invalid(f"Got a plain value or list, but the signature has several inputs: expecting objects of {known}")
-    return {name: parse_tensor(name, column, dtypes[name]) for name, column in columns.items()}, rows
+    return {name: parse_tensor(name, column, dtypes[name], rows) for name, column in columns.items()}, rows
 
 
-def parse_tensor(name, value, dtype_name):
-    """The array in nested lists, as `loads` returns them; `name` is for messages, `dtype_name` a key of `DTYPES`."""
+def parse_tensor(name, value, dtype_name, rows=False):
+    """The array in nested lists, as `loads` returns them.
+
+    Args:
+      name: str, for messages.
+      value: the nested lists.
+      dtype_name: a key of `DTYPES`.
+      rows: whether the outermost list is one of rows, which messages then count.
+
+    Raises:
+      ServingError: if the lists are ragged, or hold what the dtype cannot.
+    """
     dtype = DTYPES.get(dtype_name)
     if dtype is None:
         raise ServingError(grpc.StatusCode.UNIMPLEMENTED, f"'{name}': {dtype_name} has no JSON form, use gRPC")
@@ -97,9 +109,10 @@ def parse_tensor(name, value, dtype_name):
     leaves, kinds = [value], {type(value)}
     while list in kinds:
         sizes = {len(leaf) if isinstance(leaf, list) else None for leaf in leaves}
-        if len(sizes) != 1 or len(shape) == _LARGEST_RANK:
-            fault = "ragged" if len(sizes) != 1 else "nested too deeply"
-            raise invalid(f"'{name}' is {fault} after dimensions {shape[:3]}")
+        if len(shape) == _LARGEST_RANK:
+            raise invalid(f"'{name}' is nested too deeply after dimensions {shape[:3]}")
+        if len(sizes) != 1:
+            raise invalid(_ragged(name, value, rows))
         shape += sizes
         leaves = list(itertools.chain.from_iterable(leaves))
         kinds = set(map(type, leaves))
@@ -113,6 +126,8 @@ def parse_tensor(name, value, dtype_name):
     elif (fault := _first_unfit(leaves, dtype)) is not None:
         shown = _shown(fault)
         raise invalid(f"'{name}': Cannot convert JSON value: {shown} to {expected} without loss of precision")
+    elif dtype.kind == "f":
+        array = _rounded(leaves, dtype)
     else:
         array = np.array(leaves, dtype)
     return array.reshape(shape)
@@ -152,15 +167,67 @@ def shortest(array):
 
 
 def _first_unfit(leaves, dtype):
-    """A number that the dtype cannot hold. TF Serving's rule: floats take the integers of their mantissa."""
-    if dtype.kind == "b":
+    """A number that an integer dtype cannot hold."""
+    if dtype.kind not in "iu":
         return None
-    if dtype.kind != "f":
-        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
-        return next((leaf for leaf in leaves if not low <= leaf <= high), None)
-    limits = {int: 2 ** (np.finfo(dtype).nmant + 1) - 1, float: float(np.finfo(dtype).max), _Token: np.inf}
-    # Not beyond the limit, rather than within: a NaN is neither.
-    return next((leaf for leaf in leaves if abs(leaf) > limits[type(leaf)]), None)
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    return next((leaf for leaf in leaves if not low <= leaf <= high), None)
+
+
+def _rounded(leaves, dtype):
+    """Numbers as floats: by way of doubles, as TF Serving does, and infinite beyond the range of the dtype."""
+    try:
+        doubles = np.array(leaves, np.float64)
+        # What JSON calls a number and a double does not hold; it may also say Infinity.
+        large = any(type(leaves[i]) is float for i in np.flatnonzero(np.isinf(doubles)))
+    except OverflowError:
+        large = True
+    if large:
+        raise invalid("JSON Parse error: Number too big to be stored in double.")
+    with np.errstate(over="ignore"):
+        return doubles.astype(dtype)
+
+
+def _ragged(name, value, rows):
+    """What is wrong with ragged lists, in TF Serving's words."""
+    expected = None
+    for index, item in enumerate(value if rows else [value]):
+        shape = _leading_shape(item)
+        fault = _misfit(item, shape)
+        expected = shape if expected is None else expected
+        if not fault and math.prod(shape) != math.prod(expected):
+            fault = f"Expecting tensor size: {math.prod(expected)} but got: {math.prod(shape)}"
+        elif not fault and shape != expected:
+            fault = f"Expecting shape {_text(expected)} but got: {_text(shape)}"
+        if fault:
+            where = f"Failed to process element: {index} key: {name} of 'instances' list" if rows else f"'{name}'"
+            return f"{where}. Error: {fault}"
+    raise AssertionError("The lists are not ragged.")
+
+
+def _leading_shape(value):
+    shape = []
+    while isinstance(value, list):
+        shape.append(len(value))
+        value = value[0] if value else None
+    return shape
+
+
+def _misfit(value, shape, level=0):
+    if not isinstance(value, list):
+        if level == len(shape):
+            return None
+        where = f"found at incorrect level: {level + 1} in the JSON DOM. Expected at level: {len(shape)}"
+        return f"JSON Value: {_shown(value)} {where}"
+    if level >= len(shape):
+        return f"Encountered list at unexpected level: {level} expected < {len(shape)}"
+    if len(value) != shape[level]:
+        return f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
+    return next(filter(None, (_misfit(item, shape, level + 1) for item in value)), None)
+
+
+def _text(shape):
+    return f"[{','.join(map(str, shape))}]"
 
 
 def _to_bytes(name, leaf):

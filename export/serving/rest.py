@@ -91,14 +91,22 @@ def _to_dict(message):
 def serve(model, host, port, pool, max_body_bytes):
     """As `grpc_service.serve`, over HTTP; a request that is too large is answered with status 413."""
 
+    def hung_up(request):
+        logging.warning("%s %s: the client hung up", request.method, request.path)
+
     async def handle(request):
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge as error:
             status, text = 413, json_tensors.dumps({"error": error.text})
+        except ConnectionError:
+            hung_up(request)
+            status, text = 400, ""
         else:
             call = functools.partial(answer, model, request.method, request.rel_url.raw_path, body)
             status, text = await loop.run_in_executor(pool, call)
+            if request.transport is None or request.transport.is_closing():
+                hung_up(request)
         return web.Response(status=status, body=text.encode(), content_type="application/json")
 
     async def close():

@@ -95,8 +95,7 @@ def test_dtypes(rest):
         ("uint64", 2**64, "without loss of precision"),
         ("int64", None, "JSON Value: null"),
         ("float64", False, "not of expected type: double"),
-        ("float64", 2**53 + 1, "without loss of precision"),
-        ("float64", [0.5], "ragged"),
+        ("float64", [0.5], "Expecting shape [] but got: [1]"),
     ],
 )
 def test_no_number_is_bent_to_a_dtype(rest, name, value, part):
@@ -105,7 +104,18 @@ def test_no_number_is_bent_to_a_dtype(rest, name, value, part):
     status, answer = rest.predict(body)
     assert status == 400
     assert part in answer["error"]
-    assert f"'{name}'" in answer["error"]
+    assert f"'{name}'" in answer["error"] or f"key: {name} of" in answer["error"]
+
+
+def test_floats_are_rounded_and_infinite_beyond_their_range(rest):
+    row = {"bool": True, "int8": 1, "uint8": 1, "int64": 1, "uint64": 1}
+    values = [16777217, 0.1, 1e39, -1e39, 3.4028236e38, 10**30]
+    expected = [float(np.float32(value)) for value in (16777216, 0.1, np.inf, -np.inf, np.inf, 1e30)]
+    _, answer = rest.predict({"signature_name": "total", "inputs": {"x": values}})
+    np.testing.assert_array_equal(np.float32(answer["outputs"]["x"]), np.float32(expected))
+    for sent, received in ((2**53 + 1, 2.0**53), (10**40, 1e40)):
+        body = {"signature_name": "dtypes", "instances": [row | {"float64": sent}]}
+        assert rest.predict(body)[1]["predictions"][0]["float64"] == received
 
 
 @pytest.mark.parametrize(
@@ -129,13 +139,18 @@ def test_no_number_is_bent_to_a_dtype(rest, name, value, part):
         ({"signature_name": "nope", "instances": [1]}, "dtypes, echo, log_prob, serving_default, total"),
         ({"instances": ["x", "y"]}, "not of expected type: float"),
         ({"instances": [{"b64": "aGVsbG8="}]}, "not of expected type: float"),
-        ({"instances": [1, [1]]}, "ragged"),
-        ({"instances": [[1, 2], [3]]}, "ragged"),
+        ({"instances": [1, [1]]}, "element: 1 key: x of 'instances' list. Error: Expecting shape [] but got: [1]"),
+        ({"instances": [[1, 2], [3]]}, "Expecting tensor size: 2 but got: 1"),
+        ({"instances": [[[1, 2], [3]]]}, "Encountered list at unexpected size: 1 at level: 1 expected size: 2"),
+        (
+            {"instances": [[1, 2], [3, [4]]]},
+            "element: 1 key: x of 'instances' list. Error: Encountered list at unexpected level: 1 expected < 1",
+        ),
+        ({"inputs": [[1], 2]}, "JSON Value: 2 found at incorrect level: 2 in the JSON DOM. Expected at level: 2"),
         ({"instances": [[1, 2], [3, 4]]}, "expecting [-1]"),
         ({"inputs": 1.0}, "expecting [-1]"),
-        ({"instances": [16777217]}, "without loss of precision"),
-        ({"instances": [1e39]}, "without loss of precision"),
-        ('{"instances": [1e400]}', "without loss of precision"),
+        ('{"instances": [1e400]}', "JSON Parse error: Number too big to be stored in double"),
+        ('{"instances": [' + "1" * 400 + "]}", "JSON Parse error: Number too big to be stored in double"),
         ({"instances": [{"x": 1}, 2]}, "Expecting object but got list at item 1"),
         ({"instances": [{"z": 1}]}, "Missing named input: x"),
         ({"instances": [{"x": 1, "z": 1}]}, "must only have keys: x"),
