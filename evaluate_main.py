@@ -8,4 +8,4 @@ import sys
 import iwae_zoo_console
 
 if __name__ == "__main__":
-    iwae_zoo_console.run("evaluate", "evaluate_main", sys.argv[1:])
+    iwae_zoo_console.start("evaluate", "evaluate_main", sys.argv[1:])

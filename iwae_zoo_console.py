@@ -1,4 +1,4 @@
-"""The command line, `iwae-zoo train|evaluate|export`, and a quiet start for every program.
+"""The command line, `iwae-zoo train|evaluate|export`, and what every program shares: a quiet start, flags, errors.
 
 This module lies outside the package because it runs before TensorFlow is imported, which the package does.
 """
@@ -8,8 +8,11 @@ import importlib
 import os
 import sys
 import tempfile
+import warnings
 
-__all__ = ["main", "quiet", "run"]
+from absl import flags
+
+__all__ = ["fail", "flag_values", "is_interactive", "main", "quiet", "run", "start"]
 
 # A program is a module of `iwae_zoo.programs`, and a row.
 PROGRAMS = {
@@ -49,7 +52,55 @@ def quiet():
             os.close(stderr)
 
 
-def run(program, name, arguments):
+def flag_values():
+    """Flags of one program, with those that every program has."""
+    values = flags.FlagValues()
+    flags.DEFINE_bool("verbose", False, "Show TensorFlow's own messages.", short_name="v", flag_values=values)
+    flags.DEFINE_bool("help", False, "Show these flags.", short_name="h", flag_values=values)
+    flags.DEFINE_string("flagfile", "", "A file with more flags, one on a line.", flag_values=values)
+    return values
+
+
+def run(program, values, about, name, arguments):
+    """Parses the flags and calls `program(name)`; a wrong flag is one line on stderr.
+
+    Args:
+      program: function of the program's name.
+      values: `flag_values()` with the program's flags.
+      about: str, what --help begins with.
+      name: str, what the user called.
+      arguments: list of str.
+    """
+    if {"--help", "-help", "-h"} & set(arguments):  # Whatever else is missing.
+        print(f"{about.strip()}\n{values.get_help(include_special_flags=False)}")
+        return
+    try:
+        left = values([name, *arguments])[1:]
+    except flags.Error as error:
+        fail(name, " ".join(str(error).split()))
+    if left:
+        fail(name, f"unexpected arguments {left}; flags are written --name=value.")
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    if "tensorflow" in sys.modules:
+        sys.modules["tensorflow"].get_logger().setLevel("INFO" if values.verbose else "ERROR")
+    try:
+        program(name)
+        sys.stdout.flush()
+    except BrokenPipeError:  # Whoever read the output has had enough, as with `| head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def fail(name, error):
+    """Ends the program with a line on stderr."""
+    sys.exit(f"{name}: {error}")
+
+
+def is_interactive():
+    """Whether somebody watches: otherwise progress bars would fill a file."""
+    return sys.stdout.isatty()
+
+
+def start(program, name, arguments):
     """Runs a program of the package.
 
     Args:
@@ -66,7 +117,7 @@ def main():
     """The command `iwae-zoo`."""
     program, *arguments = sys.argv[1:] or [""]
     if program in PROGRAMS:
-        run(program, f"iwae-zoo {program}", arguments)
+        start(program, f"iwae-zoo {program}", arguments)
     elif program in ("-h", "--help", "-help", "help"):
         print("usage: iwae-zoo PROGRAM --FLAG=VALUE ...\n")
         for known, purpose in PROGRAMS.items():

@@ -3,50 +3,62 @@
 python export/evaluate_main.py --saved_model=models/digits --dataset=digits --output=log_prob.csv
 """
 
+import functools
 import pathlib
 import sys
-import warnings
 
 # A program that is run as a file has its own folder on the path, not the repository's.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from absl import app, flags
+from absl import flags
 
-from iwae_zoo_console import quiet
+import iwae_zoo_console as console
 
-with quiet():
+with console.quiet():
     from export.serving import client
     from iwae_zoo import data, likelihood, saved_model
 
-_SAVED_MODEL = flags.DEFINE_string("saved_model", None, "Folder of a version, or of all versions.", required=True)
-_INPUT = flags.DEFINE_string("input", None, "A .npy file with an array of rows, instead of a data set.")
-_DATASET = flags.DEFINE_string("dataset", "digits", "As in train_main.py.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train_main.py.")
-_SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Which part of the data set.")
-_EXAMPLES = flags.DEFINE_integer("examples", None, "Only the first so many examples. Default: all.", lower_bound=1)
-_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "Particles per example; the model has a limit.")
-_SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same numbers.", 0, 2**31 - 1)
-_OUTPUT = flags.DEFINE_string("output", None, "A .csv or .npz file for every example's answer. Default: none.")
+_FLAGS = console.flag_values()
+_SAVED_MODEL = flags.DEFINE_string(
+    "saved_model", None, "Folder of a version, or of all versions.", required=True, flag_values=_FLAGS
+)
+_INPUT = flags.DEFINE_string(
+    "input", None, "A .npy file with an array of rows, instead of a data set.", flag_values=_FLAGS
+)
+_DATASET = flags.DEFINE_string("dataset", "digits", "As in train_main.py.", flag_values=_FLAGS)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train_main.py.", flag_values=_FLAGS)
+_SPLIT = flags.DEFINE_enum(
+    "split", "test", ["train", "validation", "test"], "Which part of the data set.", flag_values=_FLAGS
+)
+_EXAMPLES = flags.DEFINE_integer(
+    "examples", None, "Only the first so many examples. Default: all.", lower_bound=1, flag_values=_FLAGS
+)
+_NUM_SAMPLES = flags.DEFINE_integer(
+    "num_samples", 1000, "Particles per example; the model has a limit.", flag_values=_FLAGS
+)
+_SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same numbers.", 0, 2**31 - 1, flag_values=_FLAGS)
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "A .csv or .npz file for every example's answer. Default: none.", flag_values=_FLAGS
+)
 
 
-def main(argv):
+def main(name):
     """Evaluates, prints a summary, writes; the exit status is not 0 if it could not."""
-    if len(argv) > 1:
-        sys.exit(f"evaluate_main: unexpected arguments {argv[1:]}; flags are written --name=value.")
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     if _OUTPUT.value and not _OUTPUT.value.endswith((".csv", ".npz")):
-        sys.exit(f"evaluate_main: --output={_OUTPUT.value} must end in .csv or .npz.")
+        console.fail(name, f"--output={_OUTPUT.value} must end in .csv or .npz.")
     try:
         exported = saved_model.Exported(_SAVED_MODEL.value)
         x = data.load_rows(_INPUT.value, _DATASET.value, _DATA_DIR.value, _SPLIT.value)[: _EXAMPLES.value]
         examples = likelihood.in_batches(
-            lambda batch, row: exported.estimate_log_prob(batch, _NUM_SAMPLES.value, _SEED.value, row), x
+            lambda batch, row: exported.estimate_log_prob(batch, _NUM_SAMPLES.value, _SEED.value, row),
+            x,
+            verbose=int(console.is_interactive()),
         )
         result = likelihood.summarize(examples)
         if _OUTPUT.value:
             client.write(_OUTPUT.value, examples._asdict())
     except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"evaluate_main: {error}")
+        console.fail(name, error)
     print(f"{len(x)} examples, at most {examples.num_samples.max()} samples each, version {exported.path.name}")
     print(f"log p(x)  {result.log_prob:.4f} +- {result.standard_error:.4f} nats per example")
     print(f"          of which {result.sampling_standard_error:.4f} from the samples")
@@ -54,5 +66,7 @@ def main(argv):
     print(f"untrusted {result.num_untrusted} (Pareto k > 0.7), outside the support {result.num_outside_support}")
 
 
+run = functools.partial(console.run, main, _FLAGS, __doc__)
+
 if __name__ == "__main__":
-    app.run(main)
+    run("evaluate_main", sys.argv[1:])

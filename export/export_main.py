@@ -12,4 +12,4 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import iwae_zoo_console
 
 if __name__ == "__main__":
-    iwae_zoo_console.run("export", "export_main", sys.argv[1:])
+    iwae_zoo_console.start("export", "export_main", sys.argv[1:])

@@ -4,6 +4,7 @@ python export/query_main.py --input=x.npy --model_name=digits --output=results.c
 """
 
 import contextlib
+import functools
 import pathlib
 import sys
 
@@ -12,36 +13,45 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import tqdm
-from absl import app, flags
+from absl import flags
 
-from iwae_zoo_console import quiet
+import iwae_zoo_console as console
 
-with quiet():
+with console.quiet():
     from export.serving import client, errors
 
-_SERVER = flags.DEFINE_string("server", None, "host:port. Default: 127.0.0.1, and 8501 for rest or 8500 for grpc.")
-_PROTOCOL = flags.DEFINE_enum("protocol", "rest", ["rest", "grpc"], "How to ask.")
-_MODEL_NAME = flags.DEFINE_string("model_name", "default", "Name of the model on the server.")
-_SIGNATURE_NAME = flags.DEFINE_string("signature_name", "log_prob", "What to ask.")
-_INPUT = flags.DEFINE_string("input", None, "A .npy file with an array of rows.")
-_DATASET = flags.DEFINE_string("dataset", None, "Instead of --input: the test set of a data set, as in train_main.py.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train_main.py.")
+_FLAGS = console.flag_values()
+_SERVER = flags.DEFINE_string(
+    "server", None, "host:port. Default: 127.0.0.1, and 8501 for rest or 8500 for grpc.", flag_values=_FLAGS
+)
+_PROTOCOL = flags.DEFINE_enum("protocol", "rest", ["rest", "grpc"], "How to ask.", flag_values=_FLAGS)
+_MODEL_NAME = flags.DEFINE_string("model_name", "default", "Name of the model on the server.", flag_values=_FLAGS)
+_SIGNATURE_NAME = flags.DEFINE_string("signature_name", "log_prob", "What to ask.", flag_values=_FLAGS)
+_INPUT = flags.DEFINE_string("input", None, "A .npy file with an array of rows.", flag_values=_FLAGS)
+_DATASET = flags.DEFINE_string(
+    "dataset", None, "Instead of --input: the test set of a data set, as in train_main.py.", flag_values=_FLAGS
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train_main.py.", flag_values=_FLAGS)
 _NUM_SAMPLES = flags.DEFINE_integer(
-    "num_samples", 1000, "Particles per row, if the signature takes a number.", 1, 2**31 - 1
+    "num_samples", 1000, "Particles per row, if the signature takes a number.", 1, 2**31 - 1, flag_values=_FLAGS
 )
 _SEED = flags.DEFINE_integer(
-    "seed", 0, "Row i gets the seed i 2^32 plus this, if the signature takes one.", 0, 2**31 - 1
+    "seed", 0, "Row i gets the seed i 2^32 plus this, if the signature takes one.", 0, 2**31 - 1, flag_values=_FLAGS
 )
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Rows per request.", 1)
-_CONCURRENCY = flags.DEFINE_integer("concurrency", 2, "Requests under way at once.", 1)
-_TIMEOUT = flags.DEFINE_float("timeout", 60, "Seconds to wait for one request.", 0.001)
-_RETRIES = flags.DEFINE_integer("retries", 5, "Further attempts at a request while the server is unavailable.", 0)
-_OUTPUT = flags.DEFINE_string("output", "results.csv", "Where the answers go: a .csv or a .npz file.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Rows per request.", 1, flag_values=_FLAGS)
+_CONCURRENCY = flags.DEFINE_integer("concurrency", 2, "Requests under way at once.", 1, flag_values=_FLAGS)
+_TIMEOUT = flags.DEFINE_float("timeout", 60, "Seconds to wait for one request.", 0.001, flag_values=_FLAGS)
+_RETRIES = flags.DEFINE_integer(
+    "retries", 5, "Further attempts at a request while the server is unavailable.", 0, flag_values=_FLAGS
+)
+_OUTPUT = flags.DEFINE_string(
+    "output", "results.csv", "Where the answers go: a .csv or a .npz file.", flag_values=_FLAGS
+)
 
 
 def _rows():
     if _DATASET.value:
-        with quiet():
+        with console.quiet():
             from iwae_zoo import data  # Takes seconds, with all that it needs; a file does without.
 
         return data.load(_DATASET.value, _DATA_DIR.value).evaluation_array("test")
@@ -51,15 +61,13 @@ def _rows():
     return x
 
 
-def main(argv):
+def main(name):
     """Asks and writes; the exit status is not 0 if any row has no answer."""
-    if len(argv) > 1:
-        sys.exit(f"query_main: unexpected arguments {argv[1:]}; flags are written --name=value.")
     if (_INPUT.value is None) == (_DATASET.value is None):
-        sys.exit("query_main: one of --input=x.npy and --dataset=digits is needed.")
+        console.fail(name, "one of --input=x.npy and --dataset=digits is needed.")
     output = pathlib.Path(_OUTPUT.value)
     if output.suffix not in (".csv", ".npz") or not output.parent.is_dir():
-        sys.exit(f"query_main: --output={output} must end in .csv or .npz, in a folder that exists.")
+        console.fail(name, f"--output={output} must end in .csv or .npz, in a folder that exists.")
     ask, port = {"rest": (client.RestClient, 8501), "grpc": (client.GrpcClient, 8500)}[_PROTOCOL.value]
     try:
         x = _rows()
@@ -80,11 +88,13 @@ def main(argv):
             )
         client.write(output, outputs)
     except (errors.ServingError, ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"query_main: {error}")
+        console.fail(name, error)
     except KeyboardInterrupt:
         sys.exit(130)
     print(f"{len(x)} rows of {', '.join(outputs)} in {output}")
 
 
+run = functools.partial(console.run, main, _FLAGS, __doc__)
+
 if __name__ == "__main__":
-    app.run(main)
+    run("query_main", sys.argv[1:])

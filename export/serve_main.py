@@ -4,6 +4,7 @@ python export/serve_main.py --model_base_path=models/digits --model_name=digits
 curl -d '{"instances": [...]}' http://127.0.0.1:8501/v1/models/digits:predict
 """
 
+import functools
 import pathlib
 import signal
 import sys
@@ -12,30 +13,42 @@ import threading
 # A program that is run as a file has its own folder on the path, not the repository's.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from absl import app, flags
+from absl import flags
 
-from iwae_zoo_console import quiet
+import iwae_zoo_console as console
 
-with quiet():
+with console.quiet():
     from export.serving import server
 
+_FLAGS = console.flag_values()
 _MODEL_BASE_PATH = flags.DEFINE_string(
-    "model_base_path", None, "Folder with one SavedModel per version: models/digits for models/digits/1.", required=True
+    "model_base_path",
+    None,
+    "Folder with one SavedModel per version: models/digits for models/digits/1.",
+    required=True,
+    flag_values=_FLAGS,
 )
-_MODEL_NAME = flags.DEFINE_string("model_name", "default", "Name of the model in the addresses of requests.")
+_MODEL_NAME = flags.DEFINE_string(
+    "model_name", "default", "Name of the model in the addresses of requests.", flag_values=_FLAGS
+)
 _HOST = flags.DEFINE_string(
-    "host", "127.0.0.1", "Address to listen on. Nothing is authenticated: keep to the loopback, or behind a proxy."
+    "host",
+    "127.0.0.1",
+    "Address to listen on. Nothing is authenticated: keep to the loopback, or behind a proxy.",
+    flag_values=_FLAGS,
 )
-_PORT = flags.DEFINE_integer("port", 8500, "Port of gRPC; 0 chooses a free one.", 0, 65535)
-_REST_API_PORT = flags.DEFINE_integer("rest_api_port", 8501, "Port of REST; 0 chooses a free one.", 0, 65535)
-_MAX_BODY_MB = flags.DEFINE_float("max_body_mb", 64, "Size of the largest request, in 2^20 bytes.", 0.001, 2047)
-_POLL_SECONDS = flags.DEFINE_float("poll_seconds", 1, "How often to look for a new version.", 0.01)
+_PORT = flags.DEFINE_integer("port", 8500, "Port of gRPC; 0 chooses a free one.", 0, 65535, flag_values=_FLAGS)
+_REST_API_PORT = flags.DEFINE_integer(
+    "rest_api_port", 8501, "Port of REST; 0 chooses a free one.", 0, 65535, flag_values=_FLAGS
+)
+_MAX_BODY_MB = flags.DEFINE_float(
+    "max_body_mb", 64, "Size of the largest request, in 2^20 bytes.", 0.001, 2047, flag_values=_FLAGS
+)
+_POLL_SECONDS = flags.DEFINE_float("poll_seconds", 1, "How often to look for a new version.", 0.01, flag_values=_FLAGS)
 
 
-def main(argv):
+def main(name):
     """Serves until SIGINT or SIGTERM; the exit status is not 0 if it could not start."""
-    if len(argv) > 1:
-        sys.exit(f"serve_main: unexpected arguments {argv[1:]}; flags are written --name=value.")
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -53,8 +66,10 @@ def main(argv):
             print(f"REST http://{_HOST.value}:{ports.rest}/v1/models/{_MODEL_NAME.value}", flush=True)
             stop.wait()
     except (ValueError, OSError) as error:
-        sys.exit(f"serve_main: {error}")
+        console.fail(name, error)
 
+
+run = functools.partial(console.run, main, _FLAGS, __doc__)
 
 if __name__ == "__main__":
-    app.run(main)
+    run("serve_main", sys.argv[1:])

@@ -6,37 +6,48 @@ Trains an IWAE and a VAE whose latent has two dimensions. For some test examples
 the encoder's q(z | x), and draws of q^IS, which are the encoder's resampled by their importance weights.
 """
 
+import functools
 import pathlib
 import sys
-import warnings
 from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
-from iwae_zoo_console import quiet
+import iwae_zoo_console as console
 
-with quiet():
+with console.quiet():
     import keras
     import tensorflow as tf
 
     from iwae_zoo import figures, particles, presets, resampling, training
     from studies import cells
 
-_WORKDIR = flags.DEFINE_string("workdir", "runs/posterior", "Folder of the study.")
-_DATASET = flags.DEFINE_string("dataset", "digits", "As in train_main.py.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train_main.py.")
-_PRESET = flags.DEFINE_string("preset", "plane", "As in train_main.py; its latent must have two dimensions.")
-_EPOCHS = flags.DEFINE_integer("epochs", None, "Passes over the training set. Default: the preset's.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of training and of the draws.", lower_bound=0)
-_EXAMPLES = flags.DEFINE_integer("examples", 6, "Test examples to show, the first ones.", lower_bound=1)
-_PARTICLES = flags.DEFINE_integer("particles", 50, "Particles that each resampled draw is chosen from.", lower_bound=1)
-_DRAWS = flags.DEFINE_integer("draws", 200, "Resampled draws for each example.", lower_bound=1)
-_GRID = flags.DEFINE_integer("grid", 200, "Points on each axis of the grid.", lower_bound=10)
-_EXTENT = flags.DEFINE_float("extent", 3.5, "The grid reaches from minus to plus this.")
-_WORKERS = flags.DEFINE_integer("workers", 1, "Models trained at once, each in a process of its own.", lower_bound=1)
+_FLAGS = console.flag_values()
+_WORKDIR = flags.DEFINE_string("workdir", "runs/posterior", "Folder of the study.", flag_values=_FLAGS)
+_DATASET = flags.DEFINE_string("dataset", "digits", "As in train_main.py.", flag_values=_FLAGS)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train_main.py.", flag_values=_FLAGS)
+_PRESET = flags.DEFINE_string(
+    "preset", "plane", "As in train_main.py; its latent must have two dimensions.", flag_values=_FLAGS
+)
+_EPOCHS = flags.DEFINE_integer(
+    "epochs", None, "Passes over the training set. Default: the preset's.", flag_values=_FLAGS
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Of training and of the draws.", lower_bound=0, flag_values=_FLAGS)
+_EXAMPLES = flags.DEFINE_integer(
+    "examples", 6, "Test examples to show, the first ones.", lower_bound=1, flag_values=_FLAGS
+)
+_PARTICLES = flags.DEFINE_integer(
+    "particles", 50, "Particles that each resampled draw is chosen from.", lower_bound=1, flag_values=_FLAGS
+)
+_DRAWS = flags.DEFINE_integer("draws", 200, "Resampled draws for each example.", lower_bound=1, flag_values=_FLAGS)
+_GRID = flags.DEFINE_integer("grid", 200, "Points on each axis of the grid.", lower_bound=10, flag_values=_FLAGS)
+_EXTENT = flags.DEFINE_float("extent", 3.5, "The grid reaches from minus to plus this.", flag_values=_FLAGS)
+_WORKERS = flags.DEFINE_integer(
+    "workers", 1, "Models trained at once, each in a process of its own.", lower_bound=1, flag_values=_FLAGS
+)
 
 _MODELS: dict[str, dict[str, Any]] = {
     "IWAE, L_50": {"objective": "iwae", "m": 1, "k": 50},
@@ -54,11 +65,8 @@ def densities(model, x, axis):
     return [image / image.sum() for image in images]
 
 
-def main(argv):
+def main(name):
     """Trains both models, if need be, and draws the figure."""
-    if len(argv) > 1:
-        sys.exit(f"posterior_main: unexpected arguments {argv[1:]}; flags are written --name=value.")
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     workdir = pathlib.Path(_WORKDIR.value)
     shared: dict[str, Any] = {
         "dataset": _DATASET.value,
@@ -75,9 +83,9 @@ def main(argv):
         run = training.Run(configs["VAE"], workdir / "cells" / configs["VAE"].title, resume=True)
         x = run.test_set[: _EXAMPLES.value]
     except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"posterior_main: {error}")
+        console.fail(name, error)
     except KeyboardInterrupt:
-        print("\nposterior_main: interrupted. The same command goes on.")
+        print(f"\n{name}: interrupted. The same command goes on.")
         sys.exit(130)
     axis = np.linspace(-_EXTENT.value, _EXTENT.value, _GRID.value)
     panels: dict[str, list] = {}
@@ -94,5 +102,7 @@ def main(argv):
     figures.write(figure, workdir / "posterior.png")
 
 
+run = functools.partial(console.run, main, _FLAGS, __doc__)
+
 if __name__ == "__main__":
-    app.run(main)
+    run("posterior_main", sys.argv[1:])

@@ -7,28 +7,36 @@ Written are slopes.csv and slopes.png.
 """
 
 import csv
+import functools
 import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
-from iwae_zoo_console import quiet
+import iwae_zoo_console as console
 
-with quiet():
+with console.quiet():
     from iwae_zoo import diagnostics, figures, objectives
     from iwae_zoo.testing import LinearGaussian
 
-_WORKDIR = flags.DEFINE_string("workdir", "runs/snr_slopes", "Folder of the study.")
-_MAX_PARTICLES = flags.DEFINE_integer("max_particles", 64, "Largest K and M; powers of 2 up to it.", lower_bound=16)
-_REPEATS = flags.DEFINE_integer("repeats", 2000, "Gradients for each point.", lower_bound=100)
-_LATENT_SIZE = flags.DEFINE_integer("latent_size", 4, "Dimensions of z.", lower_bound=1)
-_DATA_SIZE = flags.DEFINE_integer("data_size", 6, "Dimensions of x.", lower_bound=1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Examples in the fixed minibatch.", lower_bound=1)
-_MISMATCH = flags.DEFINE_float("mismatch", 0.3, "How far the encoder is from the posterior; see LinearGaussian.model.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the model, the minibatch and all noise.", lower_bound=0)
+_FLAGS = console.flag_values()
+_WORKDIR = flags.DEFINE_string("workdir", "runs/snr_slopes", "Folder of the study.", flag_values=_FLAGS)
+_MAX_PARTICLES = flags.DEFINE_integer(
+    "max_particles", 64, "Largest K and M; powers of 2 up to it.", lower_bound=16, flag_values=_FLAGS
+)
+_REPEATS = flags.DEFINE_integer("repeats", 2000, "Gradients for each point.", lower_bound=100, flag_values=_FLAGS)
+_LATENT_SIZE = flags.DEFINE_integer("latent_size", 4, "Dimensions of z.", lower_bound=1, flag_values=_FLAGS)
+_DATA_SIZE = flags.DEFINE_integer("data_size", 6, "Dimensions of x.", lower_bound=1, flag_values=_FLAGS)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 8, "Examples in the fixed minibatch.", lower_bound=1, flag_values=_FLAGS
+)
+_MISMATCH = flags.DEFINE_float(
+    "mismatch", 0.3, "How far the encoder is from the posterior; see LinearGaussian.model.", flag_values=_FLAGS
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the model, the minibatch and all noise.", lower_bound=0, flag_values=_FLAGS)
 
 # Panel, label, objective, what grows, side, the theory's exponent.
 _CURVES = (
@@ -48,10 +56,8 @@ def fit_slope(x, snr, error):
     return float(slope), float(1 / np.sqrt(np.sum(weights * log_x**2)))
 
 
-def main(argv):
+def main(name):
     """Measures, fits, and writes the table and the figure."""
-    if len(argv) > 1:
-        sys.exit(f"snr_slopes_main: unexpected arguments {argv[1:]}; flags are written --name=value.")
     truth = LinearGaussian.random(_LATENT_SIZE.value, _DATA_SIZE.value, seed=_SEED.value)
     x = truth.sample(_BATCH_SIZE.value, seed=_SEED.value)
     counts = 2 ** np.arange(0, int(np.log2(_MAX_PARTICLES.value)) + 1)
@@ -88,5 +94,7 @@ def main(argv):
     figures.write(figures.snr_slopes(curves, title), workdir / "slopes.png")
 
 
+run = functools.partial(console.run, main, _FLAGS, __doc__)
+
 if __name__ == "__main__":
-    app.run(main)
+    run("snr_slopes_main", sys.argv[1:])

@@ -7,33 +7,46 @@ again. At the end there are table.md, table.csv, snr.png and results.json.
 """
 
 import csv
+import functools
 import pathlib
 import sys
-import warnings
 from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from absl import app, flags
+from absl import flags
 
-from iwae_zoo_console import quiet
+import iwae_zoo_console as console
 
-with quiet():
+with console.quiet():
     from iwae_zoo import figures, training
     from studies import cells
 
-_WORKDIR = flags.DEFINE_string("workdir", "runs/tighter_bounds", "Folder of the study.")
-_DATASET = flags.DEFINE_string("dataset", "digits", "As in train_main.py.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train_main.py.")
-_PRESET = flags.DEFINE_string("preset", None, "As in train_main.py.")
-_OBJECTIVES = flags.DEFINE_list("objectives", None, "Which to compare, by the names in the code. Default: all.")
-_SEEDS = flags.DEFINE_integer("seeds", 4, "Number of seeds of each objective.", lower_bound=1)
-_EPOCHS = flags.DEFINE_integer("epochs", None, "Passes over the training set. Default: the preset's.")
-_M = flags.DEFINE_integer("m", 8, "Groups of particles; M K particles are drawn for every objective.", lower_bound=1)
-_K = flags.DEFINE_integer("k", 8, "Particles in a group.", lower_bound=1)
-_EVERY = flags.DEFINE_integer("diagnostics_every", 10, "Epochs between two looks at the gradients.", lower_bound=1)
-_EVAL_SAMPLES = flags.DEFINE_integer("eval_samples", 5000, "Particles per test example for log p(x).", lower_bound=1)
-_WORKERS = flags.DEFINE_integer("workers", 1, "Cells trained at once, each in a process of its own.", lower_bound=1)
+_FLAGS = console.flag_values()
+_WORKDIR = flags.DEFINE_string("workdir", "runs/tighter_bounds", "Folder of the study.", flag_values=_FLAGS)
+_DATASET = flags.DEFINE_string("dataset", "digits", "As in train_main.py.", flag_values=_FLAGS)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train_main.py.", flag_values=_FLAGS)
+_PRESET = flags.DEFINE_string("preset", None, "As in train_main.py.", flag_values=_FLAGS)
+_OBJECTIVES = flags.DEFINE_list(
+    "objectives", None, "Which to compare, by the names in the code. Default: all.", flag_values=_FLAGS
+)
+_SEEDS = flags.DEFINE_integer("seeds", 4, "Number of seeds of each objective.", lower_bound=1, flag_values=_FLAGS)
+_EPOCHS = flags.DEFINE_integer(
+    "epochs", None, "Passes over the training set. Default: the preset's.", flag_values=_FLAGS
+)
+_M = flags.DEFINE_integer(
+    "m", 8, "Groups of particles; M K particles are drawn for every objective.", lower_bound=1, flag_values=_FLAGS
+)
+_K = flags.DEFINE_integer("k", 8, "Particles in a group.", lower_bound=1, flag_values=_FLAGS)
+_EVERY = flags.DEFINE_integer(
+    "diagnostics_every", 10, "Epochs between two looks at the gradients.", lower_bound=1, flag_values=_FLAGS
+)
+_EVAL_SAMPLES = flags.DEFINE_integer(
+    "eval_samples", 5000, "Particles per test example for log p(x).", lower_bound=1, flag_values=_FLAGS
+)
+_WORKERS = flags.DEFINE_integer(
+    "workers", 1, "Cells trained at once, each in a process of its own.", lower_bound=1, flag_values=_FLAGS
+)
 
 _COLUMNS = {
     "iwae_bound": "IWAE-{t}",
@@ -83,15 +96,12 @@ def write_tables(rows, workdir, particles):
     print((workdir / "table.md").read_text())
 
 
-def main(argv):
+def main(name):
     """Runs the grid, then writes the table and the figure."""
-    if len(argv) > 1:
-        sys.exit(f"tighter_bounds_main: unexpected arguments {argv[1:]}; flags are written --name=value.")
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     known = objectives(_M.value, _K.value)
     unknown = set(_OBJECTIVES.value or ()) - set(known)
     if unknown:
-        sys.exit(f"tighter_bounds_main: unknown objectives {sorted(unknown)}. Known: {', '.join(known)}.")
+        console.fail(name, f"unknown objectives {sorted(unknown)}. Known: {', '.join(known)}.")
     labels = dict(known[name] for name in _OBJECTIVES.value or known)
     shared: dict[str, Any] = {
         "dataset": _DATASET.value,
@@ -113,9 +123,9 @@ def main(argv):
         results = cells.run_grid(configs, workdir, _WORKERS.value)
         summaries_of = {key: summary(result) for key, result in results.items()}
     except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"tighter_bounds_main: {error}")
+        console.fail(name, error)
     except KeyboardInterrupt:
-        print("\ntighter_bounds_main: interrupted. The same command goes on.")
+        print(f"\n{name}: interrupted. The same command goes on.")
         sys.exit(130)
     rows, curves = {}, {}
     for label in labels:
@@ -134,5 +144,7 @@ def main(argv):
     write_tables(rows, workdir, _M.value * _K.value)
 
 
+run = functools.partial(console.run, main, _FLAGS, __doc__)
+
 if __name__ == "__main__":
-    app.run(main)
+    run("tighter_bounds_main", sys.argv[1:])

@@ -25,6 +25,15 @@ def pytest_report_header(config):
     return f"seed: {_seed(config)}"
 
 
+# Files that take long, the longest first, so that both test processes end at about the same time.
+LONGEST = ("workers", "programs", "strategies", "cells", "run", "autoencoder", "end_to_end", "diagnostics", "annealing")
+
+
+def pytest_collection_modifyitems(items):
+    order = {f"{name}_test.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))  # Stable: within a file nothing moves.
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node):
     """The test processes of pytest-xdist take the seed that the header shows."""

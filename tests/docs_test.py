@@ -40,3 +40,19 @@ def test_every_room_takes_a_new_piece(monkeypatch, tmp_path):
     assert likelihood.estimate_log_prob(loaded, x, 100).log_prob.tolist() == expected
     exported = saved_model.Exported(saved_model.export(model, tmp_path / "served", num_samples=100))
     assert exported.estimate_log_prob(x, 100).log_prob == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Pareto k")
+def test_readme():
+    names = run_blocks("README.md")
+    assert names["estimate"].log_prob.shape == (10,)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert len([line for line in block.splitlines() if line and "import" not in line]) <= 10
+
+
+def test_own_networks():
+    names = run_blocks("docs/networks.md")
+    model, digits = names["model"], names["digits"]
+    model.compile()
+    model.fit(digits.training_batches(32, seed=0), steps_per_epoch=2, shuffle=False, verbose=0)

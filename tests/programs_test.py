@@ -1,27 +1,20 @@
-"""The programs and README's code, run as a user would, at small size."""
+"""The programs and studies, as a user would run them, at small size."""
 
 import dataclasses
 import json
-import pathlib
 import re
-import subprocess
-import sys
 
 import keras
 import matplotlib.image
 import numpy as np
 import pytest
+from inprocess import call
 
 from iwae_zoo import data, evaluation
+from iwae_zoo.programs import evaluate, train
+from studies import posterior_main, snr_slopes_main, tighter_bounds_main
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-pytestmark = pytest.mark.slow
-
-
-def run(program, *flags, cwd):
-    return subprocess.run(
-        [sys.executable, str(ROOT / program), *flags], cwd=cwd, capture_output=True, text=True, timeout=300
-    )
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Pareto k")]
 
 
 def is_a_picture(path):
@@ -34,7 +27,7 @@ def trained(tmp_path_factory):
     """A work directory of the default data, briefly trained, with diagnostics."""
     folder = tmp_path_factory.mktemp("trained")
     flags = ["--objective=piwae", "--m=2", "--k=3", "--epochs=2", "--eval_samples=50", "--diagnostics_every=2"]
-    result = run("train_main.py", *flags, "--workdir=run", cwd=folder)
+    result = call(train, *flags, "--workdir=run", cwd=folder)
     assert result.returncode == 0, result.stderr
     return folder / "run"
 
@@ -48,17 +41,15 @@ def test_diagnostics_are_logged(trained):
     assert is_a_picture(trained / "reconstructions.png")
 
 
-@pytest.mark.filterwarnings("ignore:Pareto k")
 def test_evaluate_main(trained, tmp_path):
     flags = [f"--model={trained / 'model.keras'}", "--num_samples=300", "--examples=30", "--tolerance=0.2"]
     flags += ["--ais=4", "--sandwich=4", "--num_temperatures=20", "--num_chains=4", "--output=result.json"]
-    flags += ["--devices=cpu:2"]
-    result = run("evaluate_main.py", *flags, cwd=tmp_path)
+    result = call(evaluate, *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "log p(x)" in result.stdout and "annealed importance sampling" in result.stdout
     written = json.loads((tmp_path / "result.json").read_text())
     assert written["num_examples"] == 30
-    # Two devices give the numbers of one.
+    # What is written is what the library answers.
     model = keras.saving.load_model(trained / "model.keras")
     x = data.load("digits").evaluation_array("test")[:30]
     expected = evaluation.evaluate(model, x, 300, tolerance=0.2, verbose=0)
@@ -71,68 +62,66 @@ def test_evaluate_main(trained, tmp_path):
         (["--model=nowhere.keras"], "There is no model file"),
         ([f"--model={trained / 'model.keras'}", "--num_samples=0"], "num_samples must be an integer of at least 1"),
     ):
-        result = run("evaluate_main.py", *flags, cwd=tmp_path)
+        result = call(evaluate, *flags, cwd=tmp_path)
         assert result.returncode != 0
         assert message in result.stderr
-        assert "Traceback" not in result.stderr
 
 
-def test_tighter_bounds(tmp_path):
-    flags = ["--workdir=study", "--epochs=2", "--seeds=2", "--objectives=vae,piwae", "--m=2", "--k=2"]
-    flags += ["--diagnostics_every=2", "--eval_samples=20", "--workers=2"]
-    result = run("studies/tighter_bounds_main.py", *flags, cwd=tmp_path)
+def test_tighter_bounds(tiny, tmp_path):
+    flags = [
+        f"--dataset={tiny}",
+        "--preset=small",
+        "--workdir=study",
+        "--epochs=2",
+        "--seeds=1",
+        "--objectives=vae,piwae",
+        "--m=2",
+        "--k=2",
+    ]
+    flags += ["--diagnostics_every=2", "--eval_samples=20"]
+    result = call(tighter_bounds_main, *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "cell 4 of 4: digits-" in result.stdout
-    assert "Pareto k" not in result.stderr
+    assert "cell 2 of 2: tiny-" in result.stdout
     table = (tmp_path / "study" / "table.md").read_text().splitlines()
     assert len(table) == 2 + 2
     assert is_a_picture(tmp_path / "study" / "snr.png")
     # A finished cell is not run again.
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("model.keras")}
-    assert len(before) == 4
-    again = run("studies/tighter_bounds_main.py", *flags, cwd=tmp_path)
+    assert len(before) == 2
+    again = call(tighter_bounds_main, *flags, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.startswith("4 of 4 cells were finished before.\n")
+    assert again.stdout.startswith("2 of 2 cells were finished before.\n")
     assert (tmp_path / "study" / "table.md").read_text().splitlines() == table
     assert before == {path: path.stat().st_mtime_ns for path in before}
-    result = run("studies/tighter_bounds_main.py", *flags, "--diagnostics_every=3", cwd=tmp_path)
+    result = call(tighter_bounds_main, *flags, "--diagnostics_every=3", cwd=tmp_path)
     assert result.returncode != 0
     assert "diagnostics_every must be at most epochs: received 3 and 2" in result.stderr
 
 
-def test_posterior(tmp_path):
-    flags = ["--workdir=study", "--epochs=2", "--examples=2", "--particles=10", "--draws=20", "--grid=20"]
-    result = run("studies/posterior_main.py", *flags, cwd=tmp_path)
+def test_posterior(tiny, tmp_path):
+    flags = [
+        f"--dataset={tiny}",
+        "--workdir=study",
+        "--epochs=2",
+        "--examples=2",
+        "--particles=10",
+        "--draws=20",
+        "--grid=20",
+    ]
+    result = call(posterior_main, *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert is_a_picture(tmp_path / "study" / "posterior.png")
-    result = run("studies/posterior_main.py", *flags, "--preset=small", "--workdir=other", cwd=tmp_path)
+    result = call(posterior_main, *flags, "--preset=small", "--workdir=other", cwd=tmp_path)
     assert result.returncode != 0
     assert "has 16 dimensions, not 2" in result.stderr
 
 
 def test_snr_slopes(tmp_path):
-    flags = ["--workdir=study", "--repeats=300", "--max_particles=16"]
-    result = run("studies/snr_slopes_main.py", *flags, cwd=tmp_path)
+    flags = ["--workdir=study", "--repeats=100", "--max_particles=16"]
+    result = call(snr_slopes_main, *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     slopes = re.findall(r"slope ([+-][\d.]+) \+- ([\d.]+) \(theory ([+-][\d.]+)\)", result.stdout)
     assert len(slopes) == 4
     for slope, error, theory in np.array(slopes, float):
         assert abs(slope - theory) < 5 * error + 0.05
     assert is_a_picture(tmp_path / "study" / "slopes.png")
-
-
-@pytest.mark.filterwarnings("ignore:Pareto k")
-def test_readme_code(capsys):
-    """README's code runs as it stands."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 2
-    names: dict = {}
-    exec(compile(blocks[0], "README.md", "exec"), names)
-    assert names["estimate"].log_prob.shape == (10,)
-    assert len([line for line in blocks[0].splitlines() if line and "import" not in line]) <= 10
-    exec(compile(blocks[1], "README.md", "exec"), names)
-    assert len([line for line in blocks[1].splitlines() if line]) < 25
-    model = names["model"]
-    model.compile()
-    digits = names["digits"]
-    model.fit(digits.training_batches(32, seed=0), steps_per_epoch=2, shuffle=False, verbose=0)

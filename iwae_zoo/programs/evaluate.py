@@ -10,9 +10,9 @@ import os
 import keras
 from absl import flags
 
+import iwae_zoo_console as console
 from iwae_zoo import data, training
 from iwae_zoo.estimation import annealing, evaluation
-from iwae_zoo.programs import console
 from iwae_zoo.training import strategies
 
 _FLAGS = console.flag_values()

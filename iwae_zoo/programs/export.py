@@ -7,8 +7,8 @@ import functools
 
 from absl import flags
 
+import iwae_zoo_console as console
 from iwae_zoo import saved_model
-from iwae_zoo.programs import console
 
 _FLAGS = console.flag_values()
 _WORKDIR = flags.DEFINE_string(

@@ -11,9 +11,9 @@ from typing import Any
 
 from absl import flags
 
+import iwae_zoo_console as console
 from iwae_zoo import data, objectives, presets, saved_model, training
 from iwae_zoo.objectives import bounds, estimators
-from iwae_zoo.programs import console
 from iwae_zoo.training import schedules, strategies
 
 _FLAGS = console.flag_values()

@@ -5,20 +5,18 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import warnings
 
 import pytest
+from inprocess import call
 
 import iwae_zoo_console
+from export import evaluate_main, query_main
 from iwae_zoo.programs import evaluate, export, train
+from studies import posterior_main, snr_slopes_main, tighter_bounds_main
+
+PROGRAMS = [train, evaluate, export, evaluate_main, query_main, posterior_main, snr_slopes_main, tighter_bounds_main]
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def same_warnings(monkeypatch):
-    """Programs say warnings in one line."""
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
 
 
 @pytest.mark.parametrize(
@@ -34,25 +32,25 @@ def same_warnings(monkeypatch):
         (evaluate, [], "Flag --model must have a value other than None"),
         (evaluate, ["--model=nowhere.keras"], "There is no model file 'nowhere.keras'"),
         (evaluate, ["--model=x", "--split=trian"], "value should be one of <train|validation|test>"),
+        (evaluate_main, ["--saved_model=nowhere"], "There is no SavedModel in nowhere"),
+        (query_main, ["--dataset=digits", "--input=x.npy"], "one of --input=x.npy and --dataset=digits is needed"),
+        (query_main, ["--protocol=soap"], "value should be one of <rest|grpc>"),
+        (tighter_bounds_main, ["--objectives=vea"], "unknown objectives ['vea']"),
         (export, ["--workdir=nowhere", "--export_dir=models"], "nowhere holds no trained model"),
     ],
 )
-def test_a_wrong_flag_is_one_line(program, flags, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for flag in program._FLAGS:  # What an earlier case has set.
-        program._FLAGS[flag].unparse()
-    with pytest.raises(SystemExit) as end:
-        program.run("the_program", flags)
-    assert end.value.code.startswith("the_program: ")
-    assert message in end.value.code
-    assert "\n" not in end.value.code
+def test_a_wrong_flag_is_one_line(program, flags, message, tmp_path):
+    ended = call(program, *flags, cwd=tmp_path)
+    assert ended.returncode != 0
+    assert ended.stderr.startswith("the_program: ")
+    assert message in ended.stderr
+    assert ended.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("program", [train, evaluate, export])
-def test_help_lists_every_flag(program, capsys):
-    program.run("the_program", ["--help"])
-    shown = capsys.readouterr().out
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+def test_help_lists_every_flag(program, tmp_path):
+    shown = call(program, "--help", cwd=tmp_path).stdout
     for flag in program._FLAGS:
         assert f"--{'[no]' if program._FLAGS[flag].boolean else ''}{flag}" in shown or len(flag) == 1
 
@@ -74,6 +72,15 @@ def test_a_failing_import_is_not_silenced(capfd):
     with iwae_zoo_console.quiet():
         os.write(2, b"what a library says")
     assert capfd.readouterr().err == ""
+
+
+def test_a_wrong_flag_is_the_whole_of_stderr(tmp_path):
+    result = subprocess.run(
+        [sys.executable, ROOT / "train_main.py", "--obejctive=iwae"], capture_output=True, text=True
+    )
+    assert result.returncode == 1
+    assert result.stderr == "train_main: Unknown command line flag 'obejctive'. Did you mean: objective ?\n"
+    assert not result.stdout
 
 
 @pytest.fixture(scope="module")

@@ -220,3 +220,10 @@ def test_two_cells_do_not_share_a_folder(tiny, tmp_path):
     with pytest.raises(ValueError, match="of its own: received twice"):
         cells.run_grid({0: config(tiny), 1: config(tiny, eval_samples=30)}, tmp_path)
     assert not os.listdir(tmp_path)
+
+
+def test_mean_and_error():
+    mean, error = cells.mean_and_error([[1.0, 2.0], [3.0, 2.0], [5.0, 2.0]])
+    np.testing.assert_allclose(mean, [3.0, 2.0])
+    np.testing.assert_allclose(error, [2.0 / np.sqrt(3.0), 0.0])
+    assert np.isnan(cells.mean_and_error([4.0])[1])

@@ -1,7 +1,6 @@
 """The command line, in processes of its own where it has to be, and the work directory it leaves."""
 
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -19,10 +18,6 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 def command(*flags):
     return [sys.executable, str(ROOT / "train_main.py"), *flags]
-
-
-def run_program(*flags, cwd):
-    return subprocess.run(command(*flags), cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
 def config(tiny, **changes):
@@ -69,7 +64,7 @@ def test_work_directory(tiny, tmp_path):
 @pytest.mark.slow
 def test_killed_and_resumed_is_the_same_as_undisturbed(tiny, tmp_path):
     flags = [f"--dataset={tiny}", "--objective=dreg", "--m=2", "--k=2", "--preset=small", "--eval_samples=20"]
-    flags += ["--epochs=120", "--workdir=run"]
+    flags += ["--epochs=50", "--workdir=run"]
     process = subprocess.Popen(command(*flags), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 120
@@ -78,7 +73,7 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(tiny, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     seen = metrics.read_text().count("\n")
-    assert 3 <= seen < 120
+    assert 3 <= seen < 50
     # Interrupted once more, politely.
     process = subprocess.Popen(
         command(*flags, "--resume"), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -90,7 +85,7 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(tiny, tmp_path):
     assert process.returncode == 130, errors
     assert "--resume goes on from the last whole epoch" in output
     assert "Traceback" not in errors
-    settings = {"objective": "dreg", "m": 2, "k": 2, "eval_samples": 20, "epochs": 120}
+    settings = {"objective": "dreg", "m": 2, "k": 2, "eval_samples": 20, "epochs": 50}
     resumed = training.Run(config(tiny, **settings), tmp_path / "run", resume=True).train(verbose=0)
     undisturbed = training.Run(config(tiny, **settings), tmp_path / "other").train(verbose=0)
     assert metrics.read_text() == (tmp_path / "other" / "metrics.jsonl").read_text()
@@ -226,33 +221,6 @@ def test_divergence_is_named(tiny, tmp_path):
     run = training.Run(config(tiny, learning_rate=1e30), tmp_path / "run")
     with pytest.raises(training.Diverged, match="Lower the learning rate"):
         run.train(verbose=0)
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--objective=ivae"], "Unknown objective: received 'ivae'"),
-        (["--objective=ciwae", "--beta=2"], "beta must be in [0, 1]: received 2.0"),
-        (["--k=two"], "flag --k=two"),
-        (["--obejctive=iwae"], "Unknown command line flag 'obejctive'"),
-        (["miwae"], "unexpected arguments ['miwae']"),
-    ],
-)
-def test_wrong_flags_are_one_line(flags, message, tmp_path):
-    result = run_program(*flags, cwd=tmp_path)
-    assert result.returncode != 0
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
-    assert not os.listdir(tmp_path)
-
-
-@pytest.mark.slow
-def test_program(tiny, tmp_path):
-    result = run_program(f"--dataset={tiny}", "--preset=small", "--epochs=2", "--eval_samples=50", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    for text in ("IWAE bound at 64 particles", "untrained model", "Bernoulli", "log p(x), 50 samples", "-KL(Q || P)"):
-        assert text in result.stdout
-    assert (tmp_path / "runs" / "tiny-iwae-m8-k8-preset_small-epochs_2-seed0" / "evaluation.json").exists()
 
 
 def test_presets():
