@@ -13,7 +13,7 @@ import threading
 # A program that is run as a file has its own folder on the path, not the repository's.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from absl import flags
+from absl import flags, logging
 
 import iwae_zoo_console as console
 
@@ -49,6 +49,8 @@ _POLL_SECONDS = flags.DEFINE_float("poll_seconds", 1, "How often to look for a n
 
 def main(name):
     """Serves until SIGINT or SIGTERM; the exit status is not 0 if it could not start."""
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)  # Which version is served, and who hung up.
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

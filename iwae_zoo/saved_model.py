@@ -257,7 +257,7 @@ def _by_rows(function, inputs, outputs):
             lambda row: function(*row), arguments, fn_output_signature=outputs, parallel_iterations=_PARALLEL_ROWS
         )
 
-    return tf.function(batch, input_signature=inputs)
+    return tf.function(batch, input_signature=inputs, autograph=False)
 
 
 def _single(batch):

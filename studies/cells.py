@@ -103,9 +103,7 @@ def run_grid(configs, root, workers=1):
 def mean_and_error(values):
     """Mean and standard error over the first axis; the error of a single value is NaN."""
     values = np.asarray(values, float)
-    error = (
-        np.std(values, axis=0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.full(values.shape[1:], np.nan)
-    )
+    error = np.std(values, axis=0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan * values[0]
     return np.mean(values, axis=0), error
 
 

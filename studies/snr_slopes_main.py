@@ -60,24 +60,23 @@ def main(name):
     """Measures, fits, and writes the table and the figure."""
     truth = LinearGaussian.random(_LATENT_SIZE.value, _DATA_SIZE.value, seed=_SEED.value)
     x = truth.sample(_BATCH_SIZE.value, seed=_SEED.value)
-    counts = 2 ** np.arange(0, int(np.log2(_MAX_PARTICLES.value)) + 1)
+    # The theory is of many particles: from 4 on.
+    counts = [int(count) for count in 2 ** np.arange(2, int(np.log2(_MAX_PARTICLES.value)) + 1)]
     measured = {}
     for name, axis in dict.fromkeys((curve[2], curve[3]) for curve in _CURVES):
         for count in counts:
-            shape = {"m": 1, "k": int(count)} if axis == "k" else {"m": int(count), "k": 8}
+            shape = {"m": 1, "k": count} if axis == "k" else {"m": count, "k": 8}
             objective = objectives.get(name, **shape)
             model = truth.model(objective, mismatch=_MISMATCH.value)
             snr = diagnostics.gradient_snr(model, x, _REPEATS.value, _SEED.value)
-            measured[name, axis, int(count)] = snr
+            measured[name, axis, count] = snr
             print(f"{name}, {shape}: encoder {snr.encoder.mean:.3f}, decoder {snr.decoder.mean:.3f}", flush=True)
     curves = []
     for panel, label, name, axis, side, theory in _CURVES:
-        # The theory is of many particles: the slope is fitted from 4 on.
-        used = [int(count) for count in counts if count >= 4]
-        sides = [getattr(measured[name, axis, count], side) for count in used]
+        sides = [getattr(measured[name, axis, count], side) for count in counts]
         snr, error = np.array([s.mean for s in sides]), np.array([s.mean_error for s in sides])
-        slope, slope_error = fit_slope(np.array(used), snr, error)
-        curve = {"panel": panel, "label": label, "x": used, "snr": snr, "error": error, "xlabel": f"{axis.upper()}"}
+        slope, slope_error = fit_slope(np.array(counts), snr, error)
+        curve = {"panel": panel, "label": label, "x": counts, "snr": snr, "error": error, "xlabel": f"{axis.upper()}"}
         curves.append({**curve, "theory": theory, "slope": slope, "slope_error": slope_error})
         stated = "no theory" if theory is None else f"theory {theory:+.2f}"
         print(f"{panel}, {label}: slope {slope:+.3f} +- {slope_error:.3f} ({stated})")

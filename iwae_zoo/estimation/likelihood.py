@@ -6,6 +6,7 @@ on the other examples in the batch. A model that was built in the scope of a `tf
 examples of a batch to its replicas, for the same answers.
 """
 
+import functools
 import warnings
 from typing import NamedTuple
 
@@ -295,13 +296,16 @@ def _batch_function(model, chunk_size, capacity, proposal):
     strategy = model.distribute_strategy
     replicas = strategy.num_replicas_in_sync
 
-    def batch(x, num_samples, seed, first_row, tolerance):
-        def one(row, example):
-            row_seed = tf.stack([row, seed])
-            return stream(networks, example, num_samples, row_seed, tolerance, chunk_size, capacity, proposal)
+    @functools.partial(tf.function, autograph=False)  # Traced once, for the three places that it stands in below.
+    def one(example, num_samples, row_seed, tolerance):
+        return stream(networks, example, num_samples, row_seed, tolerance, chunk_size, capacity, proposal)
 
+    def batch(x, num_samples, seed, first_row, tolerance):
         def group(arguments):
-            answers = [one(row, example) for row, example in zip(*map(tf.unstack, arguments), strict=True)]
+            answers = [
+                one(example, num_samples, tf.stack([row, seed]), tolerance)
+                for row, example in zip(*map(tf.unstack, arguments), strict=True)
+            ]
             return {name: tf.stack([answer[name] for answer in answers]) for name in Estimate._fields}
 
         # Whole groups, then what is left in groups of one: the same operations for each example, wherever it stands.
@@ -329,7 +333,7 @@ def _batch_function(model, chunk_size, capacity, proposal):
     number = tf.TensorSpec([], tf.int32)
     examples = tf.TensorSpec([None, *data_shape], tf.float32)
     signature = (examples, number, number, number, tf.TensorSpec([], tf.float64))
-    return tf.function(batch if replicas == 1 else distributed, input_signature=signature)
+    return tf.function(batch if replicas == 1 else distributed, input_signature=signature, autograph=False)
 
 
 _ROW_DTYPES = dict.fromkeys(Estimate._fields, tf.float64) | {"in_support": tf.bool, "num_samples": tf.int32}

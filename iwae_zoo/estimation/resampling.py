@@ -148,4 +148,4 @@ def _batch_function(model, chunk_size):
 
     number = tf.TensorSpec([], tf.int32)
     signature = (tf.TensorSpec([None, *model.data_shape]), number, number, tf.TensorSpec([2], tf.int32))
-    return tf.function(batch, input_signature=signature)
+    return tf.function(batch, input_signature=signature, autograph=False)
