@@ -49,10 +49,27 @@ def test_readme():
     assert names["estimate"].log_prob.shape == (10,)
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     assert len([line for line in block.splitlines() if line and "import" not in line]) <= 10
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
+@pytest.mark.slow
 def test_own_networks():
     names = run_blocks("docs/networks.md")
     model, digits = names["model"], names["digits"]
     model.compile()
     model.fit(digits.training_batches(32, seed=0), steps_per_epoch=2, shuffle=False, verbose=0)
+
+
+def test_keras_habits():
+    names = run_blocks("docs/training.md")
+    assert names["stop"].best is not None
+
+
+def test_every_page_and_picture_is_there():
+    pages = [ROOT / "README.md", ROOT / "BUILD.md", *(ROOT / "docs").glob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} names {target}"
+    # Blocks of the other pages need several machines or a server.
+    with_code = {page.name for page in pages if "```python" in page.read_text()}
+    assert with_code == {"README.md", "extending.md", "networks.md", "training.md", "machines.md"}
