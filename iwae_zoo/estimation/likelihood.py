@@ -17,12 +17,20 @@ import tensorflow as tf
 from iwae_zoo._checks import integer
 from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.estimation import psis
-from iwae_zoo.model import particles
+from iwae_zoo.estimation.streaming import checked_chunk, default_chunk, stream
+from iwae_zoo.model.examples import check
 
-__all__ = ["DatasetEstimate", "Estimate", "estimate_dataset", "estimate_log_prob", "evaluate_log_prob", "stream"]
+__all__ = [
+    "DatasetEstimate",
+    "Estimate",
+    "checked_chunk",
+    "default_chunk",
+    "estimate_dataset",
+    "estimate_log_prob",
+    "evaluate_log_prob",
+    "stream",
+]
 
-# Most particles decoded at once: enough to keep the processor busy, few enough that memory is small.
-_DEFAULT_CHUNK = 2500
 # Examples abreast: the small operations of one fill the gaps that the other's leave on the processor.
 _ABREAST = 2
 # Examples per call while a data set is evaluated: how often the progress bar moves.
@@ -219,75 +227,6 @@ def summarize(examples):
     )
 
 
-def stream(networks, x, num_samples, seed, tolerance, chunk_size, capacity, proposal="encoder"):
-    """Streams one example's particles; TensorFlow operations only, for graphs.
-
-    Args:
-      networks: anything with `encoder`, `decoder` and `prior`, such as a model.
-      x: tensor [...], one example.
-      num_samples: int tensor [], number of particles.
-      seed: stateless seed [2].
-      tolerance: float64 tensor [], nats; 0 for no early stop.
-      chunk_size: int, particles decoded at once.
-      capacity: int, number of largest weights to keep: `psis.capacity` of the largest `num_samples`.
-      proposal: "encoder" or "prior".
-
-    Returns:
-      dict of tensors [] by the names of `Estimate`; the floats are float64.
-    """
-    finite = tf.reduce_all(tf.math.is_finite(tf.cast(x, tf.float32)))
-    x = tf.where(finite, x, tf.zeros_like(x))[tf.newaxis]
-    source = networks.encoder.posterior(x) if proposal == "encoder" else networks.prior.distribution()
-    shape = [chunk_size] if proposal == "encoder" else [chunk_size, 1]
-    minus_infinity = tf.constant(-np.inf, tf.float64)
-
-    def draw(start, log_sum, log_sum_of_squares, sum_of_logs, largest):
-        z = source.sample(shape, seed=particles.derive_seed(seed, start // chunk_size))  # [chunk, 1, D]
-        log_weights = particles.log_joint(networks.decoder, networks.prior, x, z) - source.log_prob(z)
-        log_weights = tf.cast(log_weights[:, 0], tf.float64)
-        wanted = tf.range(chunk_size) < num_samples - start
-        weighed = tf.where(wanted, log_weights, minus_infinity)
-        return (
-            tf.minimum(start + chunk_size, num_samples),
-            tf.reduce_logsumexp(tf.concat([[log_sum], weighed], axis=0)),
-            tf.reduce_logsumexp(tf.concat([[log_sum_of_squares], 2.0 * weighed], axis=0)),
-            sum_of_logs + tf.reduce_sum(tf.where(wanted, log_weights, tf.zeros_like(log_weights))),
-            tf.math.top_k(tf.concat([largest, weighed], axis=0), capacity).values,
-        )
-
-    def unfinished(count, log_sum, log_sum_of_squares, *_):
-        error = _standard_error(count, log_sum, log_sum_of_squares)
-        return (count < num_samples) & ((count == 0) | (tolerance <= 0.0) | ~(error <= tolerance))
-
-    count, log_sum, log_sum_of_squares, sum_of_logs, largest = tf.while_loop(
-        unfinished,
-        draw,
-        (
-            tf.zeros_like(num_samples),
-            minus_infinity,
-            minus_infinity,
-            tf.constant(0.0, tf.float64),
-            tf.fill([capacity], minus_infinity),
-        ),
-        parallel_iterations=1,
-    )
-    n = tf.cast(count, tf.float64)
-    in_support = finite & ~(log_sum == minus_infinity)
-    outside = {"log_prob": minus_infinity, "elbo": minus_infinity}
-    inside = {
-        "log_prob": log_sum - tf.math.log(n),
-        "standard_error": _standard_error(count, log_sum, log_sum_of_squares),
-        "ess": tf.exp(2.0 * log_sum - log_sum_of_squares),
-        "pareto_k": psis.pareto_shape(largest, count),
-        "elbo": sum_of_logs / n,
-    }
-    rows = {
-        name: tf.where(in_support, value, outside.get(name, tf.constant(0.0, tf.float64)))
-        for name, value in inside.items()
-    }
-    return {**rows, "in_support": in_support, "num_samples": count}
-
-
 @per_model
 def _batch_function(model, chunk_size, capacity, proposal):
     """The traced function that streams each example of a batch, a share of them on each replica."""
@@ -339,40 +278,6 @@ def _batch_function(model, chunk_size, capacity, proposal):
 _ROW_DTYPES = dict.fromkeys(Estimate._fields, tf.float64) | {"in_support": tf.bool, "num_samples": tf.int32}
 
 
-def _standard_error(count, log_sum, log_sum_of_squares):
-    """Of log mean w, by the delta method: sqrt( (sum w^2 / (sum w)^2 - 1 / n) n / (n - 1) )."""
-    n = tf.cast(count, tf.float64)
-    excess = tf.maximum(tf.exp(log_sum_of_squares - 2.0 * log_sum) - 1.0 / n, 0.0)
-    return tf.where(count > 1, tf.sqrt(excess * n / tf.maximum(n - 1.0, 1.0)), tf.constant(np.inf, tf.float64))
-
-
-def default_chunk(num_samples):
-    """Number of particles to decode at once: equal chunks, so that little of the last one is thrown away."""
-    return -(-num_samples // -(-num_samples // _DEFAULT_CHUNK))
-
-
-def checked_chunk(chunk_size, **particles_of):
-    """The number of particles to decode at once.
-
-    Args:
-      chunk_size: int, or None to have it chosen.
-      **particles_of: one int, the number of particles, by the name that its caller's user knows it by.
-
-    Raises:
-      ValueError: if either is not a positive integer, or the chunk is the larger.
-    """
-    ((name, count),) = particles_of.items()
-    integer(name, count)
-    if chunk_size is None:
-        return default_chunk(count)
-    if integer("chunk_size", chunk_size) > count:
-        raise ValueError(
-            f"chunk_size must be at most {name}: received chunk_size={chunk_size}, {name}={count}. Leave it out to "
-            "have it chosen."
-        )
-    return int(chunk_size)
-
-
 def _checked_arguments(num_samples, seed, chunk_size, tolerance, proposal):
     if integer("seed", seed, least=0) >= 2**31:
         raise ValueError(f"seed must be an integer from 0 to 2^31 - 1: received {seed!r}.")
@@ -381,6 +286,14 @@ def _checked_arguments(num_samples, seed, chunk_size, tolerance, proposal):
     if tolerance is not None and not tolerance > 0:
         raise ValueError(f"tolerance must be a positive number of nats, or None: received {tolerance!r}.")
     return checked_chunk(chunk_size, num_samples=num_samples)
+
+
+def some_examples(model, x):
+    """As `checked_examples`; raises ValueError also if there is no example."""
+    x = checked_examples(model, x)
+    if not len(x):
+        raise ValueError("x must hold at least one example: received an empty array.")
+    return x
 
 
 def checked_examples(model, x):
@@ -397,10 +310,4 @@ def checked_examples(model, x):
             f"x must have shape [B, {', '.join(map(str, model.data_shape))}]: received shape {list(x.shape)}."
             + (" Add a batch axis: x[np.newaxis]." if x.shape == tuple(model.data_shape) else "")
         )
-    rows = np.flatnonzero(~np.isfinite(x.reshape(len(x), int(np.prod(model.data_shape)))).all(axis=1))
-    if len(rows):
-        raise ValueError(
-            f"x holds NaN or infinity in {len(rows)} of {len(x)} examples, the first at row {rows[0]}. Remove or "
-            "mend these examples."
-        )
-    return x
+    return check(x)

@@ -23,17 +23,18 @@ def data_shape(x):
 
 
 def check(x, name="x"):
-    """Returns x; an array is looked at, anything else is left as it is.
+    """Returns x; an array or tensor is looked at, anything else is left as it is.
 
     Raises:
       ValueError: if an array holds NaN or infinity; the message names the first row.
     """
-    if isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.ndim:
-        rows = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
+    array = np.asarray(x) if isinstance(x, np.ndarray | tf.Tensor) else None
+    if array is not None and array.dtype.kind == "f" and array.size:
+        rows = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
         if len(rows):
             raise ValueError(
-                f"{name} holds NaN or infinity in {len(rows)} of {len(x)} examples, the first at row {rows[0]}. Remove "
-                "or mend these examples."
+                f"{name} holds NaN or infinity in {len(rows)} of {len(array)} examples, the first at row {rows[0]}. "
+                "Remove or mend these examples."
             )
     return x
 

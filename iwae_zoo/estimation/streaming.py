@@ -1,0 +1,120 @@
+"""Importance samples of one example, in chunks of one size, of which a handful of running sums is kept.
+
+So memory does not depend on the number of samples, and an answer does not depend on other examples: TensorFlow
+operations only, for graphs, those of exported models among them.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from iwae_zoo._checks import integer
+from iwae_zoo.estimation import psis
+from iwae_zoo.model import particles
+
+__all__ = ["checked_chunk", "default_chunk", "stream"]
+
+# Most particles decoded at once: enough to keep the processor busy, few enough that memory is small.
+_DEFAULT_CHUNK = 2500
+
+
+def stream(networks, x, num_samples, seed, tolerance, chunk_size, capacity, proposal="encoder"):
+    """Streams one example's particles; TensorFlow operations only, for graphs.
+
+    Args:
+      networks: anything with `encoder`, `decoder` and `prior`, such as a model.
+      x: tensor [...], one example.
+      num_samples: int tensor [], number of particles.
+      seed: stateless seed [2].
+      tolerance: float64 tensor [], nats; 0 for no early stop.
+      chunk_size: int, particles decoded at once.
+      capacity: int, number of largest weights to keep: `psis.capacity` of the largest `num_samples`.
+      proposal: "encoder" or "prior".
+
+    Returns:
+      dict of tensors [] by the names of `likelihood.Estimate`; the floats are float64.
+    """
+    finite = tf.reduce_all(tf.math.is_finite(tf.cast(x, tf.float32)))
+    x = tf.where(finite, x, tf.zeros_like(x))[tf.newaxis]
+    source = networks.encoder.posterior(x) if proposal == "encoder" else networks.prior.distribution()
+    shape = [chunk_size] if proposal == "encoder" else [chunk_size, 1]
+    minus_infinity = tf.constant(-np.inf, tf.float64)
+
+    def draw(start, log_sum, log_sum_of_squares, sum_of_logs, largest):
+        z = source.sample(shape, seed=particles.derive_seed(seed, start // chunk_size))  # [chunk, 1, D]
+        log_weights = particles.log_joint(networks.decoder, networks.prior, x, z) - source.log_prob(z)
+        log_weights = tf.cast(log_weights[:, 0], tf.float64)
+        wanted = tf.range(chunk_size) < num_samples - start
+        weighed = tf.where(wanted, log_weights, minus_infinity)
+        return (
+            tf.minimum(start + chunk_size, num_samples),
+            tf.reduce_logsumexp(tf.concat([[log_sum], weighed], axis=0)),
+            tf.reduce_logsumexp(tf.concat([[log_sum_of_squares], 2.0 * weighed], axis=0)),
+            sum_of_logs + tf.reduce_sum(tf.where(wanted, log_weights, tf.zeros_like(log_weights))),
+            tf.math.top_k(tf.concat([largest, weighed], axis=0), capacity).values,
+        )
+
+    def unfinished(count, log_sum, log_sum_of_squares, *_):
+        error = _standard_error(count, log_sum, log_sum_of_squares)
+        return (count < num_samples) & ((count == 0) | (tolerance <= 0.0) | ~(error <= tolerance))
+
+    count, log_sum, log_sum_of_squares, sum_of_logs, largest = tf.while_loop(
+        unfinished,
+        draw,
+        (
+            tf.zeros_like(num_samples),
+            minus_infinity,
+            minus_infinity,
+            tf.constant(0.0, tf.float64),
+            tf.fill([capacity], minus_infinity),
+        ),
+        parallel_iterations=1,
+    )
+    n = tf.cast(count, tf.float64)
+    in_support = finite & ~(log_sum == minus_infinity)
+    outside = {"log_prob": minus_infinity, "elbo": minus_infinity}
+    inside = {
+        "log_prob": log_sum - tf.math.log(n),
+        "standard_error": _standard_error(count, log_sum, log_sum_of_squares),
+        "ess": tf.exp(2.0 * log_sum - log_sum_of_squares),
+        "pareto_k": psis.pareto_shape(largest, count),
+        "elbo": sum_of_logs / n,
+    }
+    rows = {
+        name: tf.where(in_support, value, outside.get(name, tf.constant(0.0, tf.float64)))
+        for name, value in inside.items()
+    }
+    return {**rows, "in_support": in_support, "num_samples": count}
+
+
+def _standard_error(count, log_sum, log_sum_of_squares):
+    """Of log mean w, by the delta method: sqrt( (sum w^2 / (sum w)^2 - 1 / n) n / (n - 1) )."""
+    n = tf.cast(count, tf.float64)
+    excess = tf.maximum(tf.exp(log_sum_of_squares - 2.0 * log_sum) - 1.0 / n, 0.0)
+    return tf.where(count > 1, tf.sqrt(excess * n / tf.maximum(n - 1.0, 1.0)), tf.constant(np.inf, tf.float64))
+
+
+def default_chunk(num_samples):
+    """Number of particles to decode at once: equal chunks, so that little of the last one is thrown away."""
+    return -(-num_samples // -(-num_samples // _DEFAULT_CHUNK))
+
+
+def checked_chunk(chunk_size, **particles_of):
+    """The number of particles to decode at once.
+
+    Args:
+      chunk_size: int, or None to have it chosen.
+      **particles_of: one int, the number of particles, by the name that its caller's user knows it by.
+
+    Raises:
+      ValueError: if either is not a positive integer, or the chunk is the larger.
+    """
+    ((name, count),) = particles_of.items()
+    integer(name, count)
+    if chunk_size is None:
+        return default_chunk(count)
+    if integer("chunk_size", chunk_size) > count:
+        raise ValueError(
+            f"chunk_size must be at most {name}: received chunk_size={chunk_size}, {name}={count}. Leave it out to "
+            "have it chosen."
+        )
+    return int(chunk_size)
