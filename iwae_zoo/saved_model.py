@@ -27,7 +27,7 @@ import tensorflow as tf
 from iwae_zoo._checks import integer
 from iwae_zoo._tracing import Networks
 from iwae_zoo._version import __version__
-from iwae_zoo.distributions import fusion
+from iwae_zoo.distributions import fusion, likelihoods
 from iwae_zoo.estimation import likelihood, psis, resampling
 from iwae_zoo.model import particles
 
@@ -275,7 +275,7 @@ def _card(model, num_samples, max_num_samples, seed, extra):
         "objective": model.objective.get_config(),
         "input": {
             "x": f"float32 [batch, {', '.join(map(str, model.data_shape))}]",
-            "values": "in the support of the decoder's likelihood; for a Bernoulli 0 and 1 only: binarise grey values",
+            "values": f"in the support of the decoder's likelihood: {likelihoods.support(model.decoder)}",
             "outside": "log_prob is -inf and in_support false, for that row alone",
         },
         "latent_size": int(model.latent_size),

@@ -14,7 +14,7 @@ import tensorflow as tf
 from iwae_zoo._checks import look_up
 from iwae_zoo.distributions.bernoulli import IndependentBernoulli
 
-__all__ = ["TABLE", "Bernoulli", "Likelihood", "default", "from_config", "get", "names", "to_config"]
+__all__ = ["TABLE", "Bernoulli", "Likelihood", "default", "from_config", "get", "names", "support", "to_config"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +121,12 @@ def get(identifier):
       ValueError: on an unknown name.
     """
     return identifier if isinstance(identifier, Likelihood) else look_up(TABLE, identifier, "likelihood")()
+
+
+def support(decoder):
+    """What x may hold for a decoder, for messages: str."""
+    head = getattr(decoder, "head", None)
+    return f"a {head.title} takes {head.values}" if isinstance(head, Likelihood) else "as its distribution has it"
 
 
 def default(kind):

@@ -159,12 +159,13 @@ def check(model, x, num_samples=5000, num_temperatures=1000, num_chains=16, *, s
     )
 
 
-def table(result, baselines=None):
+def table(result, baselines=None, units="nats per example"):
     """An `Evaluation` as text.
 
     Args:
       result: `Evaluation`.
       baselines: optional dict from a label to a number to be shown beside the bound.
+      units: str, the head's.
     """
     rows = [
         (f"IWAE bound at {result.particles} particles", result.iwae_bound, result.iwae_bound_error),
@@ -174,7 +175,7 @@ def table(result, baselines=None):
         ("ELBO", result.elbo, None),
         ("-KL(Q || P)", result.negative_kl, result.negative_kl_error),
     ]
-    text = _lines("nats per example", rows)
+    text = _lines(units, rows)
     text += f"\n{'effective particles (ESS)':36}{result.importance_ess:10.2f}"
     return text + f"\n{'untrusted (Pareto k > 0.7)':36}{result.num_untrusted:7d} of {result.num_examples}"
 

@@ -10,6 +10,7 @@ import tensorflow_probability as tfp
 
 from iwae_zoo._checks import integer
 from iwae_zoo._tracing import Networks, per_model
+from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import likelihood
 from iwae_zoo.model import particles
 
@@ -69,7 +70,7 @@ def sample_posterior(model, x, num_samples=1, num_particles=100, seed=0, chunk_s
     if len(rows):
         raise ValueError(
             f"x is outside the likelihood's support in {len(rows)} of {len(x)} examples, the first at row {rows[0]}: "
-            "these have no posterior. A Bernoulli takes 0 and 1 only: binarise, or remove them."
+            f"these have no posterior. Of the likelihood, {likelihoods.support(model.decoder)}. Mend or remove them."
         )
     return z, ess.mean(axis=0)
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from iwae_zoo import objectives
 from iwae_zoo._checks import integer
+from iwae_zoo.distributions import likelihoods
 from iwae_zoo.model import examples, gradients, particles, replicas
 from iwae_zoo.model.optimizers import OptimizerPair
 from iwae_zoo.objectives import bounds
@@ -295,7 +296,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
         x = self._built_for(keras.utils.unpack_x_y_sample_weight(data)[0])
         seed = self._seed(_TRAINING, self.encoder_optimizer.iterations)
         computed = self._gradients_in_step(x, seed, *replicas.place(x))
-        with tf.control_dependencies([_assert_finite(computed.log_weights)]):
+        with tf.control_dependencies([_assert_finite(self.decoder, computed.log_weights)]):
             encoder_gradients = [tf.identity(g) for g in computed.encoder]
             decoder_gradients = [tf.identity(g) for g in computed.decoder]
         logs = self._track(x, computed.log_weights)
@@ -360,11 +361,10 @@ def check_training(objective, strategy, backward_particles, particle_chunk, step
         )
 
 
-def _assert_finite(log_weights):
+def _assert_finite(decoder, log_weights):
     """Stops a step, on every replica, before it could poison the weights."""
     return tf.debugging.assert_all_finite(
         replicas.total(tf.reduce_sum(log_weights)),
-        f"{NOT_FINITE}. Either x is outside the support of the likelihood (a "
-        "Bernoulli takes 0 and 1 only: binarise, or use iwae_zoo.data) or holds NaN, or training diverged: lower the "
-        "learning rate",
+        f"{NOT_FINITE}. Either x is outside the support of the likelihood ({likelihoods.support(decoder)}) or holds "
+        "NaN, or training diverged: lower the learning rate",
     )

@@ -146,7 +146,7 @@ class Run:
             # Last: a run that has it is finished.
             write_json(self.workdir / "evaluation.json", result)
         if verbose:
-            print(evaluation.table(trained, baselines))
+            print(evaluation.table(trained, baselines, getattr(head, "units", "nats per example")))
             print(f"Everything about this run is in {self.workdir}.")
         return result
 
