@@ -10,9 +10,10 @@ import warnings
 import keras
 
 from iwae_zoo._checks import integer
-from iwae_zoo.estimation import evaluation, likelihood
+from iwae_zoo.estimation import evaluation
 from iwae_zoo.estimation.latent import ACTIVE_VARIANCE, LatentUse, latent_use
 from iwae_zoo.estimation.snr import LEAST_REPEATS, GradientSNR, SideSNR, gradient_snr
+from iwae_zoo.model import examples
 
 __all__ = [
     "ACTIVE_VARIANCE",
@@ -99,7 +100,7 @@ class Diagnostics(keras.callbacks.Callback):
         }
 
     def on_train_begin(self, logs=None):
-        likelihood.some_examples(self.model, self.x)
+        examples.some(self.model, self.x)
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None and (epoch + 1) % self.every == 0:

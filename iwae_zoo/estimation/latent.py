@@ -7,8 +7,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from iwae_zoo._checks import integer
-from iwae_zoo.estimation import likelihood
-from iwae_zoo.model import particles
+from iwae_zoo.model import examples, particles
 
 __all__ = ["ACTIVE_VARIANCE", "LatentUse", "latent_use"]
 
@@ -70,7 +69,7 @@ def latent_use(model, x, num_samples=100, seed=0):
     Hoffman, Johnson. ELBO surgery. NIPS workshop on advances in approximate Bayesian inference, 2016 (the two parts).
     """
     samples = integer("num_samples", num_samples, 1)
-    x = likelihood.some_examples(model, x)
+    x = examples.some(model, x)
     posterior, prior = model.encoder.posterior(x), model.prior.distribution()
     z = posterior.sample(samples, seed=particles.derive_seed(seed))  # [S, N, D]
 

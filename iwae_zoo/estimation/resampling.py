@@ -11,8 +11,8 @@ import tensorflow_probability as tfp
 from iwae_zoo._checks import integer
 from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.distributions import likelihoods
-from iwae_zoo.estimation import likelihood
-from iwae_zoo.model import particles
+from iwae_zoo.estimation.streaming import checked_chunk
+from iwae_zoo.model import examples, particles
 
 __all__ = ["resample", "sample_posterior"]
 
@@ -57,8 +57,8 @@ def sample_posterior(model, x, num_samples=1, num_particles=100, seed=0, chunk_s
     Kosiorek. What is wrong with VAEs? 2018, eq. 11-12.
     """
     integer("num_samples", num_samples)
-    chunk_size = likelihood.checked_chunk(chunk_size, num_particles=num_particles)
-    x = likelihood.checked_examples(model, x)
+    chunk_size = checked_chunk(chunk_size, num_particles=num_particles)
+    x = examples.fitting(model, x)
     z, ess = _batch_function(model, chunk_size)(x, num_samples, num_particles, particles.derive_seed(seed))
     z, ess = z.numpy(), ess.numpy()
     if np.isnan(ess).any():

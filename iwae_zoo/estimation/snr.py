@@ -10,8 +10,7 @@ import tensorflow as tf
 from iwae_zoo import objectives
 from iwae_zoo._checks import integer
 from iwae_zoo._tracing import per_model
-from iwae_zoo.estimation import likelihood
-from iwae_zoo.model import ImportanceWeightedAutoencoder, gradients, particles
+from iwae_zoo.model import ImportanceWeightedAutoencoder, examples, gradients, particles
 
 __all__ = ["LEAST_REPEATS", "GradientSNR", "SideSNR", "gradient_snr"]
 
@@ -91,7 +90,7 @@ def gradient_snr(model, x, num_repeats=1000, seed=0, objective=None):
     https://arxiv.org/abs/1802.04537
     """
     repeats = integer("num_repeats", num_repeats, LEAST_REPEATS)
-    x = likelihood.some_examples(model, x)
+    x = examples.some(model, x)
     passes = _passes(model, model.objective if objective is None else objectives.get(objective))
     seed = particles.derive_seed(seed)
     edges = np.linspace(0, repeats, min(_GROUPS, repeats // _LEAST_GROUP) + 1).astype(int)

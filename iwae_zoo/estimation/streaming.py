@@ -11,7 +11,7 @@ from iwae_zoo._checks import integer
 from iwae_zoo.estimation import psis
 from iwae_zoo.model import particles
 
-__all__ = ["checked_chunk", "default_chunk", "stream"]
+__all__ = ["checked_chunk", "default_chunk", "standard_error", "stream"]
 
 # Most particles decoded at once: enough to keep the processor busy, few enough that memory is small.
 _DEFAULT_CHUNK = 2500
@@ -31,7 +31,7 @@ def stream(networks, x, num_samples, seed, tolerance, chunk_size, capacity, prop
       proposal: "encoder" or "prior".
 
     Returns:
-      dict of tensors [] by the names of `likelihood.Estimate`; the floats are float64.
+      dict of tensors [] by the names of `importance.OUTPUTS`; the floats are float64.
     """
     finite = tf.reduce_all(tf.math.is_finite(tf.cast(x, tf.float32)))
     x = tf.where(finite, x, tf.zeros_like(x))[tf.newaxis]
@@ -54,7 +54,7 @@ def stream(networks, x, num_samples, seed, tolerance, chunk_size, capacity, prop
         )
 
     def unfinished(count, log_sum, log_sum_of_squares, *_):
-        error = _standard_error(count, log_sum, log_sum_of_squares)
+        error = standard_error(count, log_sum, log_sum_of_squares)
         return (count < num_samples) & ((count == 0) | (tolerance <= 0.0) | ~(error <= tolerance))
 
     count, log_sum, log_sum_of_squares, sum_of_logs, largest = tf.while_loop(
@@ -74,7 +74,7 @@ def stream(networks, x, num_samples, seed, tolerance, chunk_size, capacity, prop
     outside = {"log_prob": minus_infinity, "elbo": minus_infinity}
     inside = {
         "log_prob": log_sum - tf.math.log(n),
-        "standard_error": _standard_error(count, log_sum, log_sum_of_squares),
+        "standard_error": standard_error(count, log_sum, log_sum_of_squares),
         "ess": tf.exp(2.0 * log_sum - log_sum_of_squares),
         "pareto_k": psis.pareto_shape(largest, count),
         "elbo": sum_of_logs / n,
@@ -86,8 +86,16 @@ def stream(networks, x, num_samples, seed, tolerance, chunk_size, capacity, prop
     return {**rows, "in_support": in_support, "num_samples": count}
 
 
-def _standard_error(count, log_sum, log_sum_of_squares):
-    """Of log mean w, by the delta method: sqrt( (sum w^2 / (sum w)^2 - 1 / n) n / (n - 1) )."""
+def standard_error(count, log_sum, log_sum_of_squares):
+    """Standard error of log mean w, in nats, by the delta method; infinite for one weight.
+
+    sqrt( (sum w^2 / (sum w)^2 - 1 / n) n / (n - 1) )
+
+    Args:
+      count: int tensor [], number n of weights.
+      log_sum: float64 tensor [], log sum w.
+      log_sum_of_squares: float64 tensor [], log sum w^2.
+    """
     n = tf.cast(count, tf.float64)
     excess = tf.maximum(tf.exp(log_sum_of_squares - 2.0 * log_sum) - 1.0 / n, 0.0)
     return tf.where(count > 1, tf.sqrt(excess * n / tf.maximum(n - 1.0, 1.0)), tf.constant(np.inf, tf.float64))

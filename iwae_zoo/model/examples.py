@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["check", "data_shape", "warn_of_scale"]
+__all__ = ["check", "data_shape", "fitting", "some", "warn_of_scale"]
 
 # Root mean square above which a column is far from the scale that networks start at.
 _LARGE = 30.0
@@ -36,6 +36,31 @@ def check(x, name="x"):
                 f"{name} holds NaN or infinity in {len(rows)} of {len(array)} examples, the first at row {rows[0]}. "
                 "Remove or mend these examples."
             )
+    return x
+
+
+def fitting(model, x):
+    """Returns x as a float32 array [B, ...] that fits the model, which is built for it if need be.
+
+    Raises:
+      ValueError: on another shape, or values that are not finite (with the rows named).
+    """
+    x = np.asarray(x, np.float32)
+    if not model.built:
+        model.build((None, *x.shape[1:]))
+    if x.shape[1:] != tuple(model.data_shape):
+        raise ValueError(
+            f"x must have shape [B, {', '.join(map(str, model.data_shape))}]: received shape {list(x.shape)}."
+            + (" Add a batch axis: x[np.newaxis]." if x.shape == tuple(model.data_shape) else "")
+        )
+    return check(x)
+
+
+def some(model, x):
+    """As `fitting`; raises ValueError also if there is no example."""
+    x = fitting(model, x)
+    if not len(x):
+        raise ValueError("x must hold at least one example: received an empty array.")
     return x
 
 

@@ -1,0 +1,110 @@
+"""log p(x) by importance sampling from the encoder, streamed, and how far each answer can be trusted.
+
+Each example is a problem of its own: its particles are drawn and weighed in chunks of one size, and a handful of
+running sums is kept. So memory does not depend on the number of samples or of examples, and an answer does not depend
+on the other examples in the batch.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from iwae_zoo._tracing import Networks, per_model
+from iwae_zoo.estimation import psis
+from iwae_zoo.estimation.rows import by_rows, checked_seed
+from iwae_zoo.estimation.streaming import checked_chunk, stream
+from iwae_zoo.model import examples
+
+__all__ = ["ANNEALED", "IMPORTANCE", "LEAST_ESS", "OUTPUTS", "PARETO_K_LIMIT", "Estimate", "estimate_log_prob"]
+
+# The methods that an answer may come from.
+IMPORTANCE, ANNEALED = "importance", "annealed"
+# Above it neither an importance-sampled estimate nor its error holds (Vehtari et al. 2024).
+PARETO_K_LIMIT = 0.7
+# Share of the annealed chains that has to be effective.
+LEAST_ESS = 1 / 6
+
+
+class Estimate(NamedTuple):
+    """log p(x) of each example; arrays [B].
+
+    Attributes:
+      log_prob: log of the mean weight, nats. Its expectation is below log p(x) by about half the squared standard
+        error. -inf where x is outside the likelihood's support.
+      standard_error: of `log_prob`, nats, by the delta method; infinite for one sample. It holds where the answer is
+        `trusted`.
+      ess: effective number (Kong) of the particles, or of the annealed chains: between 1 and `num_samples`.
+      pareto_k: Pareto shape of the largest weights; see `psis`.
+      elbo: mean log weight of particles from the encoder, nats: the ELBO.
+      in_support: bool, whether p(x) can be positive at all.
+      num_samples: number of particles, or of annealed chains, that were used.
+      method: "importance" or "annealed", where the answer comes from.
+      importance_log_prob: what importance samples alone say, nats: the figure of papers.
+    """
+
+    log_prob: np.ndarray
+    standard_error: np.ndarray
+    ess: np.ndarray
+    pareto_k: np.ndarray
+    elbo: np.ndarray
+    in_support: np.ndarray
+    num_samples: np.ndarray
+    method: np.ndarray
+    importance_log_prob: np.ndarray
+
+    @classmethod
+    def of_importance(cls, log_prob, **fields):
+        """The estimate that importance samples give; arguments by the names of `OUTPUTS`."""
+        method = np.full(len(log_prob), IMPORTANCE)
+        return cls(log_prob=log_prob, **fields, method=method, importance_log_prob=log_prob)
+
+    @property
+    def trusted(self):
+        """bool array [B], whether `log_prob` is right to within its standard error.
+
+        Of importance samples Pareto k is at most 0.7; of annealed chains at least a sixth is effective. Weights that are
+        all equal leave no doubt, and neither does a row outside the support.
+        """
+        annealed = self.method == ANNEALED
+        heavy = np.where(annealed, self.ess < LEAST_ESS * self.num_samples, self.pareto_k > PARETO_K_LIMIT)
+        return ~heavy | (self.standard_error == 0.0) | ~self.in_support
+
+
+# What importance samples answer a row by, in graphs.
+OUTPUTS = dict.fromkeys(Estimate._fields[:-2], tf.TensorSpec([], tf.float64)) | {
+    "in_support": tf.TensorSpec([], tf.bool),
+    "num_samples": tf.TensorSpec([], tf.int32),
+}
+
+
+def estimate_log_prob(model, x, num_samples, seed, chunk_size, *, tolerance, proposal, first_row):
+    """`likelihood.estimate_log_prob` with the method "importance", and its arguments."""
+    if tolerance is not None and not tolerance > 0:
+        raise ValueError(f"tolerance must be a positive number of nats, or None: received {tolerance!r}.")
+    if proposal not in ("encoder", "prior"):
+        raise ValueError(f"proposal must be 'encoder' or 'prior': received {proposal!r}.")
+    chunk_size = checked_chunk(chunk_size, num_samples=num_samples)
+    x, seed = examples.fitting(model, x), checked_seed(seed)
+    rows = np.arange(first_row, first_row + len(x), dtype=np.int32)
+    answer = _rows_function(model, chunk_size, psis.capacity(num_samples), proposal)
+    answers = answer(rows, seed, x, num_samples, 0.0 if tolerance is None else tolerance)
+    estimate = Estimate.of_importance(**{name: value.numpy() for name, value in answers.items()})
+    if np.isnan(estimate.log_prob).any():
+        raise ValueError(
+            "The model's log weights are NaN for an x that is finite: its weights are not finite, or the likelihood "
+            "overflows. Restore weights from before training diverged."
+        )
+    return estimate
+
+
+@per_model
+def _rows_function(model, chunk_size, capacity, proposal):
+    """The traced function that streams each example of a batch."""
+    networks = Networks.of(model)
+
+    def one(seed, x, num_samples, tolerance):
+        return stream(networks, x, num_samples, seed, tolerance, chunk_size, capacity, proposal)
+
+    shared = [tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.float64)]
+    return by_rows(model.distribute_strategy, one, [tf.TensorSpec(model.data_shape)], shared, OUTPUTS)

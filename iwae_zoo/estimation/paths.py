@@ -1,0 +1,286 @@
+"""One example's path of densities from p0(z) to p(x, z), and chains that walk along it; for graphs.
+
+    log f_beta(z) = (1 - beta) log p0(z) + beta log p(x, z),   beta from 0 to 1
+
+Chains move by Hamiltonian Monte Carlo, with unit masses in the coordinates u of z = mode + scale u. Path, coordinates and
+step sizes are functions of x and of random numbers that the chains do not see, so that the mean weight stays unbiased.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from iwae_zoo.distributions import noise
+from iwae_zoo.estimation import laplace
+from iwae_zoo.model import particles
+
+__all__ = ["INITIAL", "Initial", "Path", "Randomness", "State", "anneal", "is_continuous", "step_sizes"]
+
+
+class Initial(NamedTuple):
+    """How a path begins, and how it is walked where nothing else is asked for.
+
+    Attributes:
+      shares: dict from a distribution's name to its share in the mixture p0.
+      whitened: bool, whether chains move in the coordinates of the Laplace approximation, or in those of z.
+      temperatures: number of values of beta.
+      chains: number of chains.
+      leapfrog_steps: gradients for each transition.
+    """
+
+    shares: dict[str, float]
+    whitened: bool
+    temperatures: int
+    chains: int
+    leapfrog_steps: int
+
+
+INITIAL = {
+    # The shares of the others are a defence: a mode that the Laplace approximation does not know, or a tail that it is
+    # too light for, costs variance and not truth.
+    "laplace": Initial({"laplace": 0.8125, "encoder": 0.125, "prior": 0.0625}, True, 40, 32, 3),
+    "prior": Initial({"prior": 1.0}, False, 1000, 16, 10),
+    "encoder": Initial({"encoder": 1.0}, False, 100, 32, 5),
+}
+
+# Of the step sizes: the acceptance that they aim at, the first one, how far a transition's own may be from it, and the
+# change of their logarithm for each unit of excess acceptance.
+_TARGET_ACCEPTANCE, _FIRST_STEP_SIZE, _JITTER, _ADAPTATION_RATE = 0.75, 0.5, 0.3, 0.5
+# Of the pilot run that finds them: chains, transitions at the path's start where coordinates are not whitened, and along
+# it, at the least and as a share of the temperatures.
+_PILOT_CHAINS, _WARM_UP, _LEAST_PILOT, _PILOT_SHARE = 8, 50, 8, 5
+
+
+class State(NamedTuple):
+    """Where chains are: u [C, D], both densities there [C], and their gradients by u [C, D]."""
+
+    u: tf.Tensor
+    log_joint: tf.Tensor
+    log_start: tf.Tensor
+    joint_gradient: tf.Tensor
+    start_gradient: tf.Tensor
+
+    @property
+    def log_ratio(self):
+        """The derivative of log f_beta by beta, log p(x, z) - log p0(z): [C], float64."""
+        return tf.cast(self.log_joint - self.log_start, tf.float64)
+
+    def log_density(self, beta):
+        """log f_beta [C], but for the determinant of the coordinates."""
+        return (1.0 - beta) * self.log_start + beta * self.log_joint
+
+    def where(self, condition, other):
+        """The `State` of which the chains where the condition [C] holds are in the other's."""
+        column = condition[:, tf.newaxis]
+        return State(
+            *(tf.where(column if v.shape.rank == 2 else condition, w, v) for v, w in zip(self, other, strict=True))
+        )
+
+    def gradient(self, beta):
+        """Its gradient by u [C, D]."""
+        return (1.0 - beta) * self.start_gradient + beta * self.joint_gradient
+
+
+class Randomness:
+    """Random numbers of many transitions, by the number of the transition.
+
+    Args:
+      seed: stateless seed.
+    """
+
+    def __init__(self, seed):
+        self._seeds = [particles.derive_seed(seed, label) for label in range(2)]
+
+    def normal(self, count, t, dtype):
+        """Standard normal numbers [count] for transition t."""
+        return noise.normal(1, count, self._seeds[0], t, dtype)[0]
+
+    def uniform(self, count, t, dtype):
+        """Numbers [count] in [0, 1) for transition t."""
+        return noise.uniform(1, count, self._seeds[1], t, dtype)[0]
+
+
+def is_continuous(posterior):
+    """Whether draws of a distribution move along gradients."""
+    return posterior.reparameterization_type == tfd.FULLY_REPARAMETERIZED
+
+
+class Path:
+    """The path of one example.
+
+    Args:
+      networks: anything with `encoder`, `decoder` and `prior`, such as a model.
+      x: tensor [1, ...].
+      initial: `Initial`.
+      num_leapfrog_steps: int, gradients for each transition.
+
+    Raises:
+      ValueError: if z cannot be moved along a gradient.
+    """
+
+    def __init__(self, networks, x, initial, num_leapfrog_steps):
+        posterior, prior = networks.encoder.posterior(x), networks.prior.distribution()
+        if not is_continuous(posterior):
+            raise ValueError(
+                f"Annealing moves z along gradients, and {posterior.name} is no distribution of a continuous z. Use "
+                "importance sampling (method='importance')."
+            )
+        self._decoder, self._prior, self._x = networks.decoder, networks.prior, x
+        self._num_leapfrog_steps = num_leapfrog_steps
+        self.whitened = initial.whitened
+        self._size, self._dtype = posterior.event_shape[0], posterior.dtype
+        self._coordinates = (
+            laplace.approximate(networks, x, posterior.mean()[0])
+            if initial.whitened
+            else laplace.standard(self._size, self._dtype)
+        )
+        # p0 is a mixture of the Laplace approximation, where chains move in its coordinates, and of these.
+        known = {"encoder": posterior, "prior": prior}
+        self._distributions = [known[name] for name in initial.shares if name in known]
+        self._shares = np.array(list(initial.shares.values()))
+        self._log_shares = tf.constant(np.log(self._shares), self._dtype)
+
+    def z(self, u):
+        """z [C, D] at the coordinates u [C, D]."""
+        return self._coordinates.z(u)
+
+    def at(self, z):
+        """`State` at z [C, D]."""
+        return self._evaluate(self._coordinates.u(z))
+
+    def draw(self, num_chains, seed):
+        """`State` of draws from p0. Of its parts each gets its share of the chains, so that these differ less."""
+        first, second, *others = [particles.derive_seed(seed, i) for i in range(2 + len(self._distributions))]
+        drawn = []
+        if self.whitened:
+            u = noise.normal(1, num_chains * self._size, first, dtype=self._dtype)
+            drawn.append(self.z(tf.reshape(u, [num_chains, self._size])))
+        for distribution, own_seed in zip(self._distributions, others, strict=True):
+            shape = [num_chains] if distribution.batch_shape.rank else [num_chains, 1]
+            drawn.append(distribution.sample(shape, seed=own_seed)[:, 0])
+        place = (tf.range(num_chains, dtype=tf.float64) + noise.uniform(1, 1, second, dtype=tf.float64)[0]) / num_chains
+        part = tf.reduce_sum(tf.cast(place[:, tf.newaxis] >= np.cumsum(self._shares)[:-1], tf.int32), axis=1)
+        return self.at(tf.gather(tf.stack(drawn, axis=1), part, axis=1, batch_dims=1))
+
+    def move(self, state, beta, step_size, randomness, t):
+        """Transition t, which leaves f_beta invariant.
+
+        Args:
+          state: `State` of C chains.
+          beta: float64 tensor [].
+          step_size: float64 tensor [].
+          randomness: `Randomness`, of all transitions.
+          t: int tensor [].
+
+        Returns:
+          The new `State`, and the acceptance probabilities, float64 [C].
+        """
+        count = tf.shape(state.u)[0]
+        beta, step_size = tf.cast(beta, self._dtype), tf.cast(step_size, self._dtype)
+        momentum = tf.reshape(randomness.normal(count * self._size, t, self._dtype), [count, self._size])
+        jitter, uniform = tf.unstack(tf.reshape(randomness.uniform(2 * count, t, self._dtype), [2, count]))
+        # With one fixed step size a trajectory of unit variances can come back to where it began.
+        step = (step_size * (1.0 + _JITTER * (2.0 * jitter - 1.0)))[:, tf.newaxis]
+        after, p = state, momentum + 0.5 * step * state.gradient(beta)
+        for _ in range(self._num_leapfrog_steps):  # Not a loop in the graph: in another loop it takes twice as long.
+            after = self._evaluate(after.u + step * p)
+            p += step * after.gradient(beta)
+        p -= 0.5 * step * after.gradient(beta)  # The momentum's last step is half of one.
+        gain = after.log_density(beta) - state.log_density(beta)
+        gain += 0.5 * tf.reduce_sum(tf.square(momentum) - tf.square(p), axis=-1)
+        gain = tf.where(tf.math.is_nan(gain), tf.constant(-np.inf, gain.dtype), gain)
+        accepted = tf.math.log(uniform) < gain
+        return state.where(accepted, after), tf.exp(tf.minimum(tf.cast(gain, tf.float64), 0.0))
+
+    def _evaluate(self, u):
+        """`State` at u [C, D]."""
+        z = self.z(u)
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(z)
+            rows = z[:, tf.newaxis]  # [C, 1, D]
+            log_joint = particles.log_joint(self._decoder, self._prior, self._x, rows)[:, 0]
+            log_parts = [part.log_prob(rows)[:, 0] for part in self._distributions]
+        by_z = tf.concat([_slope(tape, value, z) for value in (log_joint, *log_parts)], axis=0)
+        joint_gradient, *gradients = tf.split(tf.matmul(by_z, self._coordinates.scale), 1 + len(log_parts))
+        if self.whitened:
+            log_parts, gradients = [self._coordinates.log_prob(u), *log_parts], [-u, *gradients]
+        # The gradient of a mixture is that of its parts, in their proportions at z.
+        log_parts = tf.stack(log_parts) + self._log_shares[:, tf.newaxis]
+        log_start = tf.reduce_logsumexp(log_parts, axis=0)
+        proportions = tf.unstack(tf.exp(log_parts - log_start)[..., tf.newaxis])
+        start_gradient = tf.add_n([p * gradient for p, gradient in zip(proportions, gradients, strict=True)])
+        return State(u, log_joint, log_start, joint_gradient, start_gradient)
+
+
+def _slope(tape, log_density, z):
+    """The gradient [C, D] of a log-density [C] by z; zero where it is not finite, from where a chain is sent back."""
+    gradient = tape.gradient(log_density, z)
+    if gradient is None:
+        raise ValueError(
+            "Annealing moves z along gradients, and log p(x, z) or log p0(z) has none by z. Use importance sampling "
+            "(method='importance')."
+        )
+    return tf.where(tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient))
+
+
+def step_sizes(path, seed, betas):
+    """Step sizes [T] for transitions at `betas` [T], found by a pilot run of other chains.
+
+    Sizes that followed the acceptance of the very chains that are weighed would make each transition depend on the past,
+    and lose its invariant density, on which the bounds rest.
+    """
+    warm_up = 0 if path.whitened else _WARM_UP
+    length = tf.maximum(tf.size(betas) // _PILOT_SHARE, _LEAST_PILOT)
+    places = tf.linspace(tf.constant(0.0, tf.float64), tf.cast(tf.size(betas) - 1, tf.float64), length)
+    pilot = tf.concat([tf.zeros([warm_up], tf.float64), tf.gather(betas, tf.cast(tf.round(places), tf.int32))], axis=0)
+
+    def transition(t, state, log_step_size, log_step_sizes):
+        state, acceptance = path.move(state, pilot[t], tf.exp(log_step_size), randomness, t)
+        log_step_size += _ADAPTATION_RATE * (tf.reduce_mean(acceptance) - _TARGET_ACCEPTANCE)
+        return t + 1, state, log_step_size, log_step_sizes.write(t, log_step_size)
+
+    randomness = Randomness(particles.derive_seed(seed, 1))
+    first = tf.constant(math.log(_FIRST_STEP_SIZE), tf.float64)
+    begin = path.draw(_PILOT_CHAINS, particles.derive_seed(seed, 0))
+    found = tf.TensorArray(tf.float64, tf.size(pilot), element_shape=[])
+    *_, found = tf.while_loop(lambda t, *_: t < tf.size(pilot), transition, (0, begin, first, found))
+    nearest = tf.linspace(tf.constant(0.0, tf.float64), tf.cast(length - 1, tf.float64), tf.size(betas))
+    return tf.exp(tf.gather(found.stack()[warm_up:], tf.cast(tf.round(nearest), tf.int32)))
+
+
+def anneal(path, seed, state, betas, sizes):
+    """Chains that walk from `state` through `betas` [T], in either direction.
+
+    Towards larger beta the mean weight estimates p(x) where the state is drawn from p0; towards smaller beta, 1 / p(x)
+    where it is drawn from p(z | x). Each increment is weighed before the transition that has its end as invariant
+    density.
+
+    Args:
+      path: `Path`.
+      seed: stateless seed.
+      state: `State` of C chains.
+      betas: float64 tensor [T].
+      sizes: float64 tensor [T], step sizes.
+
+    Returns:
+      Log weights [C], acceptance probabilities [C], mean over the transitions, both float64; and the last `State`, after
+      the transition at the last but one beta.
+    """
+    increments, randomness = betas[1:] - betas[:-1], Randomness(seed)
+
+    def transition(t, state, log_weights, acceptance):
+        log_weights += increments[t - 1] * state.log_ratio
+        state, accepted = path.move(state, betas[t], sizes[t], randomness, t)
+        return t + 1, state, log_weights, acceptance + accepted
+
+    zeros = tf.zeros(tf.shape(state.u)[:1], tf.float64)
+    # Nothing is weighed after a transition at the path's end: there is none.
+    last = tf.size(betas) - 1
+    _, state, log_weights, acceptance = tf.while_loop(
+        lambda t, *_: t < last, transition, (1, state, zeros, zeros), parallel_iterations=1
+    )
+    log_weights += increments[-1] * state.log_ratio
+    return log_weights, acceptance / tf.cast(last - 1, tf.float64), state

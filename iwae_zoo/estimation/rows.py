@@ -1,0 +1,87 @@
+"""Questions that are answered row by row: each example in tensors of the same shapes, wherever it stands in a batch.
+
+So an answer depends on its example alone, bit for bit. A model that was built in the scope of a `tf.distribute` strategy
+shares out the examples of a batch to its replicas, for the same answers.
+"""
+
+import tensorflow as tf
+
+from iwae_zoo._checks import integer
+
+__all__ = ["by_rows", "checked_seed"]
+
+# Examples abreast: the small operations of one fill the gaps that the other's leave on the processor.
+_ABREAST = 2
+
+
+def by_rows(strategy, one, inputs, shared, outputs):
+    """A traced function of a batch from a function of one row.
+
+    Args:
+      strategy: `tf.distribute.Strategy`, the model's.
+      one: function (row seed [2], *inputs of a row, *shared) that returns a dict of tensors.
+      inputs: list of `tf.TensorSpec`, those of a row; the first is an example.
+      shared: list of `tf.TensorSpec`, those of all rows.
+      outputs: dict of `tf.TensorSpec`, what `one` returns.
+
+    Returns:
+      Function (rows [B], seed, *batches of the inputs, *shared) that returns a dict of batches of the outputs. The seed
+      of an example is the pair of its row and `seed`.
+    """
+    replicas = strategy.num_replicas_in_sync
+    one = tf.function(one, autograph=False)  # Traced once, for the three places that it stands in below.
+
+    def batch(rows, seed, *arguments):
+        of_rows, common = (rows, *arguments[: len(inputs)]), arguments[len(inputs) :]
+
+        def group(of_group):
+            answers = [
+                one(tf.stack([row, seed]), *example, *common)
+                for row, *example in zip(*map(tf.unstack, of_group), strict=True)
+            ]
+            return {name: tf.stack([answer[name] for answer in answers]) for name in outputs}
+
+        # Whole groups, then what is left in groups of one: the same operations for each example, wherever it stands.
+        whole = tf.size(rows) // _ABREAST * _ABREAST
+        parts = []
+        for part, size in ((slice(None, whole), _ABREAST), (slice(whole, None), 1)):
+            grouped = [tf.reshape(v[part], [-1, size, *v.shape[1:]]) for v in of_rows]
+            signature = {name: tf.TensorSpec([size, *spec.shape], spec.dtype) for name, spec in outputs.items()}
+            answers = tf.map_fn(group, grouped, fn_output_signature=signature, parallel_iterations=1)
+            parts.append({name: tf.reshape(answers[name], [-1, *spec.shape]) for name, spec in outputs.items()})
+        return {name: tf.concat([part[name] for part in parts], axis=0) for name in outputs}
+
+    def share(rows, seed, *arguments):
+        context = tf.distribute.get_replica_context()
+        size = -(-tf.size(rows) // replicas)
+        start = size * context.replica_id_in_sync_group
+        own = [v[start : start + size] for v in (rows, *arguments[: len(inputs)])]
+        answers = batch(own[0], seed, *own[1:], *arguments[len(inputs) :])
+        columns = [
+            tf.reshape(tf.cast(answers[name], tf.float64), [tf.size(own[0]), spec.shape.num_elements()])
+            for name, spec in outputs.items()
+        ]
+        return context.all_gather(tf.concat(columns, axis=1), axis=0)
+
+    def distributed(*arguments):
+        gathered = strategy.experimental_local_results(strategy.run(share, arguments))[0]
+        columns = tf.split(gathered, [spec.shape.num_elements() for spec in outputs.values()], axis=1)
+        return {
+            name: tf.cast(tf.reshape(column, [-1, *spec.shape]), spec.dtype)
+            for (name, spec), column in zip(outputs.items(), columns, strict=True)
+        }
+
+    batches = [tf.TensorSpec([None, *spec.shape], spec.dtype) for spec in inputs]
+    signature = (tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32), *batches, *shared)
+    return tf.function(batch if replicas == 1 else distributed, input_signature=signature, autograph=False)
+
+
+def checked_seed(seed):
+    """Returns `seed`.
+
+    Raises:
+      ValueError: if it is not an integer from 0 to 2^31 - 1.
+    """
+    if integer("seed", seed, least=0) >= 2**31:
+        raise ValueError(f"seed must be an integer from 0 to 2^31 - 1: received {seed!r}.")
+    return seed
