@@ -21,7 +21,17 @@ import sys
 from iwae_zoo import data, distributions, figures, networks, objectives, presets, saved_model, testing, training
 from iwae_zoo._version import __version__
 from iwae_zoo.distributions import noise
-from iwae_zoo.estimation import annealing, diagnostics, evaluation, likelihood, psis, resampling
+from iwae_zoo.estimation import (
+    annealing,
+    diagnostics,
+    evaluation,
+    laplace,
+    likelihood,
+    paths,
+    psis,
+    resampling,
+    walks,
+)
 from iwae_zoo.model import ImportanceWeightedAutoencoder, gradients, particles
 from iwae_zoo.model.gradients import Gradients
 from iwae_zoo.objectives import Objective, bounds, estimators
@@ -41,11 +51,13 @@ __all__ = [
     "evaluation",
     "figures",
     "gradients",
+    "laplace",
     "likelihood",
     "networks",
     "noise",
     "objectives",
     "particles",
+    "paths",
     "presets",
     "psis",
     "resampling",
@@ -53,6 +65,7 @@ __all__ = [
     "strategies",
     "testing",
     "training",
+    "walks",
 ]
 
 # `import iwae_zoo.likelihood` and `from iwae_zoo.bounds import Elbo` work too, whatever folder a module lies in.

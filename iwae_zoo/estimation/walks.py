@@ -187,7 +187,7 @@ class _Walk:
             log_sum - math.log(self._num_chains),
             standard_error(self._num_chains, log_sum, log_sum_of_squares),
             tf.exp(2.0 * log_sum - log_sum_of_squares),
-            psis.pareto_shape(largest, self._num_chains),
+            psis.pareto_shape(largest, self._num_chains) if self._num_chains > 1 else tf.constant(np.inf, tf.float64),
             tf.reduce_mean(acceptance),
         )
         outside = {"log_prob": tf.constant(-np.inf, tf.float64)}

@@ -1,5 +1,6 @@
 import itertools
 
+import arviz
 import keras
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import iwae_zoo
-from iwae_zoo import annealing, presets
+from iwae_zoo import annealing, paths, presets, walks
+from iwae_zoo._tracing import Networks
 from iwae_zoo.testing import LinearGaussian, linear_gaussian
 
 tfd = tfp.distributions
@@ -63,16 +65,21 @@ def test_schedule_is_a_sigmoid_from_0_to_1(count):
 @pytest.mark.parametrize("beta", [0.2, 1.0])
 def test_a_transition_keeps_its_density_and_leaves_its_state(beta, seed):
     line = Line(stddev=0.5, x=1.0)
-    model = line.exact.model()
-    path = annealing._Path(model.decoder, model.prior, model.prior.distribution(), np.float32([[line.x]]), 3)
+    networks = Networks.of(line.exact.model())
+    path = paths.Path(networks, np.float32([[line.x]]), paths.INITIAL["prior"], num_leapfrog_steps=3)
     mean, variance = line.moments(beta)
-    z = first = (mean + np.sqrt(variance) * np.random.default_rng(seed).normal(size=(20000, 1, 1))).astype("float32")
+    first = (mean + np.sqrt(variance) * np.random.default_rng(seed).normal(size=(20000, 1))).astype("float32")
+    state = path.at(tf.constant(first))
     for step in range(5):
-        z, acceptance = path.move(z, beta, tf.constant([0.8], tf.float64), seed=(step, seed))
+        state, acceptance = path.move(state, beta, 0.8, paths.Randomness((step, seed)), step)
+    z = path.z(state.u)
     assert 0.3 < np.mean(acceptance) < 0.99
     assert np.corrcoef(np.ravel(first), np.ravel(z))[0, 1] < 0.5
     standardized = np.ravel((z - mean) / np.sqrt(variance))
     assert scipy.stats.kstest(standardized, "norm").pvalue > 1e-5
+    # What the state remembers is what is true of it.
+    for ours, theirs in zip(state, path.at(z), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("num_temperatures", [2, 4, 7])
@@ -80,44 +87,51 @@ def test_perfect_transitions_give_the_closed_form(num_temperatures, seed, monkey
     """With exact draws in place of HMC the mean log weight of either direction is a sum of Gaussian expectations."""
     line = Line(stddev=0.7, x=1.5)
 
-    def exact_draw(path, z, beta, step_size, seed):
-        mean, variance = line.moments(beta)
-        noise = tf.random.stateless_normal(tf.shape(z), seed, dtype=tf.float64)
-        z = tf.cast(mean + tf.sqrt(variance) * noise, z.dtype)
-        return z, tf.ones(tf.shape(z)[:2], tf.float64)
+    def exact_draw(path, state, beta, step_size, randomness, t):
+        mean, variance = (tf.cast(moment, tf.float32) for moment in line.moments(beta))
+        noise = tf.reshape(randomness.normal(tf.size(state.u), t, tf.float32), tf.shape(state.u))
+        return path.at(mean + tf.sqrt(variance) * noise), tf.ones(tf.shape(noise)[:1], tf.float64)
 
-    monkeypatch.setattr(annealing._Path, "move", exact_draw)
-    x = np.full((2000, 1), line.x, "float32")
+    monkeypatch.setattr(paths.Path, "move", exact_draw)
     mean, variance = line.moments(1.0)
-    posterior_sample = np.random.default_rng(seed).normal(mean, np.sqrt(variance), size=x.shape).astype("float32")
-    settings = annealing._Settings(num_chains=1, num_leapfrog_steps=1, initial="prior")
+    rng = np.random.default_rng(seed)
+    networks, budget = Networks.of(line.exact.model()), walks.Budget("prior", num_temperatures, 2000, 1)
+    walk = walks._Walk(networks, tf.constant([line.x], tf.float32), (1, seed), budget, tf.constant(budget.betas))
+    forward, _, _ = walk.forward()
+    posterior_sample = rng.normal(mean, np.sqrt(variance), size=(2000, 1)).astype("float32")
+    betas, sizes = walk._betas[::-1], walk._step_sizes[::-1]
+    reverse, _, _ = paths.anneal(walk._path, (2, seed), walk._path.at(posterior_sample), betas, sizes)
     betas = annealing.schedule(num_temperatures)
-    forward, reverse = annealing._run(line.exact.model(), settings, betas, seed, 0, x, posterior_sample)
     lower = sum((b - a) * line.mean_log_likelihood(a) for a, b in itertools.pairwise(betas))
     upper = sum((b - a) * line.mean_log_likelihood(b) for a, b in itertools.pairwise(betas))
-    assert abs(z_score(forward.log_prob, lower)) < 4
-    assert abs(z_score(-reverse.log_prob, upper)) < 4
-    assert lower < line.exact.log_prob(x[:1])[0] < upper
+    assert abs(z_score(forward, lower)) < 4
+    assert abs(z_score(-reverse, upper)) < 4
+    assert lower < line.exact.log_prob(np.array([[line.x]]))[0] < upper
 
 
-@pytest.mark.parametrize(("initial", "num_temperatures"), [("prior", 2), ("prior", 8), ("encoder", 8)])
+@pytest.mark.parametrize(
+    ("initial", "num_temperatures"), [("prior", 2), ("prior", 8), ("encoder", 8), ("laplace", 2), ("laplace", 4)]
+)
 def test_mean_weight_is_unbiased(initial, num_temperatures, truth, model, seed):
-    x = truth.sample(500, seed=seed).astype("float32")
-    estimate = annealing.estimate_log_prob(model, x, num_temperatures, 2, 3, seed=seed, initial=initial, verbose=0)
-    error = estimate.log_prob - truth.log_prob(x)
-    assert abs(z_score(np.exp(error), 1)) < 4
-    assert error.mean() < 4 * error.std() / np.sqrt(len(x))
-    if num_temperatures == 2:
-        assert np.isnan(estimate.acceptance_rate).all()
-    else:
-        assert estimate.acceptance_rate.mean() == pytest.approx(0.65, abs=0.1)
+    budget = walks.Budget(initial, num_temperatures, 5000, 3)
+    for row, x in enumerate(truth.sample(3, seed=seed).astype("float32")):
+        walk = walks._Walk(Networks.of(model), tf.constant(x), (row, seed), budget, tf.constant(budget.betas))
+        log_weights, acceptance, _ = walk.forward()
+        error = log_weights - truth.log_prob(x[np.newaxis])
+        assert abs(z_score(np.exp(error), 1)) < 4
+        assert np.mean(error) < 0
+        if num_temperatures == 2:
+            assert np.isnan(acceptance).all()
+        else:  # The Laplace approximation is the posterior here: no step size of a few transitions is too large.
+            assert 0.65 < np.mean(acceptance) < (0.97 if initial == "laplace" else 0.85)
 
 
-@pytest.mark.parametrize("initial", ["prior", "encoder"])
-def test_sandwich_brackets_the_truth_and_closes(initial, truth, model, seed):
+@pytest.mark.parametrize("initial", ["prior", "encoder", "laplace"])
+def test_sandwich_brackets_the_truth_and_closes(initial, truth, seed):
+    model = truth.model(mismatch=0.2)
     gaps = []
-    for num_temperatures, count in ((3, 500), (60, 200)):
-        result = annealing.sandwich(model, count, num_temperatures, 2, 3, seed=seed, initial=initial, verbose=0)
+    for num_temperatures, count in ((3, 200), (60, 50)):
+        result = annealing.sandwich(model, count, num_temperatures, 4, 2, seed=seed, initial=initial, verbose=0)
         log_prob = truth.log_prob(result.x)
         assert abs(z_score(np.exp(result.lower - log_prob), 1)) < 4
         assert abs(z_score(np.exp(log_prob - result.upper), 1)) < 4
@@ -125,12 +139,12 @@ def test_sandwich_brackets_the_truth_and_closes(initial, truth, model, seed):
         assert z_score(result.upper - log_prob, 0) > -4
         np.testing.assert_array_equal(result.gap, result.upper - result.lower)
         gaps.append(result.gap)
-    assert gaps[1].mean() < gaps[0].mean() / 2
-    assert gaps[1].std() < gaps[0].std() / 2
+    assert gaps[1].std() < gaps[0].std() / (1.2 if initial == "laplace" else 2)
+    assert abs(gaps[1].mean()) < 0.1
 
 
 def test_simulated_examples_come_from_the_model(truth, model, seed):
-    x = annealing.sandwich(model, 500, 3, 2, 3, seed=seed, verbose=0).x
+    x = annealing.sandwich(model, 500, 2, 1, 1, seed=seed, initial="encoder", verbose=0).x
     whitened = np.linalg.solve(np.linalg.cholesky(truth.covariance), (x - truth.bias).T)
     assert scipy.stats.kstest(whitened.ravel(), "norm").pvalue > 1e-5
     assert abs(np.corrcoef(whitened) - np.eye(3)).max() < 5 / np.sqrt(500)
@@ -142,7 +156,7 @@ def test_more_temperatures_shrink_the_error(seed):
     x = truth.sample(30, seed=seed).astype("float32")
     rms, stated, ess = [], [], []
     for num_temperatures in (10, 200):
-        estimate = annealing.estimate_log_prob(model, x, num_temperatures, 16, 5, seed=seed, verbose=0)
+        estimate = annealing.estimate_log_prob(model, x, num_temperatures, 16, 5, seed=seed, initial="prior", verbose=0)
         error = estimate.log_prob - truth.log_prob(x)
         rms.append(np.sqrt(np.mean(error**2)))
         stated.append(np.sqrt(np.mean(estimate.standard_error**2)))
@@ -152,17 +166,21 @@ def test_more_temperatures_shrink_the_error(seed):
     assert (abs(error) < 8 * estimate.standard_error).all()
     assert ess[0] < 4 < 6 < ess[1] < 16
     # Also at the narrow end of the path.
-    assert estimate.acceptance_rate.mean() == pytest.approx(0.65, abs=0.1)
+    assert estimate.acceptance_rate.mean() == pytest.approx(0.75, abs=0.1)
 
 
-def test_error_and_ess_are_numpys(seed):
-    log_weights = np.random.default_rng(seed).normal([0, 1000, -1000], size=(6, 3))
-    estimate = annealing._summarize(tf.constant(log_weights), tf.fill([6, 3], tf.constant(0.5, tf.float64)))
-    w = np.exp(log_weights - log_weights.max(axis=0))
-    np.testing.assert_allclose(estimate.log_prob, scipy.special.logsumexp(log_weights, axis=0) - np.log(6))
-    np.testing.assert_allclose(estimate.standard_error, w.std(axis=0, ddof=1) / np.sqrt(6) / w.mean(axis=0))
-    np.testing.assert_allclose(estimate.ess, w.sum(axis=0) ** 2 / (w**2).sum(axis=0))
-    np.testing.assert_allclose(estimate.acceptance_rate, 0.5)
+def test_error_and_ess_are_numpys(seed, model):
+    budget = walks.Budget("encoder", 2, 60, 1)
+    walk = walks._Walk(Networks.of(model), tf.zeros([3]), (0, 1), budget, tf.constant(budget.betas))
+    for offset in (0, 1000, -1000):
+        log_weights = np.random.default_rng(seed).normal(offset, size=60)
+        summary = walk.summary(tf.constant(log_weights), tf.fill([60], tf.constant(0.5, tf.float64)))
+        w = np.exp(log_weights - log_weights.max())
+        assert float(summary["log_prob"]) == pytest.approx(scipy.special.logsumexp(log_weights) - np.log(60))
+        assert float(summary["standard_error"]) == pytest.approx(w.std(ddof=1) / np.sqrt(60) / w.mean())
+        assert float(summary["ess"]) == pytest.approx(w.sum() ** 2 / (w**2).sum())
+        assert float(summary["pareto_k"]) == pytest.approx(float(arviz.psislw(log_weights.copy())[1]))
+        assert float(summary["acceptance_rate"]) == 0.5
 
 
 def test_one_chain_knows_no_error(truth, model):
@@ -171,7 +189,8 @@ def test_one_chain_knows_no_error(truth, model):
     np.testing.assert_allclose(estimate.ess, 1)
 
 
-def test_bernoulli_pixels_against_quadrature(seed):
+@pytest.mark.parametrize("initial", ["prior", "laplace"])
+def test_bernoulli_pixels_against_quadrature(initial, seed):
     """No Gaussian anywhere but the prior: the truth is an integral over the latent line."""
     decoder = iwae_zoo.networks.MLPDecoder((4, 2, 1), hidden_sizes=(8,), seed=3)
     encoder = iwae_zoo.networks.MLPEncoder(1, hidden_sizes=(8,))
@@ -185,9 +204,11 @@ def test_bernoulli_pixels_against_quadrature(seed):
     log_joint = decoder.likelihood(grid[:, None, None].astype("float32")).log_prob(x).numpy()  # [grid, 20]
     log_prob = scipy.special.logsumexp(log_joint + scipy.stats.norm.logpdf(grid)[:, None], axis=0)
     log_prob += np.log(grid[1] - grid[0])
-    estimate = annealing.estimate_log_prob(model, x, 30, 50, 3, seed=seed, verbose=0)
-    assert (abs(estimate.log_prob - log_prob) < 5 * estimate.standard_error + 1e-4).all()
-    assert estimate.standard_error.max() < 0.5
+    estimate = annealing.estimate_log_prob(model, x, 30, 50, 3, seed=seed, initial=initial, verbose=0)
+    error = estimate.log_prob - log_prob
+    assert abs(z_score(np.exp(error), 1)) < 4
+    assert abs(error).max() < 0.5
+    assert np.mean(abs(error) < 2 * estimate.standard_error) > 0.7
 
 
 def test_any_prior_on_the_real_line(seed):
@@ -206,20 +227,25 @@ def test_any_prior_on_the_real_line(seed):
     x = np.linspace(-12, 12, 20, dtype="float32")[:, None]
     parts = [np.log(p) + scipy.stats.norm.logpdf(x, m, np.hypot(s, 2)) for p, m, s in ((0.3, -5, 3), (0.7, 10, 1))]
     log_prob = np.logaddexp(*parts)[:, 0]
-    estimate = annealing.estimate_log_prob(model, x, 20, 25, 3, seed=seed, verbose=0)
+    estimate = annealing.estimate_log_prob(model, x, 20, 25, 3, seed=seed, initial="prior", verbose=0)
     assert (abs(estimate.log_prob - log_prob) < 5 * estimate.standard_error).all()
-    assert estimate.acceptance_rate.mean() == pytest.approx(0.65, abs=0.1)
+    assert estimate.acceptance_rate.mean() == pytest.approx(0.75, abs=0.1)
 
 
-def test_float64_model(truth):
+@pytest.mark.parametrize("initial", ["encoder", "laplace"])
+def test_float64_model(initial, truth):
     x = truth.sample(20)
-    estimate = annealing.estimate_log_prob(truth.model(dtype="float64"), x, 20, 16, 3, verbose=0)
-    assert (abs(estimate.log_prob - truth.log_prob(x)) < 5 * estimate.standard_error).all()
+    estimate = annealing.estimate_log_prob(
+        truth.model(dtype="float64", mismatch=0.2), x, 20, 16, 3, initial=initial, verbose=0
+    )
+    error = estimate.log_prob - truth.log_prob(x)
+    assert abs(z_score(np.exp(error), 1)) < 4
+    assert abs(error).max() < 0.15
 
 
 def test_the_seed_decides(truth, model, monkeypatch):
     x = np.repeat(truth.sample(1), 6, axis=0)
-    monkeypatch.setattr(annealing, "_CHAINS_AT_ONCE", 12)
+    monkeypatch.setattr(annealing, "_ROWS", 3)
     first, again = (annealing.estimate_log_prob(model, x, seed=3, **SHORT) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     other = annealing.estimate_log_prob(model, x, seed=4, **SHORT)
@@ -250,7 +276,7 @@ def test_outside_the_support():
     estimate = annealing.estimate_log_prob(model, x, **SHORT)
     assert estimate.log_prob[1] == -np.inf
     assert estimate.standard_error[1] == estimate.ess[1] == estimate.acceptance_rate[1] == 0
-    assert np.isfinite(np.array(estimate)[:, [0, 2]]).all()
+    assert np.isfinite(np.array([estimate.log_prob, estimate.standard_error, estimate.ess])[:, [0, 2]]).all()
 
 
 def test_progress_is_shown_on_demand(truth, model, capsys):
@@ -268,7 +294,10 @@ def test_progress_is_shown_on_demand(truth, model, capsys):
         ({"num_chains": 0}, "num_chains must be an integer of at least 1: received 0"),
         ({"num_chains": True}, "num_chains must be an integer of at least 1: received True"),
         ({"num_leapfrog_steps": 0}, "num_leapfrog_steps must be an integer of at least 1: received 0"),
-        ({"initial": "posterior"}, "initial must be 'prior' or 'encoder': received 'posterior'"),
+        (
+            {"initial": "posterior"},
+            r"start of an annealing path \(initial\): received 'posterior'. Did you mean 'prior'",
+        ),
     ],
 )
 def test_errors(arguments, message, model):
@@ -283,7 +312,7 @@ def test_errors(arguments, message, model):
     [
         (np.zeros((2, 4)), r"x must have shape \[B, 3\]: received shape \[2, 4\]"),
         ([[0.0, 1.0, np.nan]], "x holds NaN or infinity in 1 of 1 examples"),
-        (np.zeros((0, 3)), "received an empty x"),
+        (np.zeros((0, 3)), "must hold at least one example: received an empty array"),
     ],
 )
 def test_bad_examples(x, message, model):

@@ -1,0 +1,188 @@
+"""The Laplace approximation against closed forms and scipy, and what chains that start there can and cannot miss."""
+
+import keras
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.stats
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import iwae_zoo
+from iwae_zoo import annealing, laplace, networks
+from iwae_zoo._tracing import Networks
+from iwae_zoo.testing import LinearGaussian, linear_gaussian
+
+tfd = tfp.distributions
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_linear_gaussian_is_found_exactly(dtype):
+    truth = LinearGaussian.random(latent_size=3, data_size=5, stddev=0.2, seed=2)
+    networks = Networks.of(truth.model(dtype=dtype))
+    x = truth.sample(1)
+    found = laplace.approximate(networks, tf.constant(x, tf.float32), tf.constant([5.0, -5.0, 5.0], dtype))
+    np.testing.assert_allclose(found.mode, truth.posterior_mean(np.float32(x))[0], atol=1e-3)
+    np.testing.assert_allclose(
+        found.scale @ tf.transpose(found.scale), truth.posterior_covariance, rtol=2e-3, atol=1e-5
+    )
+    _, log_det = np.linalg.slogdet(truth.posterior_covariance)
+    assert float(found.log_det) == pytest.approx(log_det / 2, abs=1e-3)
+    z = np.random.default_rng(0).normal(size=(4, 3)).astype(dtype)
+    np.testing.assert_allclose(found.z(found.u(z)), z, rtol=1e-3, atol=1e-4)
+    normal = scipy.stats.multivariate_normal(np.array(found.mode), np.array(found.scale @ tf.transpose(found.scale)))
+    np.testing.assert_allclose(found.log_prob(found.u(z)), normal.logpdf(z), rtol=1e-3)
+
+
+class UnknownDecoder(keras.Layer):
+    """Another decoder's likelihood, as a distribution that the table of Fisher information does not know."""
+
+    def __init__(self, decoder):
+        super().__init__()
+        self.decoder = decoder
+
+    def likelihood(self, z):
+        logits = self.decoder.likelihood(z).logits
+        return tfd.Independent(tfd.Categorical(logits=tf.stack([tf.zeros_like(logits), logits], axis=-1)), 3)
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    """A curved model of a few pixels, and an x."""
+    decoder = networks.MLPDecoder((4, 2, 1), hidden_sizes=(6,), seed=3)
+    encoder = networks.MLPEncoder(2, hidden_sizes=(6,))
+    model = iwae_zoo.ImportanceWeightedAutoencoder(encoder, decoder, networks.StandardNormalPrior(2))
+    model.build((None, 4, 2, 1))
+    for variable in decoder.trainable_variables:
+        variable.assign(3 * variable)
+    return model, np.float32(np.random.default_rng(5).random((1, 4, 2, 1)) < 0.5)
+
+
+def minus_log_joint(model, x):
+    """-log p(x, z) of z [2] in plain numpy, float64."""
+    w1, b1, w2, b2 = (np.float64(v) for v in model.decoder.trainable_variables)
+
+    def value(z):
+        logits = np.tanh(z @ w1 + b1) @ w2 + b2
+        return np.sum(np.logaddexp(0, logits) - x.ravel() * logits) + z @ z / 2
+
+    def fisher(z):
+        hidden = np.tanh(z @ w1 + b1)
+        jacobian = (w1 * (1 - hidden**2)) @ w2  # [2, 8]
+        p = 1 / (1 + np.exp(-(hidden @ w2 + b2)))
+        return (jacobian * p * (1 - p)) @ jacobian.T + np.eye(2)
+
+    def hessian(z, h=1e-4):
+        steps = h * np.eye(2)
+        return np.array(
+            [
+                [(value(z + a + b) - value(z + a - b) - value(z - a + b) + value(z - a - b)) for a in steps]
+                for b in steps
+            ]
+        ) / (4 * h**2)
+
+    return value, fisher, hessian
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_mode_and_curvature_are_scipys(known, pixels):
+    """Fisher information where the likelihood has one, and the Hessian where it has none."""
+    model, x = pixels
+    value, fisher, hessian = minus_log_joint(model, x)
+    decoder = model.decoder if known else UnknownDecoder(model.decoder)
+    start = tf.constant([0.5, -0.5])
+    found = laplace.approximate(Networks(model.encoder, decoder, model.prior), x, start)
+    best = scipy.optimize.minimize(value, np.array(start, "float64"))
+    assert value(np.float64(found.mode)) == pytest.approx(best.fun, abs=1e-3)
+    np.testing.assert_allclose(found.mode, best.x, atol=0.03)
+    precision = np.linalg.inv(np.float64(found.scale @ tf.transpose(found.scale)))
+    mode = np.float64(found.mode)
+    np.testing.assert_allclose(precision, (fisher if known else hessian)(mode), rtol=1e-2, atol=1e-2)
+    # The two are not the same, so that the test can tell them apart.
+    assert abs(fisher(mode) - hessian(mode)).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        tfd.Bernoulli(logits=0.7),
+        tfd.Normal(0.3, 1.7),
+        tfd.Laplace(0.3, 1.7),
+        tfd.Poisson(log_rate=0.4),
+    ],
+    ids=lambda d: d.name,
+)
+def test_information_is_the_variance_of_the_score(distribution, seed):
+    """Parameter by parameter, on many draws: E[score^2]."""
+    parameters = [tf.constant(float(value)) for value, _ in laplace.INFORMATION[type(distribution)](distribution)]
+    names = {tfd.Bernoulli: ["logits"], tfd.Poisson: ["log_rate"]}.get(type(distribution), ["loc", "scale"])
+    x = distribution.sample(100_000, seed=(1, seed))
+    with tf.GradientTape(persistent=True) as tape:
+        copies = [tf.fill(x.shape, value) for value in parameters]
+        for copy in copies:
+            tape.watch(copy)
+        log_prob = type(distribution)(**dict(zip(names, copies, strict=True))).log_prob(x)
+    for copy, (_, information) in zip(copies, laplace.INFORMATION[type(distribution)](distribution), strict=True):
+        squares = np.square(np.float64(tape.gradient(log_prob, copy)))
+        assert abs(squares.mean() - float(information)) < 5 * squares.std() / np.sqrt(len(squares)) + 1e-5
+
+
+class TwoNormals(keras.Layer):
+    """p(z) = (N(-a, 1) + N(a, 1)) / 2."""
+
+    a = 4.5
+
+    def distribution(self):
+        normals = tfd.Normal([[-self.a, self.a]], 1.0)
+        return tfd.Independent(tfd.MixtureSameFamily(tfd.Categorical(probs=[[0.5, 0.5]]), normals), 1)
+
+
+@pytest.mark.parametrize("encoder_scale", [0.9, 5.0])
+def test_a_second_mode_is_not_missed(encoder_scale, seed):
+    """Two modes eight standard deviations apart, of which the Laplace approximation, and a narrow encoder, know one."""
+    # x | z ~ N(z, 4) at x = 0: posterior modes at +- 3.6, with a variance of 0.8.
+    decoder = linear_gaussian.LinearGaussianDecoder(np.ones((1, 1)), np.zeros(1), 2.0)
+    encoder = linear_gaussian.LinearGaussianEncoder(np.zeros((1, 1)), [3.6], np.full((1, 1), encoder_scale))
+    model = iwae_zoo.ImportanceWeightedAutoencoder(encoder, decoder, TwoNormals())
+    x = np.zeros((150, 1), "float32")
+    log_prob = scipy.stats.norm.logpdf(TwoNormals.a, scale=np.sqrt(5))
+    estimate = annealing.estimate_log_prob(model, x, seed=seed, verbose=0)
+    w = np.exp(estimate.log_prob - log_prob)
+    error = w.std(ddof=1) / np.sqrt(len(w))
+    assert error < 0.1  # So that a missed mode, which halves the mean, is five errors away.
+    assert abs(w.mean() - 1) < 4 * error
+
+
+def test_a_discrete_latent_cannot_be_annealed():
+    class Bits(keras.Layer):
+        def posterior(self, x):
+            return tfd.Independent(tfd.Bernoulli(logits=tf.zeros_like(x), dtype=tf.float32), 1)
+
+    decoder = linear_gaussian.LinearGaussianDecoder(np.eye(2), np.zeros(2), 1.0)
+    model = iwae_zoo.ImportanceWeightedAutoencoder(Bits(), decoder, networks.StandardNormalPrior(2))
+    with pytest.raises(ValueError, match="no distribution of a continuous z. Use importance sampling"):
+        annealing.estimate_log_prob(model, np.zeros((1, 2)), verbose=0)
+    answer = iwae_zoo.likelihood.estimate_log_prob(model, np.zeros((1, 2)), 100, method="auto")
+    assert list(answer.method) == ["importance"]
+
+
+def test_coverage(seed):
+    """The truth is within two stated errors about as often as a Gaussian's would be, and never far outside."""
+    truth = LinearGaussian.random(latent_size=5, data_size=8, stddev=0.5, seed=1)
+    x = truth.sample(200, seed=3).astype("float32")
+    estimate = annealing.estimate_log_prob(truth.model(mismatch=0.3), x, seed=seed, verbose=0)
+    z = (estimate.log_prob - truth.log_prob(x)) / estimate.standard_error
+    assert np.mean(abs(z) < 2) > 0.954 - 4 * np.sqrt(0.954 * 0.046 / len(x))
+    assert abs(z).max() < 6
+    assert 0.3 < z.std() < 1.3
+
+
+def test_draws_of_the_posterior_are_the_posteriors(seed):
+    truth = LinearGaussian.random(latent_size=2, data_size=3, stddev=0.5, seed=1)
+    x = truth.sample(1).astype("float32")
+    z, ess = annealing.sample_posterior(truth.model(mismatch=0.5), np.repeat(x, 400, axis=0), seed=seed, verbose=0)
+    assert z.shape == (1, 400, 2)
+    assert ess.min() > 16
+    whitened = np.linalg.solve(np.linalg.cholesky(truth.posterior_covariance), (z[0] - truth.posterior_mean(x)).T)
+    assert scipy.stats.kstest(whitened.ravel(), "norm").pvalue > 1e-4
+    assert abs(np.corrcoef(whitened)[0, 1]) < 5 / np.sqrt(400)
