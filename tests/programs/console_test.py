@@ -70,7 +70,7 @@ def test_unknown_program(monkeypatch, capsys):
         assert all(f"  {name} " in shown for name in ("train", "evaluate", "export"))
 
 
-def test_a_failing_import_is_not_silenced(capfd):
+def test_an_import_is_silenced_unless_it_fails_or_somebody_asks(capfd, monkeypatch):
     with pytest.raises(ZeroDivisionError), iwae_zoo_console.quiet():
         os.write(2, b"what a library says")
         raise ZeroDivisionError
@@ -78,6 +78,10 @@ def test_a_failing_import_is_not_silenced(capfd):
     with iwae_zoo_console.quiet():
         os.write(2, b"what a library says")
     assert capfd.readouterr().err == ""
+    monkeypatch.setattr(sys, "argv", ["train_main.py", "-v"])
+    with iwae_zoo_console.quiet():
+        os.write(2, b"what a library says")
+    assert capfd.readouterr().err == "what a library says"
 
 
 def test_interrupted(monkeypatch, tmp_path):
