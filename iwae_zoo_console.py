@@ -87,6 +87,8 @@ def run(program, values, about, name, arguments):
     try:
         program(name)
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit(130)
     except BrokenPipeError:  # Whoever read the output has had enough, as with `| head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
@@ -116,7 +118,7 @@ def start(program, name, arguments):
 
 def main():
     """The command `iwae-zoo`."""
-    program, *arguments = sys.argv[1:] or [""]
+    program, *arguments = sys.argv[1:] or ["--help"]
     if program in PROGRAMS:
         start(program, f"iwae-zoo {program}", arguments)
     elif program in ("-h", "--help", "-help", "help"):

@@ -61,6 +61,12 @@ def _rows():
     return x
 
 
+def _server():
+    ask, port = {"rest": (client.RestClient, 8501), "grpc": (client.GrpcClient, 8500)}[_PROTOCOL.value]
+    with console.quiet():  # For gRPC it imports TensorFlow.
+        return ask(_SERVER.value or f"127.0.0.1:{port}", _MODEL_NAME.value, _TIMEOUT.value)
+
+
 def main(name):
     """Asks and writes; the exit status is not 0 if any row has no answer."""
     if (_INPUT.value is None) == (_DATASET.value is None):
@@ -68,11 +74,10 @@ def main(name):
     output = pathlib.Path(_OUTPUT.value)
     if output.suffix not in (".csv", ".npz") or not output.parent.is_dir():
         console.fail(name, f"--output={output} must end in .csv or .npz, in a folder that exists.")
-    ask, port = {"rest": (client.RestClient, 8501), "grpc": (client.GrpcClient, 8500)}[_PROTOCOL.value]
     try:
         x = _rows()
         with (
-            contextlib.closing(ask(_SERVER.value or f"127.0.0.1:{port}", _MODEL_NAME.value, _TIMEOUT.value)) as server,
+            contextlib.closing(_server()) as server,
             tqdm.tqdm(total=len(x), unit="row", disable=None) as bar,
         ):
             outputs = client.query(
@@ -89,8 +94,6 @@ def main(name):
         client.write(output, outputs)
     except (errors.ServingError, ValueError, OSError, RuntimeError) as error:
         console.fail(name, error)
-    except KeyboardInterrupt:
-        sys.exit(130)
     print(f"{len(x)} rows of {', '.join(outputs)} in {output}")
 
 

@@ -58,6 +58,11 @@ def fit_slope(x, snr, error):
 
 def main(name):
     """Measures, fits, and writes the table and the figure."""
+    workdir = pathlib.Path(_WORKDIR.value)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as unwritable:
+        console.fail(name, unwritable)
     truth = LinearGaussian.random(_LATENT_SIZE.value, _DATA_SIZE.value, seed=_SEED.value)
     x = truth.sample(_BATCH_SIZE.value, seed=_SEED.value)
     # The theory is of many particles: from 4 on.
@@ -80,8 +85,6 @@ def main(name):
         curves.append({**curve, "theory": theory, "slope": slope, "slope_error": slope_error})
         stated = "no theory" if theory is None else f"theory {theory:+.2f}"
         print(f"{panel}, {label}: slope {slope:+.3f} +- {slope_error:.3f} ({stated})")
-    workdir = pathlib.Path(_WORKDIR.value)
-    workdir.mkdir(parents=True, exist_ok=True)
     with open(workdir / "slopes.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["panel", "label", "particles", "snr", "error", "slope", "slope_error", "theory"])

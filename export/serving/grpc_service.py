@@ -32,7 +32,10 @@ def _answers(method):
         try:
             if not request.HasField("model_spec"):
                 raise invalid("Missing ModelSpec")
-            return method(self, request)
+            answer = method(self, request)
+            if not context.is_active():
+                logging.warning("%s: the client hung up", method.__name__)
+            return answer
         except ServingError as error:
             context.abort(error.code, str(error))
         except Exception as error:

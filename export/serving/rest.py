@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import logging as standard_logging
 import re
 import threading
 import urllib.parse
@@ -81,6 +82,21 @@ def _predict(model, spec, verb, body):
     return json_tensors.format_predictions(servable.predict(signature_name, inputs), rows)
 
 
+def _logger():
+    """What aiohttp says of requests that are no HTTP, in one line each instead of a traceback."""
+
+    def shorten(record):
+        if record.exc_info:
+            error = " ".join(str(record.exc_info[1]).split())
+            record.msg, record.args, record.exc_info = f"{record.getMessage()}: {error}", (), None
+        return True
+
+    logger = standard_logging.Logger(__name__)
+    logger.parent = standard_logging.getLogger()
+    logger.addFilter(shorten)
+    return logger
+
+
 def _to_dict(message):
     return json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
@@ -99,6 +115,8 @@ def serve(model, host, port, pool, max_body_bytes):
             body = await request.read()
         except web.HTTPRequestEntityTooLarge as error:
             status, text = 413, json_tensors.dumps({"error": error.text})
+        except web.RequestPayloadError as error:  # Not compressed as it says, for one; aiohttp logs it.
+            status, text = 400, json_tensors.dumps({"error": f"The body cannot be read: {error}"})
         except ConnectionError:
             hung_up(request)
             status, text = 400, ""
@@ -122,7 +140,7 @@ def serve(model, host, port, pool, max_body_bytes):
 
     application = web.Application(client_max_size=max_body_bytes)
     application.router.add_route("*", "/{path:.*}", handle)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=5)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=5, logger=_logger())
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="rest")
     thread.start()

@@ -60,6 +60,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
         self.decoder_optimizer: Any = None
         self.backward_particles = None
         self.particle_chunk = None
+        self._goes_on_to_callbacks = False
         names = ["loss", "decoder_bound", "encoder_bound", "elbo", "importance_ess"]
         if hasattr(decoder, "marginal_log_prob"):
             names.append("negative_kl")
@@ -235,8 +236,12 @@ class ImportanceWeightedAutoencoder(keras.Model):
     def fit(self, x=None, *args, **kwargs):
         """Keras' own `fit`; an array is looked at first.
 
+        Log weights that are not finite end training before they change a weight: with an error, or, where
+        `keras.callbacks.TerminateOnNaN` is among the callbacks, by that.
+
         Raises:
           ValueError: if an array holds NaN or infinity, with the row.
+          tf.errors.InvalidArgumentError: if log weights are not finite.
 
         Warns:
           UserWarning: if columns of a table are far from the scale that networks start from.
@@ -245,6 +250,10 @@ class ImportanceWeightedAutoencoder(keras.Model):
         validation = kwargs.get("validation_data")
         examples.check(validation[0] if isinstance(validation, (tuple, list)) else validation, "validation_data")
         examples.warn_of_scale(x)
+        callbacks = tf.nest.flatten(kwargs.get("callbacks") or [])
+        goes_on = any(isinstance(callback, keras.callbacks.TerminateOnNaN) for callback in callbacks)
+        if goes_on != self._goes_on_to_callbacks:
+            self._goes_on_to_callbacks, self.train_function = goes_on, None  # Traced anew.
         shape = examples.data_shape(x)
         if shape is not None:  # Callbacks look at the model before its first step.
             with self.distribute_strategy.scope():
@@ -296,13 +305,24 @@ class ImportanceWeightedAutoencoder(keras.Model):
         x = self._built_for(keras.utils.unpack_x_y_sample_weight(data)[0])
         seed = self._seed(_TRAINING, self.encoder_optimizer.iterations)
         computed = self._gradients_in_step(x, seed, *replicas.place(x))
-        with tf.control_dependencies([_assert_finite(self.decoder, computed.log_weights)]):
-            encoder_gradients = [tf.identity(g) for g in computed.encoder]
-            decoder_gradients = [tf.identity(g) for g in computed.decoder]
+        encoder_gradients, decoder_gradients = self._finite(computed)
         logs = self._track(x, computed.log_weights)
         self.encoder_optimizer.apply(encoder_gradients, self.encoder_variables)
         self.decoder_optimizer.apply(decoder_gradients, self.decoder_variables)
         return logs
+
+    def _finite(self, computed):
+        """The gradients of a step, unless it would poison the weights, on any replica."""
+        total = replicas.total(tf.reduce_sum(computed.log_weights))
+        sides = (computed.encoder, computed.decoder)
+        if self._goes_on_to_callbacks:
+            return tf.nest.map_structure(lambda g: tf.where(tf.math.is_finite(total), g, tf.zeros_like(g)), sides)
+        message = (
+            f"{NOT_FINITE}. Either x is outside the support of the likelihood ({likelihoods.support(self.decoder)}) or "
+            "holds NaN, or training diverged: lower the learning rate"
+        )
+        with tf.control_dependencies([tf.debugging.assert_all_finite(total, message)]):
+            return tf.nest.map_structure(tf.identity, sides)
 
     def test_step(self, data):
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
@@ -359,12 +379,3 @@ def check_training(objective, strategy, backward_particles, particle_chunk, step
         raise ValueError(
             f"steps_per_execution must be 1 on several devices: received {steps_per_execution!r}. Leave it out."
         )
-
-
-def _assert_finite(decoder, log_weights):
-    """Stops a step, on every replica, before it could poison the weights."""
-    return tf.debugging.assert_all_finite(
-        replicas.total(tf.reduce_sum(log_weights)),
-        f"{NOT_FINITE}. Either x is outside the support of the likelihood ({likelihoods.support(decoder)}) or holds "
-        "NaN, or training diverged: lower the learning rate",
-    )

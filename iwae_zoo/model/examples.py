@@ -23,12 +23,12 @@ def data_shape(x):
 
 
 def check(x, name="x"):
-    """Returns x; an array or tensor is looked at, anything else is left as it is.
+    """Returns x; what can be read as an array is looked at, anything else is left as it is.
 
     Raises:
       ValueError: if an array holds NaN or infinity; the message names the first row.
     """
-    array = np.asarray(x) if isinstance(x, np.ndarray | tf.Tensor) else None
+    array = _array(x)
     if array is not None and array.dtype.kind == "f" and array.size:
         rows = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
         if len(rows):
@@ -70,9 +70,10 @@ def warn_of_scale(x):
     Warns:
       UserWarning: once, with the columns.
     """
-    if not isinstance(x, np.ndarray) or x.ndim != 2 or x.dtype.kind not in "iuf" or not len(x):
+    array = _array(x)
+    if array is None or array.ndim != 2 or array.dtype.kind not in "iuf" or not len(array):
         return
-    sizes = np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=0))
+    sizes = np.sqrt(np.mean(np.square(array, dtype=np.float64), axis=0))
     columns = np.flatnonzero(sizes > _LARGE)
     if len(columns):
         shown = ", ".join(f"{column} (about {sizes[column]:.3g})" for column in columns[:_SHOWN])
@@ -82,3 +83,8 @@ def warn_of_scale(x):
             "Standardise them: subtract each column's mean and divide by its standard deviation.",
             stacklevel=3,
         )
+
+
+def _array(x):
+    """An array, tensor or data frame as an array; None for anything else."""
+    return np.asarray(x) if hasattr(x, "__array__") else None

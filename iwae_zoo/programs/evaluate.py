@@ -64,6 +64,8 @@ def main(name):
     try:
         if not os.path.isfile(_MODEL.value):
             raise FileNotFoundError(f"There is no model file {_MODEL.value!r}.")
+        if _OUTPUT.value and not os.path.isdir(os.path.dirname(_OUTPUT.value) or "."):
+            raise FileNotFoundError(f"There is no folder for --output={_OUTPUT.value}.")
         strategy = strategies.get(_STRATEGY.value, _DEVICES.value)
         is_chief = strategies.is_chief(strategy)
         with strategy.scope():

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import sklearn.datasets
@@ -45,6 +47,20 @@ def test_binarisation_is_fresh_in_training_and_fixed_in_evaluation():
     assert not np.array_equal(np.sort(first[0], axis=0), np.sort(second[0], axis=0))
     np.testing.assert_array_equal(source.evaluation_array("test"), source.evaluation_array("test"))
     assert not np.array_equal(source.evaluation_array("test", seed=1), source.evaluation_array("test"))
+
+
+def test_each_epoch_has_an_order_of_its_own():
+    first, second = epochs(dataset((np.arange(50)[:, None] >> np.arange(6) & 1).astype("float32"), "binary"), 30, 0, 2)
+    assert not np.array_equal(first[0], second[0])
+
+
+def test_each_batch_of_an_epoch_draws_anew():
+    """Of equal rows, which only their draws tell apart; and so does each split."""
+    source = dataset(np.full((50, 20, 10), 0.5, "float32"))
+    (batches,) = epochs(source, 10, seed=0, count=1)
+    splits = [source.evaluation_array(name)[:10] for name in ("train", "validation", "test")]
+    for one, other in itertools.combinations([*batches, *splits], 2):
+        assert not np.array_equal(one, other)
 
 
 def test_binarisation_has_the_intensities_as_probabilities():

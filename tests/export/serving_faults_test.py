@@ -7,6 +7,9 @@ import time
 import grpc
 import pytest
 from absl import logging
+from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
+
+from export.serving import models
 
 
 @pytest.fixture
@@ -55,6 +58,18 @@ def test_a_client_hangs_up_before_its_answer(rest, said, caplog, monkeypatch):
     assert rest.predict({"instances": [1]}) == (200, {"predictions": [2.5]})
 
 
+def test_a_grpc_client_hangs_up_before_its_answer(server, said, monkeypatch):
+    status = models.Model.status
+    monkeypatch.setattr(models.Model, "status", lambda *arguments: time.sleep(0.3) or status(*arguments))
+    request = get_model_status_pb2.GetModelStatusRequest(model_spec={"name": "toy"})
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc}") as channel:
+        ask = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus
+        with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
+            ask(request, timeout=0.1)
+        assert soon(said) == ["GetModelStatus: the client hung up"]
+        assert ask(request, timeout=20).model_version_status
+
+
 def test_a_message_that_cannot_be_read(server, said, caplog):
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc}") as channel:
         predict = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
@@ -68,3 +83,23 @@ def test_a_message_that_cannot_be_read(server, said, caplog):
         with pytest.raises(grpc.RpcError) as error:  # The server goes on: an empty message is answered.
             predict(b"", timeout=20)
         assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    ("headers", "part"),
+    [
+        ("Content-Length: -5", "Invalid character in Content-Length"),
+        ("Content-Encoding: gzip\r\nContent-Length: 5", "Can not decode content-encoding: gzip"),
+    ],
+    ids=["length", "compression"],
+)
+def test_a_request_that_cannot_be_read(headers, part, rest, said, caplog):
+    with socket.create_connection(("127.0.0.1", rest.port), timeout=10) as connection:
+        connection.sendall(f"POST /v1/models/toy:predict HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\nhello".encode())
+        assert b" 400 Bad Request" in connection.recv(100)
+    assert not said
+    (record,) = caplog.records
+    assert part in record.getMessage()
+    assert "\n" not in record.getMessage()
+    assert not record.exc_info
+    assert rest.predict({"instances": [1]}) == (200, {"predictions": [2.5]})

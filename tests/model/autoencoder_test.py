@@ -176,6 +176,16 @@ def test_each_step_draws_anew():
     assert len(bounds_seen) == 3
 
 
+def test_each_evaluated_batch_draws_anew_and_each_evaluation_the_same():
+    model = pixel_model()
+    model.compile(keras.optimizers.SGD(0.0))
+    once, twice = (batches(np.tile(binary(4), [count, 1, 1, 1]), 4) for count in (1, 2))
+    first, both, again = (model.evaluate(x, verbose=0, return_dict=True)["decoder_bound"] for x in (once, twice, once))
+    assert first == again
+    assert both != first
+    assert float(model.train_on_batch(binary(4), return_dict=True)["decoder_bound"]) != first
+
+
 def test_training_reaches_the_likelihood(linear_gaussian):
     """From wrong weights, two objectives find the maximum of the likelihood that the closed form knows."""
     x = linear_gaussian.sample(500).astype("float32")

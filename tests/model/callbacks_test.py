@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iwae_zoo import ImportanceWeightedAutoencoder, likelihood, networks, presets
+from iwae_zoo import ImportanceWeightedAutoencoder, likelihood, networks, objectives, presets
 from iwae_zoo.distributions import posteriors
 from iwae_zoo.testing import LinearGaussian
 
@@ -34,7 +34,7 @@ def fresh(**options):
 def test_every_callback_on_an_array(x, tmp_path):
     """Of a model that is not built, in one run."""
     seen = []
-    model = fresh()
+    model = fresh(objective=objectives.get("piwae", m=2, k=3))
     model.fit(
         x,
         validation_data=(x[:10],),
@@ -120,6 +120,17 @@ def test_backup_goes_on_where_it_was_cut_off(x, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_terminate_on_nan_ends_training_with_the_weights_whole(x):
+    model = fresh()
+    model.compile(optimizer=keras.optimizers.SGD(1e30))
+    history = model.fit(x, batch_size=20, epochs=3, verbose=0, callbacks=CALLBACKS.TerminateOnNaN()).history
+    assert np.isfinite(history["loss"]).tolist() == [False]
+    assert int(model.optimizer.iterations) == 2
+    assert all(np.isfinite(weights).all() for weights in model.get_weights())
+    with pytest.raises(tf.errors.InvalidArgumentError, match="lower the learning rate"):
+        model.fit(x, batch_size=20, verbose=0)  # Batches of the same shape, which alone would not trace the step anew.
+
+
 def test_four_lines(x):
     model = presets.build("plane", data_shape=x.shape[1:], objective="iwae")
     model.compile(optimizer=keras.optimizers.SGD(0.01))
@@ -145,6 +156,8 @@ def test_columns_far_from_any_scale_are_named():
         model.compile("adam")
         model.fit(x, verbose=0)
     x[:, 1] = 500 + 20 * x[:, 1]
+    with pytest.warns(UserWarning, match="in columns 1 "):
+        model.fit(tf.constant(x), verbose=0)
     with pytest.warns(
         UserWarning, match=r"in columns 1 \(about 5\d\d\): training may go nowhere. Standardise"
     ) as caught:

@@ -17,6 +17,11 @@ def test_one_optimizer_is_copied_with_its_settings():
     assert pair.encoder is given
     assert pair.decoder is not given
     assert pair.decoder.get_config() == given.get_config()
+    for optimizer in (pair.encoder, pair.decoder):
+        assert not pair.built
+        optimizer.build([keras.Variable(np.zeros(2, "float32"))])
+    assert pair.built
+    assert [id(v) for v in pair.variables] == [id(v) for side in (pair.encoder, pair.decoder) for v in side.variables]
 
 
 def test_of_two_the_one_that_is_given_stands_for_its_side():

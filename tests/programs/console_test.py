@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from inprocess import call
 
@@ -17,6 +18,7 @@ from studies import posterior_main, snr_slopes_main, tighter_bounds_main
 PROGRAMS = [train, evaluate, export, evaluate_main, query_main, posterior_main, snr_slopes_main, tighter_bounds_main]
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"
 
 
 @pytest.mark.parametrize(
@@ -31,11 +33,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
         (train, ["--strategy=mirored"], "Did you mean 'mirrored'?"),
         (evaluate, [], "Flag --model must have a value other than None"),
         (evaluate, ["--model=nowhere.keras"], "There is no model file 'nowhere.keras'"),
+        (evaluate, [f"--model={GOLDEN}", "--output=nowhere/x.json"], "There is no folder for --output=nowhere/x.json"),
         (evaluate, ["--model=x", "--split=trian"], "value should be one of <train|validation|test>"),
         (evaluate_main, ["--saved_model=nowhere"], "There is no SavedModel in nowhere"),
         (query_main, ["--dataset=digits", "--input=x.npy"], "one of --input=x.npy and --dataset=digits is needed"),
         (query_main, ["--protocol=soap"], "value should be one of <rest|grpc>"),
         (tighter_bounds_main, ["--objectives=vea"], "unknown objectives ['vea']"),
+        (snr_slopes_main, ["--workdir=/proc/nowhere/x"], "No such file or directory: '/proc/nowhere"),
         (export, ["--workdir=nowhere", "--export_dir=models"], "nowhere holds no trained model"),
     ],
 )
@@ -59,12 +63,14 @@ def test_unknown_program(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["iwae-zoo", "tarin"])
     with pytest.raises(SystemExit, match="unknown program 'tarin'. Known: train, evaluate, export"):
         iwae_zoo_console.main()
-    monkeypatch.setattr(sys, "argv", ["iwae-zoo", "--help"])
-    iwae_zoo_console.main()
-    assert all(name in capsys.readouterr().out for name in ("train",))
+    for flags in (["--help"], []):
+        monkeypatch.setattr(sys, "argv", ["iwae-zoo", *flags])
+        iwae_zoo_console.main()
+        shown = capsys.readouterr().out
+        assert all(f"  {name} " in shown for name in ("train", "evaluate", "export"))
 
 
-def test_a_failing_import_is_not_silenced(capfd):
+def test_an_import_is_silenced_unless_it_fails_or_somebody_asks(capfd, monkeypatch):
     with pytest.raises(ZeroDivisionError), iwae_zoo_console.quiet():
         os.write(2, b"what a library says")
         raise ZeroDivisionError
@@ -72,6 +78,36 @@ def test_a_failing_import_is_not_silenced(capfd):
     with iwae_zoo_console.quiet():
         os.write(2, b"what a library says")
     assert capfd.readouterr().err == ""
+    monkeypatch.setattr(sys, "argv", ["train_main.py", "-v"])
+    with iwae_zoo_console.quiet():
+        os.write(2, b"what a library says")
+    assert capfd.readouterr().err == "what a library says"
+
+
+def test_interrupted(monkeypatch, tmp_path):
+    """A program that has nothing to say about it ends without a traceback."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(query_main, "_rows", interrupt)
+    ended = call(query_main, "--input=x.npy", cwd=tmp_path)
+    assert ended == (130, "", "")
+
+
+def test_the_client_imports_tensorflow_quietly(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros([1, 2]))
+    flags = ["--input=x.npy", "--protocol=grpc", "--server=127.0.0.1:9", "--retries=0"]
+    result = subprocess.run(
+        [sys.executable, ROOT / "export" / "query_main.py", *flags],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("query_main: UNAVAILABLE: ")
+    assert result.stderr.count("\n") == 1
 
 
 def test_a_wrong_flag_is_the_whole_of_stderr(tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from iwae_zoo import presets, training
+from iwae_zoo.training import workdir
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -73,7 +74,7 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(tiny, tmp_path):
     flags += ["--epochs=50", "--workdir=run"]
     process = subprocess.Popen(command(*flags), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     metrics = tmp_path / "run" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300  # For both processes, on a busy machine.
     while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") >= 3):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -131,11 +132,11 @@ def test_early_stopping_keeps_the_best_epoch_and_resumes_to_the_bit(tiny, tmp_pa
         values = kept.evaluate(validation, batch_size=run.config.batch_size, verbose=0, return_dict=True)
         assert values["decoder_bound"] == pytest.approx(bounds[best], rel=1e-5)
     # Cut off after any epoch, also between an epoch's files, it comes to the same.
-    for cut in (1, best + 2):
+    for cut, between_files in ((1, True), (best + 2, False)):
         part = training.Run(stopped(tiny), tmp_path / f"cut{cut}")
         with pytest.raises(KeyboardInterrupt):
-            interrupt_after(part, cut)
-        assert len(part.files.history(30)) == cut
+            interrupt_after(part, cut, between_files)
+        assert len(part.files.history(30)) == cut + between_files
         resumed = training.Run(stopped(tiny), tmp_path / f"cut{cut}", resume=True).train(verbose=0)
         for ours, theirs in zip(resumed.get_weights(), model.get_weights(), strict=True):
             np.testing.assert_array_equal(ours, theirs)
@@ -147,14 +148,22 @@ def test_early_stopping_keeps_the_best_epoch_and_resumes_to_the_bit(tiny, tmp_pa
     assert again.files.history(30) == history
 
 
-def interrupt_after(run, epochs):
-    """Trains so many epochs, as Ctrl-C at the end of the next one's training would."""
+def test_of_equal_epochs_the_first_is_the_best():
+    """So that epochs that are no better than the best count against patience."""
+    history = [{workdir.MONITOR: bound} for bound in (-3.0, -2.0, -2.0)]
+    assert workdir.best_epoch(history) == 2
+    assert workdir.best_epoch([]) == 0
+
+
+def interrupt_after(run, epochs, between_files):
+    """Trains so many epochs, as Ctrl-C would before the files of the next are written, or between them."""
     write = run.files.write_history
 
     def interrupted(history):
+        if len(history) <= epochs or between_files:
+            write(history)
         if len(history) > epochs:
             raise KeyboardInterrupt
-        write(history)
 
     run.files.write_history = interrupted
     run.train(verbose=0)
