@@ -244,7 +244,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
         examples.check(x)
         validation = kwargs.get("validation_data")
         examples.check(validation[0] if isinstance(validation, (tuple, list)) else validation, "validation_data")
-        examples.warn_of_scale(x)
+        examples.warn_of_scale(x, getattr(self.encoder, "inputs", None))
         shape = examples.data_shape(x)
         if shape is not None:  # Callbacks look at the model before its first step.
             with self.distribute_strategy.scope():

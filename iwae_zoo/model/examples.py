@@ -39,14 +39,20 @@ def check(x, name="x"):
     return x
 
 
-def warn_of_scale(x):
+def warn_of_scale(x, inputs=None):
     """Warns of columns of a table [N, P] that are far larger than what a network starts from.
+
+    Args:
+      x: what the user passes.
+      inputs: the `Likelihood` whose features of x the network is given; None where it is given x.
 
     Warns:
       UserWarning: once, with the columns.
     """
     if not isinstance(x, np.ndarray) or x.ndim != 2 or x.dtype.kind not in "iuf" or not len(x):
         return
+    if inputs is not None:
+        x = np.asarray(inputs.features(tf.cast(x, tf.float32)))
     sizes = np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=0))
     columns = np.flatnonzero(sizes > _LARGE)
     if len(columns):
