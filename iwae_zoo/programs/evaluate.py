@@ -92,7 +92,7 @@ def main(name):
             tables, results = [evaluation.table(result)], dataclasses.asdict(result)
             if isinstance(head, likelihoods.Likelihood):  # A user's own decoder may have none.
                 measures = head.measures(result.log_prob, x.shape[1:])
-                tables += [f"{label:36}{value:10.4f}" for label, value in measures.items()]
+                tables += [f"{label.replace('_', ' '):36}{value:10.4f}" for label, value in measures.items()]
                 results |= measures
             if _AIS.value:
                 check = evaluation.check(model, x[: _AIS.value], _NUM_SAMPLES.value, *settings, **shown)

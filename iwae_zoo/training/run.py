@@ -152,7 +152,8 @@ class Run:
             write_json(self.workdir / "evaluation.json", result)
         if verbose:
             print(evaluation.table(trained, baselines, getattr(head, "units", "nats per example")))
-            print("".join(f"{name:36}{value:10.4f}\n" for name, value in measures.items()), end="")
+            for name, value in measures.items():
+                print(f"{name.replace('_', ' '):36}{value:10.4f}")
             print(f"Everything about this run is in {self.workdir}.")
         return result
 

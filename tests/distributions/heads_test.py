@@ -90,14 +90,16 @@ CASES = {
         np.array([0.0, 1.0]), [(0.3,), (-2.0,)], [(700.0,), (-700.0,)],
     ),
     "continuous_bernoulli": Case(
-        continuous_bernoulli, UNIT, [(1.3,), (-4.0,), (0.0,), (0.2,)], [(1e-9,), (-1e-3,), (0.49999,), (0.5,), (-600.0,), (600.0,)],
+        continuous_bernoulli, UNIT, [(1.3,), (-4.0,), (0.0,), (0.2,)],
+        [(1e-9,), (-1e-3,), (0.49999,), (0.5,), (-600.0,), (600.0,)],
     ),
     "beta": Case(beta, UNIT, [(1.0, 2.0), (0.5, -1.0)], [(-30.0, -30.0), (-30.0, 900.0), (1e5, 1e5)]),
     "discretized_logistic": Case(
         logistic_bytes, BYTES, [(0.2, -2.0), (-1.0, -3.0)], [(0.0, -1e4), (3.0, -5.0), (-30.0, 2.0), (0.1, 1e3)]
     ),
     "discretized_logistic_mixture,components=2": Case(
-        mixture, BYTES, [(0.0, 1.0, -0.5, 0.5, -2.0, -3.0)], [(-50.0, 50.0, 0.0, 3.0, -9.0, -1e3), (9.0, 9.0, -2.0, 2.0, 5.0, 1e2)]
+        mixture, BYTES, [(0.0, 1.0, -0.5, 0.5, -2.0, -3.0)],
+        [(-50.0, 50.0, 0.0, 3.0, -9.0, -1e3), (9.0, 9.0, -2.0, 2.0, 5.0, 1e2)],
     ),
     "normal": Case(
         lambda x, loc, raw: scipy.stats.norm.logpdf(x, loc, positive(raw)), REAL,
@@ -131,27 +133,19 @@ CASES = {
         negative_binomial, COUNTS, [(1.0, 0.5), (-2.0, 2.0), (4.0, -1.0)], [(11.5, -5.0), (-30.0, 1.0), (7.0, 1e4)]
     ),
     "zero_inflated_negative_binomial": Case(
-        zero_inflated, COUNTS, [(1.0, -1.0, 0.5), (3.0, 2.0, 2.0)], [(11.5, 30.0, -5.0), (-30.0, -40.0, 1.0), (7.0, -600.0, 1e4)]
+        zero_inflated, COUNTS, [(1.0, -1.0, 0.5), (3.0, 2.0, 2.0)],
+        [(11.5, 30.0, -5.0), (-30.0, -40.0, 1.0), (7.0, -600.0, 1e4)],
     ),
 }  # fmt: skip
 EVERY = pytest.mark.parametrize("spec", CASES)
 
 
-def split(head, raw, dtype="float64"):
-    """Parameters [..., n, 1] of values that stand alone, and the shared ones [k, 1] or None, of numbers [..., n + k]."""
-    raw = np.asarray(raw, dtype)
-    shared = raw[..., head.parameters_per_value :]
-    assert shared.shape[-1] == head.shared_parameters
-    parameters = tf.constant(raw[..., : head.parameters_per_value, np.newaxis])
-    return parameters, tf.constant(
-        shared.reshape(-1, head.shared_parameters)[0][:, np.newaxis]
-    ) if shared.size else None
-
-
 def distribution(spec, raw, dtype="float64"):
+    """p(x) of one value alone, batch []."""
     head = likelihoods.get(spec)
-    parameters, shared = split(head, raw, dtype)
-    return head.distribution(parameters, 1, **({} if shared is None else {"shared": shared}))
+    parameters, shared = np.split(np.asarray(raw, dtype)[:, np.newaxis], [head.parameters_per_value])
+    assert len(shared) == head.shared_parameters
+    return head.distribution(tf.constant(parameters), 1, **({"shared": tf.constant(shared)} if len(shared) else {}))
 
 
 @EVERY
@@ -305,10 +299,14 @@ def test_compiled_and_portable_agree(spec, seed):
 @EVERY
 def test_outside_of_the_support_a_row_is_minus_infinity_and_its_neighbours_are_not(spec):
     head = likelihoods.get(spec)
-    outside = {"REAL": [np.nan, np.inf], "UNIT": [-0.01, 1.01, np.nan, np.inf]}.get(
-        "REAL" if CASES[spec].x is REAL else "UNIT" if CASES[spec].x is UNIT else "", [-1.0, 0.5, 2.5, np.nan, np.inf, -np.inf]
-    )  # fmt: skip
-    outside += [256.0] if CASES[spec].x is BYTES else [3.0] if spec.startswith("categorical") else []
+    support = CASES[spec].x
+    outside = [np.nan, np.inf, -np.inf]
+    if support is not REAL:
+        outside += [-0.01, -1.0]
+    if support is not REAL and support is not COUNTS:
+        outside += [support.max() + 0.01, support.max() + 1.0]
+    if CASES[spec].whole:
+        outside += [0.5]
     x = np.zeros([len(outside) + 1, 2], "float32")
     x[1:, 1] = outside
     parameters = tf.zeros([head.parameters_per_value, 2])
