@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo.distributions import fitting
-from iwae_zoo.distributions.values import ValueLikelihood, limited, positive, raw_of_positive
+from iwae_zoo.distributions.values import ValueLikelihood, limited, log_positive, positive
 
 __all__ = ["DiscretizedLogistic", "DiscretizedLogisticMixture"]
 
@@ -100,15 +100,18 @@ def _log_bin(x, loc, raw):
     """Log-probability of a byte, which is that of its bin; the outer bins reach to infinity.
 
     With a and b the ends of the bin in spreads from the location, sigmoid(b) - sigmoid(a) is
-    sigmoid(b) sigmoid(-a) (1 - exp(a - b)), without any difference of numbers that may be close.
+    sigmoid(b) sigmoid(-a) (1 - exp(a - b)), without any difference of numbers that may be close; and the three factors
+    share one logarithm.
     """
-    spread = positive(raw, _LARGEST_SPREAD)
+    precision = tf.exp(-log_positive(raw, _LARGEST_SPREAD))
     centred = limited(x / _HALF_RANGE - 1.0 - loc, 1e6)
-    below_upper = -tf.math.softplus(-(centred + _HALF_BIN) / spread)
-    above_lower = -tf.math.softplus((centred - _HALF_BIN) / spread)
-    width = tf.math.log(-tf.math.expm1(-2.0 * _HALF_BIN / spread))
-    inner = below_upper + above_lower + width
-    return tf.where(x == 0.0, below_upper, tf.where(x == 255.0, above_lower, inner))
+    ends = ((-(centred + _HALF_BIN) * precision, x < 255.0), ((centred - _HALF_BIN) * precision, x > 0.0))
+    linear, factor = 0.0, tf.where((x > 0.0) & (x < 255.0), -tf.math.expm1(-2.0 * _HALF_BIN * precision), 1.0)
+    for end, inside in ends:  # softplus(u) = max(u, 0) + log(1 + exp(-|u|))
+        above = tf.nn.relu(end)
+        linear += tf.where(inside, above, 0.0)
+        factor /= tf.where(inside, 1.0 + tf.exp(end - 2.0 * above), 1.0)
+    return tf.math.log(factor) - linear
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +127,7 @@ class DiscretizedLogistic(_Bytes):
         return _log_bin(statistics, *tf.unstack(parameters, axis=-2))
 
     def _guess(self, mean, stddev):
-        return np.stack([mean, raw_of_positive(math.sqrt(3.0) / math.pi * stddev)])
+        return np.stack([mean, np.log(math.sqrt(3.0) / math.pi * stddev)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,5 +161,5 @@ class DiscretizedLogisticMixture(_Bytes):
         """Components side by side, within two standard deviations."""
         places = 2.0 * (np.arange(self.components) + 0.5) / self.components - 1.0
         loc = mean + 2.0 * places[:, np.newaxis] * stddev
-        raw = raw_of_positive(np.broadcast_to(stddev / self.components, loc.shape))
+        raw = np.log(np.broadcast_to(stddev / self.components, loc.shape))
         return np.concatenate([np.zeros_like(loc), loc, raw])

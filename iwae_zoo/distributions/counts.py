@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from iwae_zoo.distributions import fitting
 from iwae_zoo.distributions.units import Standardized
-from iwae_zoo.distributions.values import ValueLikelihood, limited, positive, raw_of_positive
+from iwae_zoo.distributions.values import ValueLikelihood, limited, positive
 
 __all__ = ["NegativeBinomial", "Poisson", "ZeroInflatedNegativeBinomial"]
 
@@ -86,7 +86,8 @@ class Poisson(_Counts):
     def log_density(statistics, parameters, shared):
         x, log_x, offset = tf.unstack(statistics, axis=-2)
         log_rate = _log_rate(parameters, offset)
-        return x * (log_rate - log_x) - _rate_above(x, log_rate, log_x)
+        excess = log_rate - log_x
+        return tf.where(x > 0.0, x * (excess - tf.math.expm1(excess)), -tf.exp(log_rate))
 
     @staticmethod
     def constant(x, shared):
@@ -140,7 +141,7 @@ class NegativeBinomial(_Counts):
 
     def _with_start(self, values, start):
         shape = start.shape
-        start, shared = np.reshape(start, (len(start), -1)), np.full([1, shape[-1]], raw_of_positive(1.0))
+        start, shared = np.reshape(start, (len(start), -1)), np.full([1, shape[-1]], 0.0)
         rows = values.reshape(len(values), -1)
         start, shared = fitting.maximized(self, rows, np.ones([len(rows), 1]), start, shared)
         return dataclasses.replace(self, start=start.reshape(shape), shared_start=shared)
@@ -150,15 +151,15 @@ def _negative_binomial(statistics, parameters, shared):
     """x log(rate / x) - (x + r) log((r + rate) / (r + x)), relative to its value where the rate is x."""
     x, log_x, offset = tf.unstack(statistics, axis=-2)
     log_rate, r = _log_rate(parameters, offset), positive(shared[0])
-    growth = _rate_above(x, log_rate, log_x) / (r + x)
-    near = tf.math.log1p(tf.maximum(growth, -0.5))
-    far = tf.math.log((r + tf.exp(log_rate)) / (r + x))
-    return x * (log_rate - log_x) - (x + r) * tf.where(growth > -0.5, near, far)
-
-
-def _rate_above(x, log_rate, log_x):
-    """rate - x, to all digits where they are close."""
-    return tf.where(x > 0.0, x * tf.math.expm1(log_rate - log_x), tf.exp(log_rate))
+    excess = log_rate - log_x
+    rate = tf.maximum(x, 1.0) * tf.exp(excess)
+    growth = (rate - x) / (r + x)
+    # log(1 + growth): by 2 atanh(growth / (2 + growth)) where r is large and the rest of 1 + growth rounding.
+    t = growth / (2.0 + growth)
+    square = tf.minimum(tf.square(t), 1e-3)
+    near = 2.0 * t * (1.0 + square * (1 / 3 + square * (1 / 5 + square * (1 / 7 + square / 9))))
+    far = tf.math.log((r + rate) / (r + x))
+    return x * excess - (x + r) * tf.where(tf.abs(growth) < 0.05, near, far)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,10 +177,13 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     def log_density(statistics, parameters, shared):
         gate = limited(parameters[..., 1, :])
         of_binomial = _negative_binomial(statistics, parameters, shared)
-        # log(exp(gate) + exp(of_binomial)), of which the second is at most 1.
-        larger = tf.maximum(gate, of_binomial)
-        of_zero = larger + tf.math.log1p(tf.exp(-tf.abs(gate - of_binomial)))
-        return tf.where(statistics[..., 0, :] > 0.0, of_binomial, of_zero) - tf.math.softplus(gate)
+        # log(exp(gate) + p) for 0, log p for others, minus softplus(gate): of both, the terms within [1, 2] share a
+        # logarithm.
+        open_gate, excess = tf.nn.relu(gate), gate - of_binomial
+        of_zero = tf.nn.relu(excess)
+        is_zero = statistics[..., 0, :] == 0.0
+        factor = tf.where(is_zero, 1.0 + tf.exp(excess - 2.0 * of_zero), 1.0) / (1.0 + tf.exp(gate - 2.0 * open_gate))
+        return of_binomial + tf.where(is_zero, of_zero, 0.0) - open_gate + tf.math.log(factor)
 
     def value_mean(self, parameters, shared):
         return tf.sigmoid(-limited(parameters[..., 1, :])) * super().value_mean(parameters, shared)

@@ -8,8 +8,8 @@ __all__ = ["maximized"]
 
 # Numbers looked at in each of the steps, of which there are tens.
 _LARGEST = 1_000_000
-# Beyond, what has to be positive is at its limits, and a network that started there would hardly move.
-_BOUNDS = (-6.0, 1000.0)
+# Beyond, what has to be positive is near its limits, and a network that started there would hardly move.
+_LEAST, _MOST = -6.0, 20.0
 
 
 def maximized(head, x, weights, start, shared_start):
@@ -46,13 +46,13 @@ def maximized(head, x, weights, start, shared_start):
             loss = -tf.reduce_sum(weights * log_density)
         return loss, tape.gradient(loss, flat)
 
-    guess = np.clip(np.concatenate([np.ravel(start), np.ravel(shared_start)]), *_BOUNDS)
+    guess = np.concatenate([np.ravel(start), np.ravel(shared_start)])
     best = scipy.optimize.minimize(
         lambda flat: tuple(tensor.numpy() for tensor in value_and_gradient(tf.constant(flat))),
         guess,
         jac=True,
         method="L-BFGS-B",
-        bounds=[_BOUNDS] * len(guess),
+        bounds=np.stack([np.minimum(guess, _LEAST), np.maximum(guess, _MOST)], axis=1),
         options={"maxiter": 100},
     ).x
     return tuple(part.reshape(shape) for part, shape in zip(np.split(best, sizes[:1]), shapes, strict=True))

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo.distributions import fitting
-from iwae_zoo.distributions.values import ValueLikelihood, limited, positive, raw_of_positive
+from iwae_zoo.distributions.values import ValueLikelihood, limited, positive
 
 __all__ = ["Beta", "ContinuousBernoulli"]
 
@@ -155,7 +155,7 @@ class Beta(_Intensities):
         mean, variance = np.mean(values, axis=0), np.var(values, axis=0) + 1e-3
         mean = np.clip(mean, 0.01, 0.99)
         total = np.maximum(mean * (1.0 - mean) / variance - 1.0, 0.1)
-        guess = np.stack([raw_of_positive(np.maximum(total * m, 0.01)) for m in (mean, 1.0 - mean)])
+        guess = np.stack([np.log(np.maximum(total * m, 0.01)) for m in (mean, 1.0 - mean)])
         rows = np.concatenate([uniform, values])
         weights = np.concatenate([np.full([256, 1], _SMOOTHING / 256), np.full([len(values), 1], 1.0 / len(values))])
         start, _ = fitting.maximized(self, rows, weights, guess, np.zeros([0, 1]))

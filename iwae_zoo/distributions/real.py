@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from iwae_zoo.distributions import fitting
 from iwae_zoo.distributions.units import Standardized
-from iwae_zoo.distributions.values import FLOOR, ValueLikelihood, limited, positive, raw_of_positive
+from iwae_zoo.distributions.values import FLOOR, ValueLikelihood, limited, log_positive, positive
 
 __all__ = ["Laplace", "Normal", "StudentT"]
 
@@ -66,7 +66,7 @@ class _LocationScale(Standardized, ValueLikelihood):
     def completed(self, shared):
         if self.spread in ("value", "column"):
             return shared
-        row = tf.fill([1, shared.shape[-1]], tf.constant(raw_of_positive(self.spread), shared.dtype))
+        row = tf.fill([1, shared.shape[-1]], tf.constant(math.log(float(self.spread)), shared.dtype))
         return tf.concat([row, shared], axis=0)
 
     def features(self, x):
@@ -85,8 +85,8 @@ class _LocationScale(Standardized, ValueLikelihood):
         return self.in_units(parameters[..., 0, :])
 
     def value_draw(self, shape, seed, parameters, shared):
-        loc, spread = _location_and_spread(parameters, shared)
-        return self.in_units(loc + spread * self._standard_draw(shape, seed, shared))
+        loc, log_spread = _location_and_log_spread(parameters, shared)
+        return self.in_units(loc + tf.exp(log_spread) * self._standard_draw(shape, seed, shared))
 
     def fitted(self, data):
         head = dataclasses.replace(self, **self.of(data))
@@ -95,9 +95,9 @@ class _LocationScale(Standardized, ValueLikelihood):
         spread = np.maximum(spread, _LEAST_START)
         start, shared = [loc], []
         if self.spread == "value":
-            start.append(raw_of_positive(spread))
+            start.append(np.log(spread))
         elif self.spread == "column":
-            shared.append(raw_of_positive(self._pooled(spread)))
+            shared.append(np.log(self._pooled(spread)))
         return head._with_start(values, np.stack(start), np.reshape(shared, (len(shared), values.shape[-1])))
 
     def _pooled(self, spread):
@@ -108,16 +108,19 @@ class _LocationScale(Standardized, ValueLikelihood):
         return dataclasses.replace(self, start=start, shared_start=shared if len(shared) else None)
 
 
-def _location_and_spread(parameters, shared):
-    """Of each value, and the shared parameters come last that are not the spread."""
-    raw = parameters[..., 1, :] if parameters.shape[-2] == 2 else shared[0]
-    return parameters[..., 0, :], positive(raw)
+def _location_and_log_spread(parameters, shared):
+    """Of each value; of the shared parameters a spread is the first."""
+    return parameters[..., 0, :], log_positive(parameters[..., 1, :] if parameters.shape[-2] == 2 else shared[0])
+
+
+def _spread(parameters, shared):
+    return tf.exp(_location_and_log_spread(parameters, shared)[1])
 
 
 def _residual(x, parameters, shared):
     """(x - location) / spread, and log spread."""
-    loc, spread = _location_and_spread(parameters, shared)
-    return limited(x - loc) / spread, tf.math.log(spread)
+    loc, log_spread = _location_and_log_spread(parameters, shared)
+    return limited(x - loc) * tf.exp(-log_spread), log_spread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +144,7 @@ class Normal(_LocationScale):
         return -0.5 * tf.square(residual) - log_spread - 0.5 * math.log(2.0 * math.pi)
 
     def value_stddev(self, parameters, shared):
-        return self.in_units(_location_and_spread(parameters, shared)[1], shifted=False)
+        return self.in_units(_spread(parameters, shared), shifted=False)
 
     def _standard_draw(self, shape, seed, shared):
         return tf.random.stateless_normal(shape, seed, dtype=shared.dtype)
@@ -166,7 +169,7 @@ class Laplace(_LocationScale):
         return -tf.abs(residual) - log_spread - math.log(2.0)
 
     def value_stddev(self, parameters, shared):
-        return self.in_units(math.sqrt(2.0) * _location_and_spread(parameters, shared)[1], shifted=False)
+        return self.in_units(math.sqrt(2.0) * _spread(parameters, shared), shifted=False)
 
     def _standard_draw(self, shape, seed, shared):
         sign, size = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
@@ -182,7 +185,8 @@ class Laplace(_LocationScale):
 class StudentT(_LocationScale):
     """Independent Student-t values: an outlier costs its logarithm.
 
-    The degrees of freedom, one number for each column, are learned; they are above 2, so that the variance is finite.
+    The degrees of freedom, one number for each column, are learned; they are above 2, so that the variance is finite,
+    and at most 1002.
     """
 
     name = "student_t"
@@ -193,7 +197,7 @@ class StudentT(_LocationScale):
     def log_density(statistics, parameters, shared):
         residual, log_spread = _residual(statistics, parameters, shared)
         freedom = _freedom(shared)
-        return -0.5 * (freedom + 1.0) * tf.math.log1p(tf.square(residual) / freedom) - log_spread
+        return -0.5 * (freedom + 1.0) * tf.math.log(1.0 + tf.square(residual) / freedom) - log_spread
 
     @staticmethod
     def constant(x, shared):
@@ -203,8 +207,8 @@ class StudentT(_LocationScale):
 
     def value_stddev(self, parameters, shared):
         freedom = _freedom(shared)
-        spread = _location_and_spread(parameters, shared)[1]
-        return self.in_units(spread * tf.sqrt(freedom / (freedom - 2.0)), shifted=False)
+        stddev = _spread(parameters, shared) * tf.sqrt(freedom / (freedom - 2.0))
+        return self.in_units(stddev, shifted=False)
 
     def _standard_draw(self, shape, seed, shared):
         normal, chi_square = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
@@ -217,7 +221,7 @@ class StudentT(_LocationScale):
         return median, (high - low) / 1.5  # As of four degrees of freedom.
 
     def _with_start(self, values, start, shared):
-        freedom = np.full([1, values.shape[-1]], raw_of_positive(2.0))
+        freedom = np.full([1, values.shape[-1]], math.log(2.0))
         shared = np.concatenate([shared, freedom])
         rows = values.reshape(len(values), -1)
         # In units of the data: `maximized` would standardise them again.
@@ -227,4 +231,5 @@ class StudentT(_LocationScale):
 
 
 def _freedom(shared):
-    return 2.0 + positive(shared[-1])
+    """At most some thousand: the difference to a Normal variable, and what rounding makes of it, stay small."""
+    return 2.0 + positive(shared[-1], 1e3)

@@ -3,8 +3,8 @@
 import abc
 import dataclasses
 import functools
+import math
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
@@ -12,21 +12,21 @@ from tensorflow_probability import distributions as tfd
 from iwae_zoo.distributions import fusion
 from iwae_zoo.distributions.head import Likelihood
 
-__all__ = ["IndependentValues", "ValueLikelihood", "limited", "positive", "raw_of_positive"]
+__all__ = ["IndependentValues", "ValueLikelihood", "limited", "log_positive", "positive"]
 
 # Least value of what has to be positive: a density of continuous values is not bounded without it.
 FLOOR = 1e-3
 _LARGEST = 1e6
 
 
+def log_positive(raw, largest=_LARGEST):
+    """What a body gives for a positive number, read as its logarithm; from log 0.001 to that of the largest."""
+    return tf.clip_by_value(raw, math.log(FLOOR), math.log(largest))
+
+
 def positive(raw, largest=_LARGEST):
-    """softplus(raw) + 0.001, at most `largest`: whatever finite number a body gives, neither zero nor infinite."""
-    return tf.math.softplus(tf.minimum(raw, largest)) + FLOOR
-
-
-def raw_of_positive(value):
-    """The inverse of `positive`, in numpy; for values above the floor."""
-    return value - FLOOR + np.log(-np.expm1(FLOOR - value))
+    """exp(raw), kept from zero and infinity; the gradient is zero there."""
+    return tf.exp(log_positive(raw, largest))
 
 
 def limited(x, largest=1e9):

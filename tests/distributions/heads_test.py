@@ -15,7 +15,7 @@ from iwae_zoo.distributions import fusion, likelihoods
 
 
 def positive(raw, largest=1e6):
-    return np.logaddexp(0.0, np.minimum(raw, largest)) + 1e-3
+    return np.clip(np.exp(min(raw, 700.0)), 1e-3, largest)
 
 
 def logistic_bytes(x, loc, raw):
@@ -114,11 +114,11 @@ CASES = {
         [(0.4, 0.3), (-1.0, -1.0)], [(0.0, -1e3), (1e5, 1e5), (-1e8, 3.0)],
     ),
     "student_t": Case(
-        lambda x, loc, raw, freedom: scipy.stats.t.logpdf(x, 2 + positive(freedom), loc, positive(raw)), REAL,
+        lambda x, loc, raw, freedom: scipy.stats.t.logpdf(x, 2 + positive(freedom, 1e3), loc, positive(raw)), REAL,
         [(0.4, 0.3, 1.0), (-1.0, -1.0, 4.0)], [(0.0, -1e3, -1e3), (-1e8, 3.0, 2.0), (1.0, 0.0, 1e4)],
     ),
     "student_t,spread=column": Case(
-        lambda x, loc, raw, freedom: scipy.stats.t.logpdf(x, 2 + positive(freedom), loc, positive(raw)), REAL,
+        lambda x, loc, raw, freedom: scipy.stats.t.logpdf(x, 2 + positive(freedom, 1e3), loc, positive(raw)), REAL,
         [(0.4, 0.3, 1.0)], [(0.0, -1e3, -1e3)],
     ),
     "categorical,classes=3": Case(
@@ -156,7 +156,10 @@ def test_log_prob_is_scipys(spec):
         for dtype, rtol in (("float64", 1e-9), ("float32", 3e-5)):
             with fusion.portable():
                 received = distribution(spec, raw, dtype).log_prob(case.x[:, np.newaxis].astype(dtype))
-            np.testing.assert_allclose(received, expected, rtol=rtol, atol=30 * rtol, err_msg=f"{raw} {dtype}")
+            # Counts multiply logarithms of about 10, which single precision has to 1e-6.
+            rounding = 1e-6 * case.x if dtype == "float32" and case.x is COUNTS else 0.0
+            error = np.abs(received - expected)
+            assert (error <= 30 * rtol + rtol * np.abs(expected) + rounding).all(), (raw, dtype, error)
 
 
 def log_prob(spec, raw, x):
