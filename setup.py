@@ -34,6 +34,7 @@ setuptools.setup(
         "matplotlib>=3.9",
         "numpy>=2.0",
         "scikit-learn>=1.5",
+        "scipy>=1.14",
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
@@ -48,7 +49,6 @@ setuptools.setup(
             "pytest-xdist>=3.6",
             "PyYAML>=6",
             "ruff>=0.12",
-            "scipy>=1.14",
         ],
     },
 )

@@ -31,7 +31,7 @@ def train_step(model, x):
     return finished(tf.function(lambda: model.train_step(x)))
 
 
-def bare_products(batch_size, particles, dtype=tf.float32):
+def bare_products(batch_size, particles, dtype=tf.float32, outputs=784):
     """The matrix products that any train step needs, alone.
 
     Forward, by the weights and by the inputs, of every layer, without the gradient by x.
@@ -40,9 +40,10 @@ def bare_products(batch_size, particles, dtype=tf.float32):
       batch_size: int, rows of the encoder.
       particles: int, particles of each: their product is the rows of the decoder.
       dtype: of the matrices.
+      outputs: int, numbers that the decoder gives for each particle.
     """
     rows = {"encoder": batch_size, "decoder": particles * batch_size}
-    layers = {"encoder": (784, 200, 200, 100), "decoder": (50, 200, 200, 784)}
+    layers = {"encoder": (784, 200, 200, 100), "decoder": (50, 200, 200, outputs)}
     random = tf.random.Generator.from_seed(0)
 
     def matrix(*shape):

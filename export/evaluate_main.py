@@ -4,6 +4,7 @@ python export/evaluate_main.py --saved_model=models/digits --dataset=digits --ou
 """
 
 import functools
+import json
 import pathlib
 import sys
 
@@ -16,7 +17,7 @@ import iwae_zoo_console as console
 
 with console.quiet():
     from export.serving import client
-    from iwae_zoo import data, likelihood, saved_model
+    from iwae_zoo import data, likelihood, saved_model, training
 
 _FLAGS = console.flag_values()
 _SAVED_MODEL = flags.DEFINE_string(
@@ -27,6 +28,8 @@ _INPUT = flags.DEFINE_string(
 )
 _DATASET = flags.DEFINE_string("dataset", "digits", "As in train_main.py.", flag_values=_FLAGS)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train_main.py.", flag_values=_FLAGS)
+_KIND = flags.DEFINE_string("kind", None, "As in train_main.py. Default: as the model was trained.", flag_values=_FLAGS)
+_BINARIZE = flags.DEFINE_string("binarize", None, "The same.", flag_values=_FLAGS)
 _SPLIT = flags.DEFINE_enum(
     "split", "test", ["train", "validation", "test"], "Which part of the data set.", flag_values=_FLAGS
 )
@@ -55,7 +58,9 @@ def main(name):
         console.fail(name, f"--output={_OUTPUT.value} must end in .csv or .npz.")
     try:
         exported = saved_model.Exported(_SAVED_MODEL.value)
-        x = data.load_rows(_INPUT.value, _DATASET.value, _DATA_DIR.value, _SPLIT.value)[: _EXAMPLES.value]
+        card = json.loads((exported.path / saved_model.CARD).read_text())
+        settings = training.data_settings(card.get("config", {}), _DATASET.value, _KIND.value, _BINARIZE.value)
+        x = data.load_rows(_INPUT.value, _DATASET.value, _DATA_DIR.value, _SPLIT.value, **settings)[: _EXAMPLES.value]
         examples = likelihood.in_batches(
             lambda batch, row: exported.estimate_log_prob(batch, _NUM_SAMPLES.value, _SEED.value, row, _METHOD.value),
             x,

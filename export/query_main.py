@@ -32,6 +32,8 @@ _DATASET = flags.DEFINE_string(
     "dataset", None, "Instead of --input: the test set of a data set, as in train_main.py.", flag_values=_FLAGS
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train_main.py.", flag_values=_FLAGS)
+_KIND = flags.DEFINE_string("kind", None, "As in train_main.py.", flag_values=_FLAGS)
+_BINARIZE = flags.DEFINE_string("binarize", None, "As in train_main.py.", flag_values=_FLAGS)
 _NUM_SAMPLES = flags.DEFINE_integer(
     "num_samples", 1000, "Particles per row, if the signature takes a number.", 1, 2**31 - 1, flag_values=_FLAGS
 )
@@ -54,7 +56,7 @@ def _rows():
         with console.quiet():
             from iwae_zoo import data  # Takes seconds, with all that it needs; a file does without.
 
-        return data.load(_DATASET.value, _DATA_DIR.value).evaluation_array("test")
+        return data.load_rows(None, _DATASET.value, _DATA_DIR.value, kind=_KIND.value, binarize=_BINARIZE.value)
     x = np.load(str(_INPUT.value), mmap_mode="r", allow_pickle=False)
     if not isinstance(x, np.ndarray) or x.ndim == 0:
         raise ValueError(f"{_INPUT.value} holds no array of rows.")

@@ -7,7 +7,9 @@ import numpy as np
 from iwae_zoo._files import whole
 
 __all__ = [
+    "dispersion",
     "image_grid",
+    "pairs",
     "posterior_grid",
     "ratio_bars",
     "scaling",
@@ -65,11 +67,56 @@ def image_grid(rows, title, labels=None):
     grid = figure.subplots(count, columns, squeeze=False)
     for i in range(count):
         for j in range(columns):
-            grid[i, j].imshow(_as_image(rows[i, j]), cmap="gray_r", vmin=0, vmax=1)
+            grid[i, j].imshow(np.clip(_as_image(rows[i, j]), 0, 1), cmap="gray_r", vmin=0, vmax=1)
             grid[i, j].set(xticks=[], yticks=[])
         if labels:
             grid[i, 0].set_ylabel(labels[i], rotation=0, ha="right", va="center")
     figure.suptitle(title)
+    return figure
+
+
+def pairs(columns, title):
+    """Scatter plots of pairs of columns, what is compared side by side.
+
+    Args:
+      columns: dict from a label to an array [N, C].
+      title: str.
+
+    Returns:
+      `matplotlib.figure.Figure`.
+    """
+    count = next(iter(columns.values())).shape[1]
+    shown = [(i, j) for i in range(count) for j in range(i)] or [(0, 0)]
+    figure = matplotlib.figure.Figure(figsize=(1 + 3 * len(columns), 0.7 + 2.2 * len(shown)), layout="constrained")
+    grid = figure.subplots(len(shown), len(columns), squeeze=False, sharex="row", sharey="row")
+    for row, (i, j) in zip(grid, shown, strict=True):
+        for axes, (label, values) in zip(row, columns.items(), strict=True):
+            axes.plot(values[:, j], values[:, i], ".", markersize=3, alpha=0.4)
+            axes.set(title=label, xlabel=f"column {j}", ylabel=f"column {i}")
+    figure.suptitle(title)
+    return figure
+
+
+def dispersion(columns, title):
+    """Variance of each column of counts against its mean, beside Poisson's.
+
+    Args:
+      columns: dict from a label to (means [C], variances [C]).
+      title: str.
+
+    Returns:
+      `matplotlib.figure.Figure`.
+    """
+    figure = matplotlib.figure.Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    positive = np.concatenate([mean[mean > 0] for mean, _ in columns.values()])
+    ends = [positive.min(), positive.max()] if len(positive) else [1.0, 1.0]
+    axes.plot(ends, ends, "k:", linewidth=1, label="Poisson")
+    for label, (mean, variance) in columns.items():
+        axes.plot(mean, variance, ".", alpha=0.6, label=label)
+    axes.set(xscale="log", yscale="log", xlabel="mean of a column", ylabel="variance", title=title)
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
     return figure
 
 

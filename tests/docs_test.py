@@ -32,7 +32,7 @@ def test_every_room_takes_a_new_piece(monkeypatch, tmp_path):
     # What is in the tables is saved and served like anything else.
     from iwae_zoo import likelihood, saved_model
 
-    model, x = names["model"], names["line"].test[:3]
+    model, x = names["model"], names["turns"].test[:3]
     model.save(tmp_path / "model.keras")
     loaded = names["keras"].saving.load_model(tmp_path / "model.keras")
     assert loaded.objective == names["objective"]

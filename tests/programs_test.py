@@ -9,6 +9,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 from inprocess import call
+from toy_data import examples
 
 from iwae_zoo import data, evaluation
 from iwae_zoo.programs import evaluate, train
@@ -65,6 +66,39 @@ def test_evaluate_main(trained, tmp_path):
         result = call(evaluate, *flags, cwd=tmp_path)
         assert result.returncode != 0
         assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "flags", "pictures"),
+    [
+        ("byte", (8, 8, 3), [], {"samples", "reconstructions"}),
+        ("count", (6,), ["--likelihood=negative_binomial,offset=True"], {"pairs", "dispersion"}),
+        ("real", (5,), ["--likelihood=student_t,spread=column"], {"pairs"}),
+    ],
+)
+def test_every_kind_of_data_from_the_command_line(kind, shape, flags, pictures, tmp_path):
+    np.save(tmp_path / "own.npy", examples(kind, 100, shape).astype({"byte": "uint8", "count": int}.get(kind, float)))
+    flags = ["--dataset=own.npy", "--preset=plane", "--m=2", "--k=2", "--epochs=1", "--eval_samples=20", *flags]
+    result = call(train, *flags, "--workdir=run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert f"kind {kind} (" in result.stdout.splitlines()[0]
+    written = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert written["iwae_bound"] > written["baseline"] - 20
+    assert {path.stem for path in (tmp_path / "run").glob("*.png")} == {"bounds", *pictures}
+    assert all(is_a_picture(tmp_path / "run" / f"{name}.png") for name in pictures)
+    # Evaluated again, the data are loaded as they were.
+    arguments = ["--model=run/model.keras", "--dataset=own.npy", "--num_samples=20", "--output=again.json"]
+    result = call(evaluate, *arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert again["log_prob"] == pytest.approx(written["log_prob"], rel=1e-6)
+    if kind == "byte":
+        assert "bits per dimension" in result.stdout
+        bits = -written["log_prob"] / (8 * 8 * 3 * np.log(2))
+        assert again["bits_per_dimension"] == pytest.approx(bits) == written["bits_per_dimension"]
+    result = call(evaluate, "--model=run/model.keras", "--examples=2", cwd=tmp_path)
+    assert result.returncode != 0
+    assert f"is for data of kind {kind}: received data of kind binary" in result.stderr
 
 
 def test_tighter_bounds(tiny, tmp_path):

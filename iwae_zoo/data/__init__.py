@@ -2,6 +2,6 @@
 
 from iwae_zoo.data import kinds
 from iwae_zoo.data.dataset import Dataset
-from iwae_zoo.data.sources import load, load_rows, names
+from iwae_zoo.data.sources import BINARIZE, load, load_rows, names
 
-__all__ = ["Dataset", "kinds", "load", "load_rows", "names"]
+__all__ = ["BINARIZE", "Dataset", "kinds", "load", "load_rows", "names"]

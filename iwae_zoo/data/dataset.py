@@ -7,10 +7,9 @@ import tensorflow as tf
 
 from iwae_zoo._checks import look_up
 from iwae_zoo.data import kinds
+from iwae_zoo.data.splits import SPLITS
 
-__all__ = ["SPLITS", "Dataset"]
-
-SPLITS = ("train", "validation", "test")
+__all__ = ["Dataset"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,10 +18,11 @@ class Dataset:
 
     Attributes:
       name: str.
-      train: array [N, ...], uint8 in 0..255, which stands for 0 to 1, or float.
+      train: array [N, ...], float or uint8; of binary data and intensities, 0 to 255 then stands for 0 to 1.
       validation: the same, of the same trailing shape.
       test: the same.
-      kind: name of the kind of data, as `kinds` has it. Intensities are probabilities: each batch is a fresh draw.
+      kind: name of the kind of data, as `kinds` has it.
+      binarize: whether intensities are probabilities, of which each batch is a fresh draw.
 
     Raises:
       ValueError: on an unknown kind.
@@ -33,6 +33,7 @@ class Dataset:
     validation: np.ndarray
     test: np.ndarray
     kind: str
+    binarize: bool = True
 
     def __post_init__(self):
         kinds.get(self.kind)
@@ -43,14 +44,32 @@ class Dataset:
         return self.train.shape[1:]
 
     @property
+    def kind_of_x(self):
+        """Name of the kind of x: of what is drawn, binary."""
+        return "binary" if self._draw else self.kind
+
+    @property
+    def description(self):
+        """str, a line about the data for people."""
+        shape = " x ".join(map(str, self.data_shape))
+        sizes = " / ".join(f"{len(part):,}" for part in (self.train, self.validation, self.test))
+        drawn = ", binarised afresh for each batch" if self._draw else ""
+        return f"{self.name}: {sizes} examples of {shape}, kind {self.kind} ({kinds.get(self.kind).values}){drawn}"
+
+    @property
     def train_mean(self):
         """Mean of the training examples, of shape `data_shape`."""
-        return self.train.mean(axis=0) / _unit(self.train)
+        return self.train.mean(axis=0) / self._unit
 
     @property
     def training_values(self):
         """The training examples, array [N, ...]; of what is drawn afresh for each batch, the expectations."""
-        return self.train if _unit(self.train) == 1.0 else self.train / _unit(self.train)
+        return self.train if self._unit == 1.0 else self.train / self._unit
+
+    def binarized_once(self):
+        """The same with each example drawn once, for good, as `evaluation_array` draws it: a binary data set."""
+        drawn = {name: self.evaluation_array(name) for name in SPLITS}
+        return dataclasses.replace(self, kind="binary", **drawn)
 
     def steps_per_epoch(self, batch_size):
         """Number of training batches of an epoch; the last one may be smaller, none is dropped."""
@@ -98,12 +117,15 @@ class Dataset:
         examples = getattr(self, look_up({name: name for name in SPLITS}, split, "split"))
         return self._drawn(tf.constant(examples), tf.constant([SPLITS.index(split), seed], tf.int64)).numpy()
 
+    @property
+    def _draw(self):
+        return kinds.get(self.kind).draw if self.binarize else None
+
+    @property
+    def _unit(self):
+        """The number that stands for 1."""
+        return kinds.get(self.kind).byte_unit if self.train.dtype == np.uint8 else 1.0
+
     def _drawn(self, examples, seed):
-        values = tf.cast(examples, tf.float32) / _unit(examples)
-        draw = kinds.get(self.kind).draw
-        return values if draw is None else draw(values, seed)
-
-
-def _unit(examples):
-    """The number that stands for 1."""
-    return 255.0 if examples.dtype == np.uint8 else 1.0
+        values = tf.cast(examples, tf.float32) / self._unit
+        return values if self._draw is None else self._draw(values, seed)

@@ -5,13 +5,13 @@ import os
 import numpy as np
 
 from iwae_zoo.data import kinds
-from iwae_zoo.data.dataset import SPLITS, Dataset
-from iwae_zoo.data.splits import split
+from iwae_zoo.data.dataset import Dataset
+from iwae_zoo.data.splits import SPLITS, three
 
 __all__ = ["load"]
 
 
-def load(path):
+def load(path, kind=None):
     """The data set in a file; arguments and errors as `data.load`."""
     if not os.path.exists(path):
         raise FileNotFoundError(f"There is no data file {path!r}.")
@@ -25,17 +25,14 @@ def load(path):
             f"{path} must hold one array, or arrays named 'train' and, optionally, 'validation' and 'test': received "
             f"{sorted(arrays)}."
         )
-    arrays = {key: _checked_array(f"{path}[{key!r}]" if key else path, array) for key, array in arrays.items()}
-    if len(arrays) == 1:
-        (train,) = arrays.values()
-        splits = split(train, 0.1, 0.1)
-    else:
-        train = arrays["train"]
-        for key in ("validation", "test"):
-            if key not in arrays:
-                train, held_out, _ = split(train, 0.1, 0.0)
-                arrays[key] = held_out
-        splits = (train, arrays["validation"], arrays["test"])
+    labels = {key: f"{path}[{key!r}]" if key else path for key in arrays}
+    for key, array in arrays.items():
+        _check(labels[key], array)
+    kind = kind or kinds.seen(*arrays.values())
+    if kind is None:
+        raise ValueError(f"{path} must hold finite numbers: received infinity.")
+    arrays = {key: kinds.cast(array, kind, labels[key]) for key, array in arrays.items()}
+    splits = three({"train": next(iter(arrays.values()))} if len(arrays) == 1 else arrays)
     shapes = {part.shape[1:] for part in splits}
     if len(shapes) > 1:
         raise ValueError(
@@ -45,22 +42,14 @@ def load(path):
         if not len(part):
             raise ValueError(f"{path} has too few examples: nothing is left for the {name} split.")
     train, validation, test = splits
-    return Dataset(os.path.splitext(os.path.basename(path))[0], train, validation, test, kinds.seen(*splits))
+    return Dataset(os.path.splitext(os.path.basename(path))[0], train, validation, test, kind)
 
 
-def _checked_array(name, array):
+def _check(name, array):
     if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool) or np.iscomplexobj(array):
         raise ValueError(f"{name} must hold real numbers: received dtype {array.dtype}.")
     if array.ndim < 2 or 0 in array.shape:
         raise ValueError(f"{name} must have shape [N, ...] with at least one example: received {list(array.shape)}.")
-    array = array.astype(np.float32)
     if np.isnan(array).any():
         rows = np.flatnonzero(np.isnan(array.reshape(len(array), -1)).any(axis=1))
         raise ValueError(f"{name} holds NaN in {len(rows)} of {len(array)} examples, the first at row {rows[0]}.")
-    if kinds.seen(array) is None:
-        *_, widest = kinds.TABLE.values()
-        raise ValueError(
-            f"{name} must hold {widest.values}: received values from {array.min():g} to {array.max():g}. Rescale "
-            "them, for 8-bit images by x / 255."
-        )
-    return array

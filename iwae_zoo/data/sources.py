@@ -8,19 +8,24 @@ Splits never depend on a training seed, so that runs with different seeds are co
     PATH.npy          [N, ...]: 80 % / 10 % / 10 %, permuted once
     PATH.npz          arrays "train" and, where present, "validation" and "test" (split off "train" if missing);
                       or one array, as .npy
+    tfds:NAME         the images of a prepared TensorFlow data set: its own splits, and what is missing as in .npz
 """
 
-import os
+import dataclasses
 
 import numpy as np
 import sklearn.datasets
 
 from iwae_zoo._checks import look_up
-from iwae_zoo.data import files
-from iwae_zoo.data.dataset import SPLITS, Dataset
-from iwae_zoo.data.splits import split
+from iwae_zoo.data import files, kinds, prepared
+from iwae_zoo.data.dataset import Dataset
+from iwae_zoo.data.splits import SPLITS, split
 
-__all__ = ["TABLE", "load", "load_rows", "names"]
+__all__ = ["BINARIZE", "TABLE", "load", "load_rows", "names"]
+
+# What can be made of intensities: a fresh draw for each batch, one draw for good, or themselves.
+BINARIZE = ("dynamic", "fixed", "none")
+_TFDS = "tfds:"
 
 
 def names():
@@ -28,35 +33,58 @@ def names():
     return tuple(TABLE)
 
 
-def load(name, data_dir=None):
+def load(name, data_dir=None, kind=None, binarize=None):
     """Loads a data set.
 
     Args:
-      name: one of `names()`, or the path of a .npy or .npz file with values in [0, 1].
-      data_dir: folder of prepared TensorFlow Datasets, for "mnist" and "binarized_mnist". Default: TensorFlow Datasets'
-        own, where they are downloaded to if there is a network.
+      name: one of `names()`, the path of a .npy or .npz file, or "tfds:" and the name of a set of images that
+        TensorFlow Datasets has prepared.
+      data_dir: folder of prepared TensorFlow Datasets. Default: TensorFlow Datasets' own, where "mnist" and
+        "binarized_mnist" are downloaded to if there is a network.
+      kind: name of the kind of data, as `kinds` has it. Default: the data set's own, or as values and dtype have it.
+        Of intensities that are to be bytes the nearest are taken.
+      binarize: what becomes of intensities: "dynamic", the default, a fresh binary draw for each batch; "fixed", one
+        draw for good; "none", they stay as they are.
 
     Returns:
       `Dataset`.
 
     Raises:
-      ValueError: on an unknown name, or a file whose values, shape or dtype cannot be used.
+      ValueError: on an unknown name, numbers that are not of the kind, a `binarize` for another kind than
+        intensities, or a file whose values, shape or dtype cannot be used.
       FileNotFoundError: if the file is not there.
       RuntimeError: if a data set is neither prepared nor can be downloaded; the message says what to do.
     """
+    if kind is not None:
+        kinds.get(kind)
+    if binarize is not None:
+        look_up({known: known for known in BINARIZE}, binarize, "binarize")
     if str(name).endswith((".npy", ".npz")):
-        return files.load(str(name))
-    return look_up(TABLE, name, "data set (or path of a .npy or .npz file)")(data_dir)
+        dataset = files.load(str(name), kind)
+    elif str(name).startswith(_TFDS):
+        dataset = prepared.load(str(name).removeprefix(_TFDS), data_dir)
+    else:
+        dataset = look_up(TABLE, name, "data set (or path of a .npy or .npz file, or tfds:NAME)")(data_dir)
+    if kind not in (None, dataset.kind):
+        cast = {part: kinds.cast(getattr(dataset, part), kind, f"The data set {name}") for part in SPLITS}
+        dataset = dataclasses.replace(dataset, kind=kind, **cast)
+    if binarize and not kinds.get(dataset.kind).draw:
+        raise ValueError(f"binarize={binarize!r} is for data of kind intensity: {name} is of kind {dataset.kind}.")
+    if binarize == "fixed":
+        return dataset.binarized_once()
+    return dataclasses.replace(dataset, binarize=binarize != "none")
 
 
-def load_rows(path, name, data_dir=None, split="test"):
-    """Rows to ask a model about: those of a file as they are, or else a split of a data set, binarised once.
+def load_rows(path, name, data_dir=None, split="test", kind=None, binarize=None):
+    """Rows to ask a model about: those of a file as they are, or else a split of a data set, drawn once.
 
     Args:
       path: of a .npy file with an array [N, ...], or None.
       name: as in `load`, if there is no path.
       data_dir: as in `load`.
       split: "train", "validation" or "test".
+      kind: as in `load`.
+      binarize: the same.
 
     Returns:
       Float32 array [N, ...].
@@ -67,7 +95,7 @@ def load_rows(path, name, data_dir=None, split="test"):
       RuntimeError: as `load`.
     """
     if path is None:
-        return load(name, data_dir).evaluation_array(split)
+        return load(name, data_dir, kind, binarize).evaluation_array(split)
     rows = np.load(path, allow_pickle=False)
     if not isinstance(rows, np.ndarray) or rows.ndim < 2 or not (np.isrealobj(rows) and rows.dtype.kind in "biuf"):
         raise ValueError(f"{path} must be a .npy file with an array [N, ...] of real numbers.")
@@ -82,37 +110,15 @@ def _load_digits(data_dir):
 
 
 def _load_mnist(data_dir):
-    train, test = _load_tfds("mnist", ("train", "test"), data_dir)
+    train, test = prepared.arrays("mnist", ("train", "test"), data_dir)
     return Dataset("mnist", train[:-5000], train[-5000:], test, "intensity")
 
 
 def _load_binarized_mnist(data_dir):
-    splits = [(images > 0).astype(np.uint8) * 255 for images in _load_tfds("binarized_mnist", SPLITS, data_dir)]
+    splits = [(images > 0).astype(np.uint8) * 255 for images in prepared.arrays("binarized_mnist", SPLITS, data_dir)]
     train, validation, test = splits
     return Dataset("binarized_mnist", train, validation, test, "binary")
 
 
 # A new data set is a function of `data_dir` and a row.
 TABLE = {"digits": _load_digits, "mnist": _load_mnist, "binarized_mnist": _load_binarized_mnist}
-
-
-def _load_tfds(name, splits, data_dir):
-    import tensorflow_datasets as tfds  # Slow to import, and needed for these data sets only.
-
-    # The copy on a public bucket is of no use without a network, and asking for it takes minutes to fail.
-    builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
-    if not os.path.isdir(builder.data_dir):
-        try:
-            builder.download_and_prepare()
-        except Exception as error:
-            raise RuntimeError(
-                f"The data set {name!r} is not prepared in {builder.data_dir}, and it could not be downloaded "
-                f'({type(error).__name__}). On a machine with a network run `python -c "import tensorflow_datasets as '
-                f"tfds; tfds.load('{name}', data_dir='DIR')\"`, copy DIR here and pass --data_dir=DIR; or use "
-                "--dataset=digits, which needs no download."
-            ) from error
-    arrays = []
-    for part in splits:
-        examples = builder.as_dataset(split=part).map(lambda example: example["image"])
-        arrays.append(np.concatenate([batch.numpy() for batch in examples.batch(1000)]))
-    return arrays

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-__all__ = ["split"]
+__all__ = ["SPLITS", "split", "three"]
 
+SPLITS = ("train", "validation", "test")
 _SEED = 20180213
 
 
@@ -14,3 +15,21 @@ def split(examples, validation_share, test_share):
     validation = round(validation_share * len(examples))
     train = len(examples) - validation - test
     return examples[order[:train]], examples[order[train : train + validation]], examples[order[train + validation :]]
+
+
+def three(arrays):
+    """The three splits, by `split` where one is missing: each is a tenth of "train" then.
+
+    Args:
+      arrays: dict with "train" and, where there are any, "validation" and "test".
+
+    Returns:
+      Arrays of the training, validation and test examples.
+    """
+    if len(arrays) == 1:
+        return split(arrays["train"], 0.1, 0.1)
+    arrays = dict(arrays)
+    for name in SPLITS[1:]:
+        if name not in arrays:
+            arrays["train"], arrays[name], _ = split(arrays["train"], 0.1, 0.0)
+    return tuple(arrays[name] for name in SPLITS)

@@ -1,13 +1,45 @@
-"""Independent Bernoulli pixels from logits, with a log-likelihood of few passes over the pixels."""
+"""Binary data: independent Bernoulli pixels from logits, with a log-likelihood of few passes over the pixels."""
 
+import dataclasses
 import functools
 
+import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from iwae_zoo.distributions import fusion
+from iwae_zoo.distributions.head import Likelihood
 
-__all__ = ["IndependentBernoulli"]
+__all__ = ["Bernoulli", "IndependentBernoulli"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bernoulli(Likelihood):
+    """Independent zeros and ones from logits; it starts at the logits of the means, as in the code of Burda et al.
+
+    Args:
+      smoothing: float, how far the means of `fitted` are kept from 0 and 1.
+
+    #### Examples
+    >>> head = Bernoulli().fitted(np.array([[0.0, 1.0], [1.0, 1.0]]))
+    >>> head.start.round(2).tolist()  # The second mean is kept below 1.
+    [[0.0, 6.91]]
+    """
+
+    smoothing: float = 1e-3
+
+    name = "bernoulli"
+    title = "Bernoulli"
+    kinds = ("binary",)
+    values = "0 and 1 only: binarise grey values"
+    parameters_per_value = 1
+
+    def distribution(self, parameters, event_ndims, dtype=None):
+        return IndependentBernoulli(tf.squeeze(parameters, axis=-1 - event_ndims), event_ndims, dtype)
+
+    def fitted(self, data):
+        mean = np.clip(np.mean(data, axis=0), self.smoothing, 1.0 - self.smoothing)
+        return dataclasses.replace(self, start=(np.log(mean) - np.log1p(-mean))[np.newaxis])
 
 
 class IndependentBernoulli(tfd.Independent):
@@ -49,9 +81,10 @@ class IndependentBernoulli(tfd.Independent):
         del kwargs
         event_ndims = self.event_shape.rank
         x = _flatten_event(tf.cast(x, self.dtype), event_ndims)
-        in_support = tf.reduce_all((x == 0.0) | (x == 1.0), axis=-1)
+        holds = (x == 0.0) | (x == 1.0)
+        x = tf.where(holds, x, tf.zeros_like(x))  # No gradient may be NaN: 0 * NaN is.
         log_prob = _log_likelihood(x, _flatten_event(self._logits, event_ndims))
-        return tf.where(in_support, log_prob, tf.constant(float("-inf"), log_prob.dtype))
+        return tf.where(tf.reduce_all(holds, axis=-1), log_prob, tf.constant(float("-inf"), log_prob.dtype))
 
 
 def _flatten_event(x, event_ndims):

@@ -1,112 +1,45 @@
-"""Likelihood heads: a decoder body's last layer, read as the parameters of p(x | z).
+"""Likelihood heads by name. The table is the only list of heads; each family has a file of its own."""
 
-A head is a small frozen value. It knows which numbers x may hold and how many parameters each takes, and nothing of the
-layers that compute them. The table at the end is the only list of heads.
-"""
-
-import abc
+import ast
 import dataclasses
-from typing import Any, ClassVar
-
-import numpy as np
-import tensorflow as tf
 
 from iwae_zoo._checks import look_up
-from iwae_zoo.distributions.bernoulli import IndependentBernoulli
+from iwae_zoo.distributions.bernoulli import Bernoulli
+from iwae_zoo.distributions.byte import DiscretizedLogistic, DiscretizedLogisticMixture
+from iwae_zoo.distributions.classes import Categorical
+from iwae_zoo.distributions.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
+from iwae_zoo.distributions.head import Likelihood
+from iwae_zoo.distributions.intensity import Beta, ContinuousBernoulli
+from iwae_zoo.distributions.real import Laplace, Normal, StudentT
 
-__all__ = ["TABLE", "Bernoulli", "Likelihood", "default", "from_config", "get", "names", "support", "to_config"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Likelihood(abc.ABC):
-    """A family of distributions over x, independent over its values given the parameters.
-
-    Attributes:
-      start: float array [parameters_per_value, *data_shape], the parameters of the best single distribution for the
-        training data, whatever z: where a decoder's output biases start. None before `fitted`. It is no part of a
-        head's configuration: a trained decoder has biases of its own.
-
-    Class attributes:
-      name: str, as the table has it.
-      title: str, for people.
-      kinds: names of the kinds of data that it is for, as `data.kinds` has them.
-      values: str, the numbers that x may hold.
-      units: str, what log-likelihoods are reported in.
-      parameters_per_value: int, how many numbers a body has to give for each value of x.
-    """
-
-    start: Any = dataclasses.field(default=None, compare=False, repr=False, kw_only=True)
-
-    name: ClassVar[str]
-    title: ClassVar[str]
-    kinds: ClassVar[tuple[str, ...]]
-    values: ClassVar[str]
-    units: ClassVar[str] = "nats per example"
-    parameters_per_value: ClassVar[int]
-
-    @abc.abstractmethod
-    def distribution(self, parameters, event_ndims, dtype=None):
-        """p(x) given its parameters.
-
-        Args:
-          parameters: float tensor [..., parameters_per_value, *data_shape].
-          event_ndims: int, the number of axes of one x.
-          dtype: of log-likelihoods and draws; that of the parameters by default.
-
-        Returns:
-          `tfd.Distribution`, batch [...], event `data_shape`.
-        """
-
-    @abc.abstractmethod
-    def fitted(self, data):
-        """The same head, with `start` fitted to the data.
-
-        Args:
-          data: array [N, *data_shape], training examples, or for draws of x their expectations.
-        """
-
-    def independent(self):
-        """The distribution of batch [] at `start`: what a model without a latent variable is worth.
-
-        Raises:
-          ValueError: if the head was not fitted.
-        """
-        if self.start is None:
-            raise ValueError(f"The head {self.name!r} knows no data: use head.fitted(data).")
-        return self.distribution(tf.constant(self.start), np.ndim(self.start) - 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Bernoulli(Likelihood):
-    """Independent zeros and ones from logits; it starts at the logits of the means, as in the code of Burda et al.
-
-    Args:
-      smoothing: float, how far the means of `fitted` are kept from 0 and 1.
-
-    #### Examples
-    >>> head = Bernoulli().fitted(np.array([[0.0, 1.0], [1.0, 1.0]]))
-    >>> head.start.round(2).tolist()  # The second mean is kept below 1.
-    [[0.0, 6.91]]
-    """
-
-    smoothing: float = 1e-3
-
-    name = "bernoulli"
-    title = "Bernoulli"
-    kinds = ("binary", "intensity")
-    values = "0 and 1 only: binarise grey values"
-    parameters_per_value = 1
-
-    def distribution(self, parameters, event_ndims, dtype=None):
-        return IndependentBernoulli(tf.squeeze(parameters, axis=-1 - event_ndims), event_ndims, dtype)
-
-    def fitted(self, data):
-        mean = np.clip(np.mean(data, axis=0), self.smoothing, 1.0 - self.smoothing)
-        return dataclasses.replace(self, start=(np.log(mean) - np.log1p(-mean))[np.newaxis])
-
+__all__ = [
+    "TABLE",
+    "Bernoulli",
+    "Likelihood",
+    "checked",
+    "default",
+    "from_config",
+    "get",
+    "names",
+    "support",
+    "to_config",
+]
 
 # A new likelihood is a class and a row. The first one for a kind of data is that kind's default.
-TABLE = {"bernoulli": Bernoulli}
+TABLE: dict[str, type[Likelihood]] = {
+    "bernoulli": Bernoulli,
+    "continuous_bernoulli": ContinuousBernoulli,
+    "beta": Beta,
+    "discretized_logistic": DiscretizedLogistic,
+    "discretized_logistic_mixture": DiscretizedLogisticMixture,
+    "normal": Normal,
+    "student_t": StudentT,
+    "laplace": Laplace,
+    "categorical": Categorical,
+    "negative_binomial": NegativeBinomial,
+    "poisson": Poisson,
+    "zero_inflated_negative_binomial": ZeroInflatedNegativeBinomial,
+}
 
 
 def names():
@@ -115,12 +48,25 @@ def names():
 
 
 def get(identifier):
-    """Returns a head by name; a `Likelihood` is returned as it is.
+    """Returns a head by name, with settings where it has some; a `Likelihood` is returned as it is.
 
     Raises:
-      ValueError: on an unknown name.
+      ValueError: on an unknown name, or a setting that the head does not have or take.
+
+    #### Examples
+    >>> get("bernoulli,smoothing=0.01")
+    Bernoulli(smoothing=0.01)
     """
-    return identifier if isinstance(identifier, Likelihood) else look_up(TABLE, identifier, "likelihood")()
+    if isinstance(identifier, Likelihood):
+        return identifier
+    name, *settings = str(identifier).split(",")
+    head = look_up(TABLE, name, "likelihood")
+    known = {field: field for field in _settings(head)}
+    arguments = {}
+    for setting in settings:
+        field, _, value = setting.partition("=")
+        arguments[look_up(known, field, f"setting of {name}")] = _literal(value)
+    return head(**arguments)
 
 
 def support(decoder):
@@ -141,13 +87,37 @@ def default(kind):
     raise ValueError(f"There is no likelihood for data of kind {kind!r}. Choose one of {', '.join(TABLE)}.")
 
 
+def checked(head, kind):
+    """Returns the head.
+
+    Raises:
+      ValueError: if it is not for data of the kind.
+    """
+    if kind not in head.kinds:
+        raise ValueError(
+            f"The likelihood {head.name!r} is for data of kind {' or '.join(head.kinds)}: received data of kind {kind}."
+        )
+    return head
+
+
 def to_config(head):
     """A JSON-compatible description of a head, from which `from_config` makes an equal one."""
-    fields = {field.name: getattr(head, field.name) for field in dataclasses.fields(head) if field.name != "start"}
-    return {"name": head.name, **fields}
+    return {"name": head.name, **{field: getattr(head, field) for field in _settings(head)}}
 
 
 def from_config(config):
     """The inverse of `to_config`."""
     arguments = dict(config)
     return look_up(TABLE, arguments.pop("name"), "likelihood")(**arguments)
+
+
+def _settings(head):
+    """Names of a head's fields that are its configuration."""
+    return [field.name for field in dataclasses.fields(head) if field.compare]
+
+
+def _literal(text):
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

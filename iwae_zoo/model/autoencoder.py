@@ -249,7 +249,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
         examples.check(x)
         validation = kwargs.get("validation_data")
         examples.check(validation[0] if isinstance(validation, (tuple, list)) else validation, "validation_data")
-        examples.warn_of_scale(x)
+        examples.warn_of_scale(x, getattr(self.encoder, "inputs", None))
         callbacks = tf.nest.flatten(kwargs.get("callbacks") or [])
         goes_on = any(isinstance(callback, keras.callbacks.TerminateOnNaN) for callback in callbacks)
         if goes_on != self._goes_on_to_callbacks:

@@ -64,8 +64,12 @@ def some(model, x):
     return x
 
 
-def warn_of_scale(x):
+def warn_of_scale(x, inputs=None):
     """Warns of columns of a table [N, P] that are far larger than what a network starts from.
+
+    Args:
+      x: what the user passes.
+      inputs: the `Likelihood` whose features of x the network is given; None where it is given x.
 
     Warns:
       UserWarning: once, with the columns.
@@ -73,6 +77,8 @@ def warn_of_scale(x):
     array = _array(x)
     if array is None or array.ndim != 2 or array.dtype.kind not in "iuf" or not len(array):
         return
+    if inputs is not None:
+        array = np.asarray(inputs.features(tf.cast(array, tf.float32)))
     sizes = np.sqrt(np.mean(np.square(array, dtype=np.float64), axis=0))
     columns = np.flatnonzero(sizes > _LARGE)
     if len(columns):

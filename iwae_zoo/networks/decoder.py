@@ -28,6 +28,13 @@ class Decoder(keras.Layer):
         self.head = likelihoods.get(head)
         self.data_shape = tuple(data_shape)
         setattr(self, self._body_name, body)
+        if self.head.shared_parameters:
+            start = self.head.shared_start
+            self.shared = self.add_weight(
+                name="shared",
+                shape=(self.head.shared_parameters, self.data_shape[-1]),
+                initializer="zeros" if start is None else keras.initializers.Constant(start),
+            )
 
     def likelihood(self, z):
         """p(x | z): batch [...], event `data_shape`, for z [..., D]."""
@@ -37,7 +44,8 @@ class Decoder(keras.Layer):
         parameters = getattr(self, self._body_name)(rows)
         batch = [static or dynamic for static, dynamic in zip(z.shape[:-1], tf.unstack(tf.shape(z)[:-1]), strict=True)]
         parameters = tf.reshape(parameters, [*batch, self.head.parameters_per_value, *self.data_shape])
-        return self.head.distribution(parameters, len(self.data_shape), self.variable_dtype)
+        shared = {"shared": tf.convert_to_tensor(self.shared)} if self.head.shared_parameters else {}
+        return self.head.distribution(parameters, len(self.data_shape), self.variable_dtype, **shared)
 
     def get_config(self):
         body = keras.saving.serialize_keras_object(getattr(self, self._body_name))

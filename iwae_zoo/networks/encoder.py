@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from iwae_zoo.distributions import posteriors
+from iwae_zoo.distributions import likelihoods, posteriors
 from iwae_zoo.networks.perceptron import Perceptron
 
 __all__ = ["Encoder", "MLPEncoder"]
@@ -16,28 +16,35 @@ class Encoder(keras.Layer):
     Args:
       body: Keras layer from x [B, ...] to [B, head.num_parameters].
       head: `posteriors.Posterior`.
+      inputs: optional `likelihoods.Likelihood`, or the name of one: the body is given its features of x instead of x.
     """
 
     # The name under which a file keeps the body's weights.
     _body_name = "body"
 
-    def __init__(self, body, head, **kwargs):
+    def __init__(self, body, head, inputs=None, **kwargs):
         super().__init__(**kwargs)
         self.head = head
+        self.inputs = inputs if inputs is None else likelihoods.get(inputs)
         setattr(self, self._body_name, body)
 
     def posterior(self, x):
         """q(z | x): batch [B], event [D], for x [B, ...]."""
-        x = tf.cast(tf.convert_to_tensor(x), self.compute_dtype)
+        x = tf.convert_to_tensor(x)
+        if self.inputs is not None:
+            x = self.inputs.features(tf.cast(x, self.variable_dtype))
+        x = tf.cast(x, self.compute_dtype)
         return self.head.distribution(tf.cast(getattr(self, self._body_name)(x), self.variable_dtype))
 
     def get_config(self):
         body = keras.saving.serialize_keras_object(getattr(self, self._body_name))
-        return {**super().get_config(), "body": body, "head": posteriors.to_config(self.head)}
+        inputs = self.inputs and likelihoods.to_config(self.inputs)
+        return {**super().get_config(), "body": body, "head": posteriors.to_config(self.head), "inputs": inputs}
 
     @classmethod
     def from_config(cls, config):
         config = {**config, "body": keras.saving.deserialize_keras_object(config["body"])}
+        config["inputs"] = config.get("inputs") and likelihoods.from_config(config["inputs"])
         return cls(**{**config, "head": posteriors.from_config(config["head"])})
 
 

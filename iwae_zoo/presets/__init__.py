@@ -1,6 +1,6 @@
 """What comes ready made: named architectures with the settings they are trained with."""
 
-from iwae_zoo.presets.build import build, dtype_policy
+from iwae_zoo.presets.build import build, choose_likelihood, dtype_policy
 from iwae_zoo.presets.table import Preset, default, get, names
 
-__all__ = ["Preset", "build", "default", "dtype_policy", "get", "names"]
+__all__ = ["Preset", "build", "choose_likelihood", "default", "dtype_policy", "get", "names"]

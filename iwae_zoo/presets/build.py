@@ -7,7 +7,7 @@ from iwae_zoo.model import ImportanceWeightedAutoencoder
 from iwae_zoo.networks import Decoder, Encoder, bodies, prior
 from iwae_zoo.presets import table
 
-__all__ = ["build", "dtype_policy"]
+__all__ = ["build", "choose_likelihood", "dtype_policy"]
 
 
 def dtype_policy(mixed_precision):
@@ -22,6 +22,24 @@ def dtype_policy(mixed_precision):
     if mixed_precision not in (None, "bfloat16"):
         raise ValueError(f"mixed_precision must be 'bfloat16' or left out: received {mixed_precision!r}.")
     return mixed_precision and f"mixed_{mixed_precision}"
+
+
+def choose_likelihood(name, likelihood=None, kind=None):
+    """The likelihood of a model.
+
+    Args:
+      name: of the preset.
+      likelihood: a `likelihoods.Likelihood` or the name of one, instead of the preset's.
+      kind: name of the kind of x, as `data.kinds` has it; None if it is not known.
+
+    Returns:
+      `likelihoods.Likelihood`, not fitted; by default that of the kind.
+
+    Raises:
+      ValueError: on an unknown name, or a likelihood that is not for this kind of data.
+    """
+    head = likelihoods.get(likelihood or table.get(name).likelihood or likelihoods.default(kind or "binary"))
+    return head if kind is None else likelihoods.checked(head, kind)
 
 
 def build(
@@ -54,12 +72,7 @@ def build(
     preset = table.get(name)
     if (data is None) == (data_shape is None) or (data is not None and data_mean is not None):
         raise ValueError("Pass either data, a Dataset, or data_shape (and data_mean, if it is known).")
-    kind = "binary" if data is None else data.kind
-    head = likelihoods.get(likelihood or preset.likelihood or likelihoods.default(kind))
-    if kind not in head.kinds:
-        raise ValueError(
-            f"The likelihood {head.name!r} is for data of kind {' or '.join(head.kinds)}: received data of kind {kind}."
-        )
+    head = choose_likelihood(name, likelihood, None if data is None else data.kind_of_x)
     if data is not None:
         data_shape, head = data.data_shape, head.fitted(data.training_values)
     elif data_mean is not None:
@@ -75,7 +88,7 @@ def build(
     encoder_body = body.encoder(posterior, data_shape, seed=1000 * seed, **sizes)
     decoder_body = body.decoder(head, data_shape, seed=1000 * seed + 500, **sizes)
     model = ImportanceWeightedAutoencoder(
-        Encoder(encoder_body, posterior, dtype=sizes["dtype"]),
+        Encoder(encoder_body, posterior, inputs=head, dtype=sizes["dtype"]),
         Decoder(decoder_body, head, data_shape, dtype=sizes["dtype"]),
         prior.get(preset.prior, preset.latent_size),
         objective=objective,

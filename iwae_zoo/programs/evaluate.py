@@ -13,6 +13,7 @@ from absl import flags
 
 import iwae_zoo_console as console
 from iwae_zoo import data, training
+from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import annealing, evaluation, likelihood, paths
 from iwae_zoo.training import strategies
 
@@ -22,6 +23,8 @@ _MODEL = flags.DEFINE_string(
 )
 _DATASET = flags.DEFINE_string("dataset", "digits", "As in train_main.py.", flag_values=_FLAGS)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train_main.py.", flag_values=_FLAGS)
+_KIND = flags.DEFINE_string("kind", None, "As in train_main.py. Default: as the model was trained.", flag_values=_FLAGS)
+_BINARIZE = flags.DEFINE_string("binarize", None, "The same.", flag_values=_FLAGS)
 _SPLIT = flags.DEFINE_enum(
     "split", "test", ["train", "validation", "test"], "Which part of the data set.", flag_values=_FLAGS
 )
@@ -74,6 +77,17 @@ _OUTPUT = flags.DEFINE_string(
 )
 
 
+def _dataset(head):
+    """The data, loaded as they were for the model's run, which left its configuration beside it."""
+    config = os.path.join(os.path.dirname(_MODEL.value), "config.json")
+    there = training.read_config(config) if os.path.isfile(config) else {}
+    settings = training.data_settings(there, _DATASET.value, _KIND.value, _BINARIZE.value)
+    dataset = data.load(_DATASET.value, _DATA_DIR.value, **settings)
+    if isinstance(head, likelihoods.Likelihood):
+        likelihoods.checked(head, dataset.kind_of_x)
+    return dataset
+
+
 def main(name):
     """Evaluates and prints; the exit status is not 0 if it could not."""
     try:
@@ -85,13 +99,18 @@ def main(name):
         is_chief = strategies.is_chief(strategy)
         with strategy.scope():
             model = keras.saving.load_model(_MODEL.value)
-        x = data.load(_DATASET.value, _DATA_DIR.value).evaluation_array(_SPLIT.value)[: _EXAMPLES.value]
+        head = getattr(model.decoder, "head", None)
+        x = _dataset(head).evaluation_array(_SPLIT.value)[: _EXAMPLES.value]
         options = {"method": _METHOD.value, "tolerance": _TOLERANCE.value, "proposal": _PROPOSAL.value}
         shown: dict[str, Any] = {"seed": _SEED.value, "verbose": int(is_chief and console.is_interactive())}
         walked = {"initial": _INITIAL.value, "num_temperatures": _TEMPERATURES.value, "num_chains": _CHAINS.value}
         with strategies.watching(strategy):
             result = evaluation.evaluate(model, x, _NUM_SAMPLES.value, **shown, **options)
             tables, results = [evaluation.table(result)], dataclasses.asdict(result)
+            if isinstance(head, likelihoods.Likelihood):  # A user's own decoder may have none.
+                measures = head.measures(result.log_prob, x.shape[1:])
+                tables += [f"{label.replace('_', ' '):36}{value:10.4f}" for label, value in measures.items()]
+                results |= measures
             if _AIS.value:
                 check = evaluation.check(model, x[: _AIS.value], _NUM_SAMPLES.value, **walked, **shown)
                 tables.append(evaluation.check_table(check))

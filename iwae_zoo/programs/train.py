@@ -13,6 +13,7 @@ from absl import flags
 
 import iwae_zoo_console as console
 from iwae_zoo import data, objectives, presets, saved_model, training
+from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import likelihood
 from iwae_zoo.objectives import bounds, estimators
 from iwae_zoo.training import schedules, strategies
@@ -58,11 +59,32 @@ _ENCODER_BOUND = flags.DEFINE_string(
 _DATASET = flags.DEFINE_string(
     "dataset",
     "digits",
-    f"One of {', '.join(data.names())}, or the path of a .npy or .npz file with values in [0, 1].",
+    f"One of {', '.join(data.names())}, tfds:NAME for images that TensorFlow Datasets has prepared, or the path of a "
+    ".npy or .npz file.",
     flag_values=_FLAGS,
 )
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Folder of prepared TensorFlow Datasets, for mnist and binarized_mnist.", flag_values=_FLAGS
+    "data_dir",
+    None,
+    "Folder of prepared TensorFlow Datasets, for mnist, binarized_mnist and tfds:.",
+    flag_values=_FLAGS,
+)
+_KIND = flags.DEFINE_string(
+    "kind", None, f"Kind of data: {', '.join(data.kinds.names())}. Default: as its numbers have it.", flag_values=_FLAGS
+)
+_BINARIZE = flags.DEFINE_string(
+    "binarize",
+    None,
+    f"What becomes of intensities: {', '.join(data.BINARIZE)}. dynamic, the default: a fresh binary draw for each "
+    "batch; fixed: one draw for good.",
+    flag_values=_FLAGS,
+)
+_LIKELIHOOD = flags.DEFINE_string(
+    "likelihood",
+    None,
+    f"What p(x given z) is: {', '.join(likelihoods.names())}; with settings as in normal,spread=column. Default: by "
+    "the kind of data.",
+    flag_values=_FLAGS,
 )
 _PRESET = flags.DEFINE_string(
     "preset",

@@ -3,6 +3,6 @@
 from iwae_zoo.training import schedules, strategies
 from iwae_zoo.training.config import Config
 from iwae_zoo.training.run import Diverged, Run
-from iwae_zoo.training.workdir import read_config, write_json
+from iwae_zoo.training.workdir import data_settings, read_config, write_json
 
-__all__ = ["Config", "Diverged", "Run", "read_config", "schedules", "strategies", "write_json"]
+__all__ = ["Config", "Diverged", "Run", "data_settings", "read_config", "schedules", "strategies", "write_json"]

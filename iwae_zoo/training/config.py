@@ -23,6 +23,8 @@ class Config:
         those of `objectives.get`.
       dataset: name or path of a data set.
       data_dir: folder of prepared TensorFlow Datasets.
+      kind: name of the kind of data, and `binarize` what becomes of intensities; as `data.load`.
+      likelihood: name of a likelihood, with settings where it has some, as `likelihoods.get`.
       preset: name of an architecture; by default that of the data set.
       epochs: int, passes over the training set.
       batch_size: int.
@@ -50,6 +52,9 @@ class Config:
     encoder_bound: str | None = None
     dataset: str = "digits"
     data_dir: str | None = None
+    kind: str | None = None
+    binarize: str | None = None
+    likelihood: str | None = None
     preset: str | None = None
     epochs: int | None = None
     batch_size: int | None = None
@@ -110,6 +115,6 @@ class Config:
             for field in dataclasses.fields(self)
             if field.name not in named and getattr(self, field.name) != field.default
         ]
-        parts = [pathlib.Path(self.dataset).stem, self.objective, f"m{self.m}", f"k{self.k}"]
+        parts = [pathlib.Path(self.dataset).stem.replace(":", "_"), self.objective, f"m{self.m}", f"k{self.k}"]
         parts += [f"{name}_{value}" for name, value in chosen]
         return "-".join([*parts, f"seed{self.seed}"])

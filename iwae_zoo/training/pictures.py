@@ -1,13 +1,19 @@
-"""Which figures show a model, by the shape of its data. The table at the end is the only list."""
+"""Which figures show a model, by the form and the kind of its data. The table at the end is the only list."""
 
 import numpy as np
 import tensorflow as tf
 
 from iwae_zoo import figures
+from iwae_zoo.distributions.head import Likelihood
+from iwae_zoo.model import particles
 
-__all__ = ["TABLE", "draw", "noun", "sample_means"]
+__all__ = ["TABLE", "draw", "noun", "sample_means", "samples"]
 
 _ROWS, _COLUMNS = 5, 10
+# Columns of a table whose pairs are shown, and rows.
+_PAIRED, _POINTS = 4, 500
+# Where kinds of data have their own black and white.
+_RANGES = {"binary": (0.0, 1.0), "intensity": (0.0, 1.0), "byte": (0.0, 255.0)}
 
 
 def sample_means(model, count, seed=0):
@@ -19,27 +25,57 @@ def sample_means(model, count, seed=0):
     return model.decoder.likelihood(model.prior.distribution().sample(count, seed=(seed, 0))).mean().numpy()
 
 
-def _samples(model, x, seed, title):
+def samples(model, count, seed=0):
+    """Draws of x from the model.
+
+    Returns:
+      Float array [count, ...].
+    """
+    z = model.prior.distribution().sample(count, seed=(seed, 0))
+    return model.decoder.likelihood(z).sample(seed=particles.derive_seed(seed, 1)).numpy()
+
+
+def _image_samples(model, x, seed, title):
     means = sample_means(model, _ROWS * _COLUMNS, seed)
-    return figures.image_grid(means.reshape(_ROWS, _COLUMNS, *x.shape[1:]), f"Means of samples, {title}")
+    grid = _grey(model, x, means).reshape(_ROWS, _COLUMNS, *x.shape[1:])
+    return figures.image_grid(grid, f"Means of samples, {title}")
 
 
-def _reconstructions(model, x, seed, title):
+def _image_reconstructions(model, x, seed, title):
     del seed
     shown = x[:_COLUMNS]
     means = model(tf.constant(shown)).numpy()
-    return figures.image_grid(np.stack([shown, means]), f"Reconstructions, {title}", ["x", "mean"])
+    return figures.image_grid(_grey(model, x, np.stack([shown, means])), f"Reconstructions, {title}", ["x", "mean"])
+
+
+def _pairs(model, x, seed, title):
+    """The columns that vary most for their size, data and samples side by side."""
+    drawn = samples(model, min(len(x), _POINTS), seed)
+    columns = np.sort(np.argsort(-np.std(x, axis=0), kind="stable")[:_PAIRED])
+    shown = {"data": x[:_POINTS][:, columns], "samples": drawn[:, columns]}
+    return figures.pairs(shown, f"Pairs of columns {columns.tolist()}, {title}")
+
+
+def _dispersion(model, x, seed, title):
+    rows = {"data": x, "samples": samples(model, len(x), seed)}
+    columns = {label: values.reshape(len(values), -1) for label, values in rows.items()}
+    moments = {label: (values.mean(axis=0), values.var(axis=0)) for label, values in columns.items()}
+    return figures.dispersion(moments, f"Counts, {title}")
 
 
 # What one value of x is called, and the figures by file name: functions (model, x [N, ...], seed, title) -> figure.
-# Vectors are drawn as strips of grey.
-_DRAWN = {"samples": _samples, "reconstructions": _reconstructions}
-TABLE = {"image": ("pixels", _DRAWN), "vector": ("columns", _DRAWN)}
+_DRAWN = {"samples": _image_samples, "reconstructions": _image_reconstructions}
+TABLE = {
+    "image": ("pixels", _DRAWN),
+    "strip": ("columns", _DRAWN),  # Vectors of zeros and ones, or of intensities.
+    "vector": ("columns", {"pairs": _pairs}),
+    "counts": ("columns", {"pairs": _pairs, "dispersion": _dispersion}),
+}
 
 
 def noun(data_shape):
     """What the values of one x are called."""
-    return TABLE[_form(data_shape)][0]
+    return TABLE["vector" if len(data_shape) == 1 else "image"][0]
 
 
 def draw(model, x, seed, title):
@@ -54,8 +90,22 @@ def draw(model, x, seed, title):
     Returns:
       dict from a file's name to a `matplotlib.figure.Figure`.
     """
-    return {name: figure(model, x, seed, title) for name, figure in TABLE[_form(x.shape[1:])][1].items()}
+    return {name: figure(model, x, seed, title) for name, figure in TABLE[_form(model, x)][1].items()}
 
 
-def _form(data_shape):
-    return "vector" if len(data_shape) == 1 else "image"
+def _kind(model):
+    """Name of the kind of data that the likelihood is for; None where a user's own decoder does not say."""
+    head = getattr(model.decoder, "head", None)
+    return head.kinds[0] if isinstance(head, Likelihood) else None
+
+
+def _form(model, x):
+    if x.ndim > 2:
+        return "image"
+    return {"binary": "strip", "intensity": "strip", "count": "counts", None: "strip"}.get(_kind(model), "vector")
+
+
+def _grey(model, x, values):
+    """Values of images, from 0 to 1."""
+    low, high = _RANGES.get(_kind(model)) or (float(x.min()), float(x.max()))
+    return (values - low) / (high - low or 1.0)

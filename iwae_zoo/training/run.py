@@ -53,7 +53,8 @@ class Run:
         self.workdir = self.files.path
         # Another worker may find what the chief has just written.
         self.files.check(may_be_there=resume or not self.is_chief)
-        self.dataset = data.load(self.config.dataset, self.config.data_dir)
+        self.dataset = data.load(config.dataset, config.data_dir, config.kind, config.binarize)
+        self.likelihood = presets.choose_likelihood(self.config.preset, config.likelihood, self.dataset.kind_of_x)
         self.test_set = self.dataset.evaluation_array("test")
 
     def train(self, verbose=1):
@@ -73,6 +74,8 @@ class Run:
         verbose = verbose if self.is_chief else 0
         if self.is_chief:
             self._describe()
+        if verbose:
+            print(f"{self.dataset.description}; likelihood {self.likelihood.name}.")
         steps = self.dataset.steps_per_epoch(config.batch_size)
         with self.strategy.scope():
             model = self._restored(self.files.checkpoint) or self._build()
@@ -139,16 +142,20 @@ class Run:
             untrained = likelihood.estimate_dataset(beginner, x, count, method=likelihood.IMPORTANCE, verbose=0)
         baselines = {"the same, untrained model": float(untrained.log_prob.mean())}
         result = {**dataclasses.asdict(trained), "untrained_iwae_bound": baselines["the same, untrained model"]}
-        head = getattr(model.decoder, "head", None)
+        head, measures = getattr(model.decoder, "head", None), {}
         if isinstance(head, likelihoods.Likelihood):  # A user's own decoder may have none.
             result["baseline"] = evaluation.baseline(head.fitted(self.dataset.training_values), x)
             baselines[f"independent {pictures.noun(x.shape[1:])} ({head.title})"] = result["baseline"]
+            measures = head.measures(result["log_prob"], x.shape[1:])
+            result |= measures
         if self.is_chief:
             self._write_figures(model, x)
             # Last: a run that has it is finished.
             write_json(self.workdir / "evaluation.json", result)
         if verbose:
             print(evaluation.table(trained, baselines, getattr(head, "units", "nats per example")))
+            for name, value in measures.items():
+                print(f"{name.replace('_', ' '):36}{value:10.4f}")
             print(f"Everything about this run is in {self.workdir}.")
         return result
 
@@ -165,6 +172,7 @@ class Run:
             objective=self.objective,
             seed=config.seed,
             mixed_precision=config.mixed_precision,
+            likelihood=self.likelihood,
         )
         steps = config.epochs * self.dataset.steps_per_epoch(config.batch_size)
         model.compile(

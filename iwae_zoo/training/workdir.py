@@ -21,7 +21,7 @@ import keras
 from iwae_zoo._files import whole
 from iwae_zoo.training.config import IRRELEVANT, Config
 
-__all__ = ["MONITOR", "EpochEnd", "EpochLine", "WorkDirectory", "write_json"]
+__all__ = ["MONITOR", "EpochEnd", "EpochLine", "WorkDirectory", "data_settings", "read_config", "write_json"]
 
 # What early stopping looks at: the bound that the model is trained for, on the validation set.
 MONITOR = "val_decoder_bound"
@@ -122,6 +122,23 @@ def read_config(path):
       ValueError, KeyError, TypeError: if it is no configuration.
     """
     return dataclasses.asdict(Config()) | json.loads(pathlib.Path(path).read_text())["config"]
+
+
+def data_settings(config, dataset, kind=None, binarize=None):
+    """How to load the data that a model is asked about: as given, or else as it was trained.
+
+    Args:
+      config: dict, the fields of a run's configuration, or of none.
+      dataset: name or path of the data; another one than the run's is loaded by its own defaults.
+      kind: as `data.load`, or None.
+      binarize: the same.
+
+    Returns:
+      dict with `kind` and `binarize`.
+    """
+    there = config if config.get("dataset") == dataset else {}
+    given = {"kind": kind, "binarize": binarize}
+    return {name: there.get(name) if value is None else value for name, value in given.items()}
 
 
 def best_epoch(history):

@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import sklearn.datasets
+import tensorflow as tf
 
 from iwae_zoo import data
 
@@ -111,9 +112,7 @@ def test_npz(tmp_path):
     ("array", "message"),
     [
         (np.full((20, 3), np.nan), "holds NaN in 20 of 20 examples, the first at row 0"),
-        (np.full((20, 3), 255), r"must hold values in \[0, 1\]: received values from 255 to 255.*x / 255"),
-        (np.full((20, 3), -0.1), r"values from -0.1 to -0.1"),
-        (np.full((20, 3), np.inf), r"must hold values in \[0, 1\]"),
+        (np.full((20, 3), np.inf), "must hold finite numbers: received infinity"),
         (np.zeros(20), r"must have shape \[N, ...\]"),
         (np.zeros((0, 3)), "at least one example"),
         (np.zeros((2, 3)), "too few examples"),
@@ -125,6 +124,97 @@ def test_unusable_arrays(array, message, tmp_path):
     np.save(tmp_path / "own.npy", array)
     with pytest.raises(ValueError, match=message):
         data.load(str(tmp_path / "own.npy"))
+
+
+@pytest.mark.parametrize(
+    ("array", "kind"),
+    [
+        (np.array([[True, False]] * 20), "binary"),
+        (np.array([[0, 1]] * 20, np.uint8), "binary"),
+        (np.array([[0, 255]] * 20, np.uint8), "byte"),
+        (np.array([[0.0, 0.5]] * 20), "intensity"),
+        (np.array([[0, 255]] * 20), "count"),
+        (np.array([[0.0, 3.0]] * 20, np.float32), "count"),
+        (np.array([[-1, 3]] * 20), "real"),
+        (np.array([[0.0, 3.5]] * 20, np.float16), "real"),
+    ],
+)
+def test_the_kind_is_seen(array, kind, tmp_path):
+    np.save(tmp_path / "own.npy", array)
+    source = data.load(str(tmp_path / "own.npy"))
+    assert source.kind == kind
+    assert source.kind_of_x == ("binary" if kind == "intensity" else kind)
+    assert source.description.startswith(f"own: 16 / 2 / 2 examples of 2, kind {kind} (")
+    if kind != "intensity":  # The numbers as they are, whatever they are kept as.
+        np.testing.assert_array_equal(source.evaluation_array("test"), array[:2])
+        np.testing.assert_array_equal(epochs(source, 2, 0, 1)[0][0], array[:2])
+        assert source.evaluation_array("test").dtype == np.float32
+
+
+def test_the_kind_is_overridden(tmp_path):
+    grey = np.arange(256, dtype=np.uint8).reshape(64, 4)
+    np.save(tmp_path / "grey.npy", grey)
+    np.save(tmp_path / "unit.npy", grey / 255.0)
+    for name in ("grey", "unit"):
+        path = str(tmp_path / f"{name}.npy")
+        as_bytes, as_they_are = data.load(path, kind="byte"), data.load(path, kind="intensity", binarize="none")
+        together = np.concatenate([as_bytes.evaluation_array(split) for split in ("train", "validation", "test")])
+        np.testing.assert_array_equal(np.sort(together.ravel()), np.arange(256.0))
+        np.testing.assert_allclose(as_they_are.evaluation_array("test") * 255, as_bytes.evaluation_array("test"), 1e-6)
+        np.testing.assert_allclose(as_they_are.training_values * 255, as_bytes.training_values, 1e-6)
+    assert data.load(str(tmp_path / "grey.npy"), kind="class").kind == "class"
+    with pytest.raises(ValueError, match=r"must hold values in \[0, 1\] to be of kind intensity.*from 0 to 300"):
+        np.save(tmp_path / "large.npy", np.array([[0, 300]] * 20))
+        data.load(str(tmp_path / "large.npy"), kind="intensity")
+    with pytest.raises(ValueError, match="The data set digits must hold 0 and 1 to be of kind binary"):
+        data.load("digits", kind="binary")
+    with pytest.raises(ValueError, match="Unknown kind of data: received 'bytes'. Did you mean 'byte'"):
+        data.load("digits", kind="bytes")
+
+
+def test_binarize():
+    dynamic, fixed, none = (data.load("digits", binarize=how) for how in data.BINARIZE)
+    assert [source.kind_of_x for source in (dynamic, fixed, none)] == ["binary", "binary", "intensity"]
+    # The same test set, drawn once either way.
+    np.testing.assert_array_equal(dynamic.evaluation_array("test"), fixed.evaluation_array("test"))
+    assert "binarised afresh" in dynamic.description
+    np.testing.assert_array_equal(none.evaluation_array("test"), none.test)
+    first, second = (np.concatenate(epoch) for epoch in epochs(fixed, 100, 0, 2))
+    np.testing.assert_array_equal(np.sort(first, axis=0), np.sort(second, axis=0))
+    with pytest.raises(ValueError, match="binarize='none' is for data of kind intensity: digits is of kind byte"):
+        data.load("digits", kind="byte", binarize="none")
+    with pytest.raises(ValueError, match="Unknown binarize: received 'always'"):
+        data.load("digits", binarize="always")
+
+
+@pytest.mark.slow
+def test_prepared_images(tmp_path):
+    import tensorflow_datasets as tfds
+
+    images = np.random.default_rng(0).integers(0, 256, (60, 4, 5, 3), dtype=np.uint8)
+
+    def store(name, **shapes):
+        features = tfds.features.FeaturesDict({key: tfds.features.Image(shape=shape) for key, shape in shapes.items()})
+        splits = {
+            part: tf.data.Dataset.from_tensor_slices({key: images[rows] for key in shapes})
+            for part, rows in (("train", slice(50)), ("test", slice(50, None)))
+        }
+        options = {"data_dir": tmp_path, "disable_shuffling": True}
+        tfds.dataset_builders.store_as_tfds_dataset(name, "1.0.0", features, splits, **options)
+
+    store("colours", picture=(4, 5, 3))
+    source = data.load("tfds:colours", str(tmp_path))
+    assert (source.name, source.kind, source.data_shape) == ("colours", "byte", (4, 5, 3))
+    assert [len(part) for part in (source.train, source.validation, source.test)] == [45, 5, 10]
+    np.testing.assert_array_equal(source.evaluation_array("test"), images[50:])
+    assert data.load("tfds:colours", str(tmp_path), kind="intensity").kind_of_x == "binary"
+    store("pairs", left=(4, 5, 3), right=(4, 5, 3))
+    with pytest.raises(ValueError, match="must have an image of one size: its images are"):
+        data.load("tfds:pairs", str(tmp_path))
+    with pytest.raises(ValueError, match="TensorFlow Datasets knows no data set 'colors'"):
+        data.load("tfds:colors", str(tmp_path))
+    with pytest.raises(RuntimeError, match="'kmnist' is not prepared in .*On a machine with a network"):
+        data.load("tfds:kmnist", str(tmp_path))
 
 
 def test_unusable_files(tmp_path):

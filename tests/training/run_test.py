@@ -199,6 +199,14 @@ def test_an_older_runs_configuration_is_the_same_run(tiny, tmp_path):
         ({"backward_particles": 6}, "backward_particles must be below M K = 6: received 6"),
         ({"particle_chunk": 0}, "particle_chunk must be at least 1: received 0"),
         ({"steps_per_execution": 0}, "steps_per_execution must be at least 1: received 0"),
+        ({"likelihood": "norml"}, "Unknown likelihood: received 'norml'. Did you mean 'normal'"),
+        ({"likelihood": "normal,spred=column"}, "Unknown setting of normal: received 'spred'. Did you mean 'spread'"),
+        ({"likelihood": "normal,spread=row"}, "spread must be 'value', 'column' or a number of at least 0.002"),
+        ({"likelihood": "normal"}, "'normal' is for data of kind real: received data of kind binary"),
+        ({"likelihood": "beta"}, "'beta' is for data of kind intensity: received data of kind binary"),
+        ({"kind": "bytes"}, "Unknown kind of data: received 'bytes'. Did you mean 'byte'"),
+        ({"kind": "count"}, "must hold whole numbers from 0 to be of kind count"),
+        ({"binarize": "always"}, "Unknown binarize: received 'always'"),
     ],
 )
 def test_bad_configurations(changes, message, tiny, tmp_path):

@@ -1,0 +1,165 @@
+"""Bytes: logistic variables rounded to 0, 1, ... 255, and mixtures of them, exact to the ends."""
+
+import abc
+import dataclasses
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from iwae_zoo.distributions import fitting
+from iwae_zoo.distributions.values import ValueLikelihood, limited, log_positive, positive
+
+__all__ = ["DiscretizedLogistic", "DiscretizedLogisticMixture"]
+
+# Bytes are -1 to 1 inside, as networks like them.
+_HALF_RANGE = 127.5
+_HALF_BIN = 0.5 / _HALF_RANGE
+_LARGEST_SPREAD = 1e4
+# Weight of uniform bytes beside the data: what the training data never show may still occur.
+_SMOOTHING = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class _Bytes(ValueLikelihood):
+    """What one and several components have in common.
+
+    #### References
+    Salimans, Karpathy, Chen, Kingma. PixelCNN++. ICLR 2017, section 2.1. https://arxiv.org/abs/1701.05517
+    """
+
+    kinds = ("byte",)
+    values = "whole numbers from 0 to 255"
+
+    @abc.abstractmethod
+    def _guess(self, mean, stddev):
+        """Parameters [parameters_per_value, V] for values of such means and standard deviations, in -1 to 1."""
+
+    def features(self, x):
+        return limited(x / _HALF_RANGE - 1.0, 1e6)
+
+    def holds(self, x):
+        return (x >= 0.0) & (x <= 255.0) & (x == tf.round(x))
+
+    def measures(self, log_prob, data_shape):
+        return {"bits_per_dimension": -log_prob / (math.prod(data_shape) * math.log(2.0))}
+
+    def fitted(self, data):
+        values = np.asarray(data).reshape(len(data), -1)
+        grid = np.arange(256.0)[:, np.newaxis]
+        counts = np.stack([np.bincount(column, minlength=256) for column in values.T.astype(np.int64)], axis=1)
+        weights = counts / len(values) + _SMOOTHING / 256.0
+        mean, stddev = np.mean(values, axis=0), np.std(values, axis=0)
+        guess = self._guess(mean / _HALF_RANGE - 1.0, np.maximum(stddev / _HALF_RANGE, 2 * _HALF_BIN))
+        grid = np.tile(grid, [1, values.shape[1]])
+        start, _ = fitting.maximized(self, grid, weights, guess, np.zeros([0, 1]))
+        return dataclasses.replace(self, start=start.reshape(-1, *np.shape(data)[1:]))
+
+    def value_mean(self, parameters, shared):
+        weights, loc, spread = self._components_of(parameters)
+
+        def above(total, edge):  # E[x] = P(x > 0) + ... + P(x > 254)
+            return total + tf.reduce_sum(weights * tf.sigmoid((loc - edge) / spread), axis=-2)
+
+        edges = (tf.range(255, dtype=loc.dtype) + 0.5) / _HALF_RANGE - 1.0
+        return tf.foldl(above, edges, tf.zeros_like(loc[..., 0, :]))
+
+    def value_draw(self, shape, seed, parameters, shared):
+        weights, loc, spread = self._components_of(parameters)
+        first, second = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        loc, spread = (self._chosen(weights, numbers, shape, first) for numbers in (loc, spread))
+        smallest = np.finfo(loc.dtype.as_numpy_dtype).tiny
+        uniform = tf.random.stateless_uniform(shape, second, smallest, dtype=loc.dtype)
+        drawn = loc + spread * (tf.math.log(uniform) - tf.math.log1p(-uniform))
+        return tf.clip_by_value(tf.round((drawn + 1.0) * _HALF_RANGE), 0.0, 255.0)
+
+    def _chosen(self, weights, numbers, shape, seed):
+        """Those of a component of each value, drawn by the weights."""
+        uniform = tf.random.stateless_uniform(shape, seed, dtype=weights.dtype)
+        passed = uniform[..., tf.newaxis, :] >= tf.cumsum(weights, axis=-2)[..., :-1, :]
+        component = tf.reduce_sum(tf.cast(passed, tf.int32), axis=-2)
+        chosen = component[..., tf.newaxis, :] == tf.range(weights.shape[-2])[:, tf.newaxis]
+        return tf.reduce_sum(tf.where(chosen, numbers, tf.zeros_like(numbers)), axis=-2)
+
+    def _components_of(self, parameters):
+        """Weights, locations and spreads [..., C, V]."""
+        logits, loc, raw = _unpacked(parameters)
+        return tf.nn.softmax(logits, axis=-2), loc, positive(raw, _LARGEST_SPREAD)
+
+
+def _unpacked(parameters):
+    """Logits, locations and raw spreads [..., C, V] of parameters [..., 3 C, V], or of the last two alone."""
+    if parameters.shape[-2] == 2:
+        loc, raw = tf.split(parameters, 2, axis=-2)
+        return tf.zeros_like(loc), loc, raw
+    logits, loc, raw = tf.split(parameters, 3, axis=-2)
+    return limited(logits), loc, raw
+
+
+def _log_bin(x, loc, raw):
+    """Log-probability of a byte, which is that of its bin; the outer bins reach to infinity.
+
+    With a and b the ends of the bin in spreads from the location, sigmoid(b) - sigmoid(a) is
+    sigmoid(b) sigmoid(-a) (1 - exp(a - b)), without any difference of numbers that may be close; and the three factors
+    share one logarithm.
+    """
+    precision = tf.exp(-log_positive(raw, _LARGEST_SPREAD))
+    centred = limited(x / _HALF_RANGE - 1.0 - loc, 1e6)
+    ends = ((-(centred + _HALF_BIN) * precision, x < 255.0), ((centred - _HALF_BIN) * precision, x > 0.0))
+    linear, factor = 0.0, tf.where((x > 0.0) & (x < 255.0), -tf.math.expm1(-2.0 * _HALF_BIN * precision), 1.0)
+    for end, inside in ends:  # softplus(u) = max(u, 0) + log(1 + exp(-|u|))
+        above = tf.nn.relu(end)
+        linear += tf.where(inside, above, 0.0)
+        factor /= tf.where(inside, 1.0 + tf.exp(end - 2.0 * above), 1.0)
+    return tf.math.log(factor) - linear
+
+
+@dataclasses.dataclass(frozen=True)
+class DiscretizedLogistic(_Bytes):
+    """Independent bytes: logistic variables, of which the byte is the nearest."""
+
+    name = "discretized_logistic"
+    title = "discretised logistic"
+    parameters_per_value = 2
+
+    @staticmethod
+    def log_density(statistics, parameters, shared):
+        return _log_bin(statistics, *tf.unstack(parameters, axis=-2))
+
+    def _guess(self, mean, stddev):
+        return np.stack([mean, np.log(math.sqrt(3.0) / math.pi * stddev)])
+
+
+@dataclasses.dataclass(frozen=True)
+class DiscretizedLogisticMixture(_Bytes):
+    """Independent bytes: mixtures of discretised logistic variables.
+
+    Args:
+      components: int, 1 to 10.
+    """
+
+    components: int = 5
+
+    name = "discretized_logistic_mixture"
+    title = "mixture of discretised logistics"
+
+    def __post_init__(self):
+        if self.components not in range(1, 11):
+            raise ValueError(f"components must be an integer from 1 to 10: received {self.components!r}.")
+
+    @property
+    def parameters_per_value(self):
+        return 3 * self.components
+
+    @staticmethod
+    def log_density(statistics, parameters, shared):
+        logits, loc, raw = _unpacked(parameters)
+        of_components = tf.nn.log_softmax(logits, axis=-2) + _log_bin(statistics[..., tf.newaxis, :], loc, raw)
+        return tf.reduce_logsumexp(of_components, axis=-2)
+
+    def _guess(self, mean, stddev):
+        """Components side by side, within two standard deviations."""
+        places = 2.0 * (np.arange(self.components) + 0.5) / self.components - 1.0
+        loc = mean + 2.0 * places[:, np.newaxis] * stddev
+        raw = np.log(np.broadcast_to(stddev / self.components, loc.shape))
+        return np.concatenate([np.zeros_like(loc), loc, raw])

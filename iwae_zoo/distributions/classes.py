@@ -1,0 +1,73 @@
+"""Classes: values that are names, as whole numbers from 0."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from iwae_zoo._checks import integer
+from iwae_zoo.distributions.values import ValueLikelihood, limited
+
+__all__ = ["Categorical"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Categorical(ValueLikelihood):
+    """Independent classes 0, 1, ... from logits; the mean is that of these numbers.
+
+    Args:
+      classes: int, how many there are of each value; `fitted` sees it in the data.
+      smoothing: float, count that each class has in `fitted` before the data.
+
+    #### Examples
+    >>> Categorical().fitted(np.array([[0, 2], [1, 2]])).classes
+    3
+    """
+
+    classes: int = 2
+    smoothing: float = 1e-3
+
+    name = "categorical"
+    title = "categorical"
+    kinds = ("class",)
+    values = "whole numbers from 0, below its number of classes"
+
+    def __post_init__(self):
+        integer("classes", self.classes)
+
+    @property
+    def parameters_per_value(self):
+        return self.classes
+
+    def features(self, x):
+        """One-hot, in the last axis."""
+        hot = tf.one_hot(tf.cast(limited(x, 1e6), tf.int32), self.classes, dtype=x.dtype)
+        return tf.reshape(hot, tf.concat([tf.shape(x)[:-1], [x.shape[-1] * self.classes]], axis=0))
+
+    def holds(self, x):
+        return (x >= 0.0) & (x < self.classes) & (x == tf.round(x))
+
+    @staticmethod
+    def log_density(statistics, parameters, shared):
+        logits = limited(parameters)
+        names = tf.range(logits.shape[-2], dtype=logits.dtype)[:, tf.newaxis]
+        chosen = tf.where(statistics[..., tf.newaxis, :] == names, logits, tf.zeros_like(logits))
+        return tf.reduce_sum(chosen, axis=-2) - tf.reduce_logsumexp(logits, axis=-2)
+
+    def value_mean(self, parameters, shared):
+        names = tf.range(self.classes, dtype=parameters.dtype)[:, tf.newaxis]
+        return tf.reduce_sum(names * tf.nn.softmax(limited(parameters), axis=-2), axis=-2)
+
+    def value_draw(self, shape, seed, parameters, shared):
+        """By Gumbel noise: the largest of logits with it."""
+        shape = tf.concat([shape[:-1], [self.classes], shape[-1:]], axis=0)
+        smallest = np.finfo(parameters.dtype.as_numpy_dtype).tiny
+        uniform = tf.random.stateless_uniform(shape, seed, smallest, dtype=parameters.dtype)
+        noisy = limited(parameters) - tf.math.log(-tf.math.log(uniform))
+        return tf.cast(tf.argmax(noisy, axis=-2), parameters.dtype)
+
+    def fitted(self, data):
+        values = np.asarray(data)
+        classes = int(values.max()) + 1
+        counts = np.stack([np.sum(values == name, axis=0) for name in range(classes)]) + self.smoothing
+        return dataclasses.replace(self, classes=classes, start=np.log(counts / counts.sum(axis=0)))

@@ -1,0 +1,204 @@
+"""Counts: Poisson and negative binomial values, with or without more zeros."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from iwae_zoo.distributions import fitting
+from iwae_zoo.distributions.units import Standardized
+from iwae_zoo.distributions.values import ValueLikelihood, limited, positive
+
+__all__ = ["NegativeBinomial", "Poisson", "ZeroInflatedNegativeBinomial"]
+
+# Logarithms of rates beyond which single precision ends.
+_LEAST_LOG_RATE, _LARGEST_LOG_RATE = -1e4, 40.0
+# Total that stands for a row without any count.
+_NO_TOTAL = 1e-30
+
+
+@dataclasses.dataclass(frozen=True)
+class _Counts(Standardized, ValueLikelihood):
+    """What all counts have in common: the first parameter is the logarithm of the rate.
+
+    Densities are taken relative to those at the rate that fits each count best, its own: of large counts, all that is
+    left to compute are small numbers. What they are relative to does not depend on the parameters.
+
+    Args:
+      offset: whether rates are those of a row with the mean total of the training data, and a row's own go with its
+        total. log p(x) is then that of x beside a total that was read off x, as single-cell models have it, and not
+        normalised over x. Draws and means are those of a row of the mean total.
+      total: float, that mean; `fitted` sets it.
+      shift: of the columns of log(1 + x), as `Standardized`: what an encoder is given.
+      scale: the same.
+    """
+
+    offset: bool = False
+    total: float = 1.0
+
+    kinds = ("count",)
+    values = "whole numbers from 0"
+
+    def features(self, x):
+        return self.standardized_features(tf.math.log1p(tf.nn.relu(x)))
+
+    def holds(self, x):
+        return (x >= 0.0) & tf.math.is_finite(x) & (x == tf.round(x))
+
+    def statistics(self, x):
+        """The count, its logarithm (0 for 0), and the logarithm of the row's total over the mean total."""
+        offset = tf.zeros_like(x)
+        if self.offset:
+            total = tf.reduce_sum(x, axis=-1, keepdims=True)
+            offset += tf.math.log(tf.maximum(total, _NO_TOTAL) / self.total)
+        return tf.stack([x, tf.math.log(tf.maximum(x, 1.0)), offset], axis=-2)
+
+    def fitted(self, data):
+        values = np.asarray(data, np.float64)
+        total = float(np.mean(np.sum(values.reshape(len(values), -1), axis=1)))
+        head = dataclasses.replace(self, total=total or 1.0, **self.of(np.log1p(values)))
+        # No rate is 0: half a count might have been missed.
+        rate = np.maximum(np.mean(values, axis=0), 0.5 / len(values))
+        return head._with_start(values, np.log(rate)[np.newaxis])
+
+    def _with_start(self, values, start):
+        return dataclasses.replace(self, start=start)
+
+
+def _log_rate(parameters, offset):
+    return tf.clip_by_value(parameters[..., 0, :] + offset, _LEAST_LOG_RATE, _LARGEST_LOG_RATE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Poisson(_Counts):
+    """Independent Poisson counts from the logarithms of their rates.
+
+    #### Examples
+    >>> Poisson().fitted(np.array([[1.0], [3.0]])).independent().mean().numpy().round(6).tolist()
+    [2.0]
+    """
+
+    name = "poisson"
+    title = "Poisson"
+    parameters_per_value = 1
+
+    @staticmethod
+    def log_density(statistics, parameters, shared):
+        x, log_x, offset = tf.unstack(statistics, axis=-2)
+        log_rate = _log_rate(parameters, offset)
+        excess = log_rate - log_x
+        return tf.where(x > 0.0, x * (excess - tf.math.expm1(excess)), -tf.exp(log_rate))
+
+    @staticmethod
+    def constant(x, shared):
+        x = tf.cast(x, tf.float64)
+        return tf.math.xlogy(x, x) - x - tf.math.lgamma(x + 1.0)
+
+    def value_mean(self, parameters, shared):
+        return tf.exp(_log_rate(parameters, 0.0))
+
+    def value_stddev(self, parameters, shared):
+        return tf.exp(0.5 * _log_rate(parameters, 0.0))
+
+    def value_draw(self, shape, seed, parameters, shared):
+        return tf.random.stateless_poisson(shape, seed, self.value_mean(parameters, shared), parameters.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class NegativeBinomial(_Counts):
+    """Independent negative binomial counts: the variance is rate + rate^2 / r.
+
+    The concentration r, one number for each column, is learned; where it is large, counts are Poisson's.
+    """
+
+    name = "negative_binomial"
+    title = "negative binomial"
+    parameters_per_value = 1
+    shared_parameters = 1
+
+    @staticmethod
+    def log_density(statistics, parameters, shared):
+        return _negative_binomial(statistics, parameters, shared)
+
+    @staticmethod
+    def constant(x, shared):
+        x, r = tf.cast(x, tf.float64), positive(tf.cast(shared[0], tf.float64))
+        log_choices = tf.math.lgamma(x + r) - tf.math.lgamma(r) - tf.math.lgamma(x + 1.0)
+        return log_choices + tf.math.xlogy(x, x / r) - (x + r) * tf.math.log1p(x / r)
+
+    def value_mean(self, parameters, shared):
+        return tf.exp(_log_rate(parameters, 0.0))
+
+    def value_stddev(self, parameters, shared):
+        mean = self.value_mean(parameters, shared)
+        return tf.sqrt(mean + tf.square(mean) / positive(shared[0]))
+
+    def value_draw(self, shape, seed, parameters, shared):
+        first, second = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        r = positive(shared[0])
+        rate = tf.exp(_log_rate(parameters, 0.0)) / r * tf.random.stateless_gamma(shape, first, r, dtype=r.dtype)
+        return tf.random.stateless_poisson(shape, second, rate, r.dtype)
+
+    def _with_start(self, values, start):
+        shape = start.shape
+        start, shared = np.reshape(start, (len(start), -1)), np.full([1, shape[-1]], 0.0)
+        rows = values.reshape(len(values), -1)
+        start, shared = fitting.maximized(self, rows, np.ones([len(rows), 1]), start, shared)
+        return dataclasses.replace(self, start=start.reshape(shape), shared_start=shared)
+
+
+def _negative_binomial(statistics, parameters, shared):
+    """x log(rate / x) - (x + r) log((r + rate) / (r + x)), relative to its value where the rate is x."""
+    x, log_x, offset = tf.unstack(statistics, axis=-2)
+    log_rate, r = _log_rate(parameters, offset), positive(shared[0])
+    excess = log_rate - log_x
+    rate = tf.maximum(x, 1.0) * tf.exp(excess)
+    growth = (rate - x) / (r + x)
+    # log(1 + growth): by 2 atanh(growth / (2 + growth)) where r is large and the rest of 1 + growth rounding.
+    t = growth / (2.0 + growth)
+    square = tf.minimum(tf.square(t), 1e-3)
+    near = 2.0 * t * (1.0 + square * (1 / 3 + square * (1 / 5 + square * (1 / 7 + square / 9))))
+    far = tf.math.log((r + rate) / (r + x))
+    return x * excess - (x + r) * tf.where(tf.abs(growth) < 0.05, near, far)
+
+
+@dataclasses.dataclass(frozen=True)
+class ZeroInflatedNegativeBinomial(NegativeBinomial):
+    """Independent negative binomial counts, some of which were lost and are 0.
+
+    The second parameter of each value is the logit of that.
+    """
+
+    name = "zero_inflated_negative_binomial"
+    title = "zero-inflated negative binomial"
+    parameters_per_value = 2
+
+    @staticmethod
+    def log_density(statistics, parameters, shared):
+        gate = limited(parameters[..., 1, :])
+        of_binomial = _negative_binomial(statistics, parameters, shared)
+        # log(exp(gate) + p) for 0, log p for others, minus softplus(gate): of both, the terms within [1, 2] share a
+        # logarithm.
+        open_gate, excess = tf.nn.relu(gate), gate - of_binomial
+        of_zero = tf.nn.relu(excess)
+        is_zero = statistics[..., 0, :] == 0.0
+        factor = tf.where(is_zero, 1.0 + tf.exp(excess - 2.0 * of_zero), 1.0) / (1.0 + tf.exp(gate - 2.0 * open_gate))
+        return of_binomial + tf.where(is_zero, of_zero, 0.0) - open_gate + tf.math.log(factor)
+
+    def value_mean(self, parameters, shared):
+        return tf.sigmoid(-limited(parameters[..., 1, :])) * super().value_mean(parameters, shared)
+
+    def value_stddev(self, parameters, shared):
+        kept = tf.sigmoid(-limited(parameters[..., 1, :]))
+        mean = NegativeBinomial.value_mean(self, parameters, shared)
+        variance = mean + tf.square(mean) / positive(shared[0])
+        return tf.sqrt(kept * (variance + (1.0 - kept) * tf.square(mean)))
+
+    def value_draw(self, shape, seed, parameters, shared):
+        first, second = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        drawn = super().value_draw(shape, first, parameters, shared)
+        lost = tf.sigmoid(limited(parameters[..., 1, :]))
+        return tf.where(tf.random.stateless_uniform(shape, second, dtype=lost.dtype) < lost, 0.0, drawn)
+
+    def _with_start(self, values, start):
+        return super()._with_start(values, np.concatenate([start, np.full_like(start, -2.0)]))

@@ -1,0 +1,112 @@
+"""What a likelihood head is: a small frozen value that reads a decoder body's last layer as the parameters of p(x | z).
+
+A head knows which numbers x may hold, how many parameters each takes and in which units x is measured, and nothing of
+the layers that compute its parameters.
+"""
+
+import abc
+import dataclasses
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["Likelihood"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Likelihood(abc.ABC):
+    """A family of distributions over x, independent over its values given the parameters.
+
+    Attributes:
+      start: float array [parameters_per_value, *data_shape], the parameters of the best single distribution for the
+        training data, whatever z: where a decoder's output biases start. None before `fitted`. It is no part of a
+        head's configuration: a trained decoder has biases of its own.
+      shared_start: float array [shared_parameters, columns], the same for the shared parameters.
+
+    Class attributes:
+      name: str, as the table has it.
+      title: str, for people.
+      kinds: names of the kinds of data that it is for, as `data.kinds` has them.
+      values: str, the numbers that x may hold.
+      units: str, what log-likelihoods are reported in.
+      parameters_per_value: int, how many numbers a body has to give for each value of x.
+      shared_parameters: int, how many numbers there are besides for each column of x, the same whatever z; weights of
+        the decoder. Columns are the entries of the last axis: of an image, its channels.
+    """
+
+    start: Any = dataclasses.field(default=None, compare=False, repr=False, kw_only=True)
+    shared_start: Any = dataclasses.field(default=None, compare=False, repr=False, kw_only=True)
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    kinds: ClassVar[tuple[str, ...]]
+    values: ClassVar[str]
+    units: ClassVar[str] = "nats per example"
+
+    @property
+    @abc.abstractmethod
+    def parameters_per_value(self) -> int:
+        """See above; a class attribute or a property."""
+
+    @property
+    def shared_parameters(self) -> int:
+        """See above; a class attribute or a property."""
+        return 0
+
+    @abc.abstractmethod
+    def distribution(self, parameters, event_ndims, dtype=None):
+        """p(x) given its parameters.
+
+        Args:
+          parameters: float tensor [..., parameters_per_value, *data_shape].
+          event_ndims: int, the number of axes of one x.
+          dtype: of log-likelihoods and draws; that of the parameters by default.
+          shared: float tensor [shared_parameters, columns]; of heads that have shared parameters only.
+
+        Returns:
+          `tfd.Distribution`, batch [...], event `data_shape`.
+        """
+
+    @abc.abstractmethod
+    def fitted(self, data):
+        """The same head, with `start`, `shared_start` and the units of its configuration fitted to the data.
+
+        Args:
+          data: array [N, *data_shape], training examples, or for draws of x their expectations.
+        """
+
+    def features(self, x):
+        """What an encoder's body is given: x on a scale that networks start from.
+
+        Args:
+          x: float tensor [B, *data_shape]. Numbers outside the support have finite features too.
+
+        Returns:
+          float tensor [B, ...].
+        """
+        return x
+
+    def measures(self, log_prob, data_shape):
+        """The same mean log-likelihood in the other units that this kind of data is reported in.
+
+        Args:
+          log_prob: float, nats per example.
+          data_shape: shape of one x.
+
+        Returns:
+          dict from a name to a float.
+        """
+        del log_prob, data_shape
+        return {}
+
+    def independent(self):
+        """The distribution of batch [] at `start`: what a model without a latent variable is worth.
+
+        Raises:
+          ValueError: if the head was not fitted.
+        """
+        if self.start is None:
+            raise ValueError(f"The head {self.name!r} knows no data: use head.fitted(data).")
+        shared = {} if self.shared_start is None else {"shared": tf.constant(self.shared_start)}
+        return self.distribution(tf.constant(self.start), np.ndim(self.start) - 1, **shared)

@@ -1,0 +1,201 @@
+"""Heads that are told by the density of one value: their distribution, its sums, their fit to data."""
+
+import abc
+import dataclasses
+import functools
+import math
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
+
+from iwae_zoo.distributions import fusion
+from iwae_zoo.distributions.head import Likelihood
+
+__all__ = ["IndependentValues", "ValueLikelihood", "limited", "log_positive", "positive"]
+
+# Least value of what has to be positive: a density of continuous values is not bounded without it.
+FLOOR = 1e-3
+_LARGEST = 1e6
+
+
+def log_positive(raw, largest=_LARGEST):
+    """What a body gives for a positive number, read as its logarithm; from log 0.001 to that of the largest."""
+    return tf.clip_by_value(raw, math.log(FLOOR), math.log(largest))
+
+
+def positive(raw, largest=_LARGEST):
+    """exp(raw), kept from zero and infinity; the gradient is zero there."""
+    return tf.exp(log_positive(raw, largest))
+
+
+def limited(x, largest=1e9):
+    """x, kept where squares and quotients of it are finite; the gradient is zero beyond."""
+    return tf.clip_by_value(x, -largest, largest)
+
+
+@dataclasses.dataclass(frozen=True)
+class ValueLikelihood(Likelihood):
+    """A head that is told by the density of one value.
+
+    All values of x are in one axis here: x and results are [..., V], `parameters` [..., parameters_per_value, V], and
+    `shared` [K, V], which are what `completed` makes of the shared parameters. For any finite parameters, densities and
+    their gradients have to be finite.
+    """
+
+    @abc.abstractmethod
+    def holds(self, x):
+        """Whether each value is in the support: bool tensor [..., V]. Zero has to be."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def log_density(statistics, parameters, shared):
+        """Log-density of each value, but for `constant` and `log_unit`; pure, and compiled together with its sum."""
+
+    @staticmethod
+    def constant(x, shared):
+        """What does not depend on the parameters, where there is anything: float64 [..., V] or [V]."""
+        raise NotImplementedError
+
+    @property
+    def has_constant(self):
+        """Whether there is a `constant`."""
+        return type(self).constant is not ValueLikelihood.constant
+
+    @abc.abstractmethod
+    def value_mean(self, parameters, shared):
+        """Mean of each value."""
+
+    def value_stddev(self, parameters, shared):
+        """Standard deviation of each value, where it has a closed form."""
+        raise NotImplementedError(f"The standard deviation of {self.title} values has no closed form: use draws.")
+
+    @abc.abstractmethod
+    def value_draw(self, shape, seed, parameters, shared):
+        """Draws of each value: float tensor of `shape` [N, ..., V], by a stateless seed."""
+
+    def statistics(self, x):
+        """What the density reads of x, once for all parameters: float tensor [..., V] or [..., R, V]."""
+        return x
+
+    def completed(self, shared):
+        """The shared parameters [shared_parameters, columns] with those that are no weights."""
+        return shared
+
+    def log_unit(self, size):
+        """Float, what is added to the log-density of an x of so many values."""
+        del size
+        return 0.0
+
+    def distribution(self, parameters, event_ndims, dtype=None, shared=None):
+        return IndependentValues(self, parameters, event_ndims, dtype, shared)
+
+
+class IndependentValues(tfd.Distribution):
+    """Values that are independent given their parameters, with a log-likelihood of few passes over them.
+
+    Forward, and backward from the same inputs, each is compiled to few loops over [particles, values]; and a gradient
+    keeps nothing from the forward pass but the parameters.
+
+    Args:
+      head: `ValueLikelihood`.
+      parameters: float tensor [..., parameters_per_value, *event].
+      event_ndims: int, how many of the last axes are the event.
+      dtype: of log-likelihoods and draws; that of the parameters by default. Parameters of a shorter type are widened
+        within the passes over them.
+      shared: float tensor [shared_parameters, columns]; None for zeros.
+    """
+
+    def __init__(self, head, parameters, event_ndims, dtype=None, shared=None, name="IndependentValues"):
+        arguments = dict(locals())
+        parameters = tf.convert_to_tensor(parameters)
+        dtype = tf.as_dtype(dtype or parameters.dtype)
+        split = parameters.shape.rank - event_ndims
+        self._head = head
+        self._event = parameters.shape[split:]
+        self._batch = parameters.shape[: split - 1]
+        self._raw = tf.reshape(parameters, tf.concat([tf.shape(parameters)[:split], [self._size]], axis=0))
+        if shared is None:
+            shared = tf.zeros([head.shared_parameters, 1], dtype)
+        shared = tf.cast(head.completed(shared), dtype)
+        self._shared = tf.tile(shared, [1, self._size // shared.shape[-1]])
+        super().__init__(
+            dtype=dtype,
+            reparameterization_type=tfd.NOT_REPARAMETERIZED,
+            validate_args=False,
+            allow_nan_stats=True,
+            parameters=arguments,
+            name=name,
+        )
+
+    @property
+    def _size(self):
+        return self._event.num_elements()
+
+    def _batch_shape(self):
+        return self._batch
+
+    def _batch_shape_tensor(self, **kwargs):
+        del kwargs
+        return tf.shape(self._raw)[:-2]
+
+    def _event_shape(self):
+        return self._event
+
+    def _event_shape_tensor(self, **kwargs):
+        del kwargs
+        return tf.constant(self._event.as_list(), tf.int32)
+
+    def _log_prob(self, x):
+        x = tf.cast(x, self.dtype)
+        x = tf.reshape(x, tf.concat([tf.shape(x)[: x.shape.rank - self._event.rank], [self._size]], axis=0))
+        holds = self._head.holds(x)
+        x = tf.where(holds, x, tf.zeros_like(x))
+        log_prob = _summed(self._head.log_density)(self._head.statistics(x), self._raw, self._shared)
+        if self._head.has_constant:
+            log_prob += tf.cast(tf.reduce_sum(self._head.constant(x, self._shared), axis=-1), self.dtype)
+        log_prob += tf.constant(self._head.log_unit(self._size), self.dtype)
+        return tf.where(tf.reduce_all(holds, axis=-1), log_prob, tf.constant(float("-inf"), self.dtype))
+
+    def _mean(self):
+        return self._in_event(self._head.value_mean(tf.cast(self._raw, self.dtype), self._shared))
+
+    def _stddev(self):
+        return self._in_event(self._head.value_stddev(tf.cast(self._raw, self.dtype), self._shared))
+
+    def _sample_n(self, n, seed=None):
+        shape = tf.concat([[n], self.batch_shape_tensor(), [self._size]], axis=0)
+        seed = tfp.random.sanitize_seed(seed)
+        drawn = self._head.value_draw(shape, seed, tf.cast(self._raw, self.dtype), self._shared)
+        return self._in_event(drawn)
+
+    def _in_event(self, values):
+        return tf.reshape(values, tf.concat([tf.shape(values)[:-1], self._event.as_list()], axis=0))
+
+
+@functools.cache
+def _summed(log_density):
+    """A head's log-density, summed over the values and compiled; there is no gradient by x.
+
+    Backward, XLA derives the gradient and fuses it with what it needs of the density, computed again.
+    """
+
+    @fusion.fused
+    def value(statistics, parameters, shared):
+        return tf.reduce_sum(log_density(statistics, tf.cast(parameters, statistics.dtype), shared), axis=-1)
+
+    @fusion.fused
+    def gradients(statistics, parameters, shared, upstream):
+        with tf.GradientTape() as tape:
+            tape.watch([parameters, shared])
+            summed = value.__wrapped__(statistics, parameters, shared)
+        return tape.gradient(summed, [parameters, shared], output_gradients=upstream, unconnected_gradients="zero")
+
+    @fusion.custom_gradient
+    def call(statistics, parameters, shared):
+        def gradient(upstream):
+            return None, *gradients(statistics, parameters, shared, upstream)
+
+        return value(statistics, parameters, shared), gradient
+
+    return call

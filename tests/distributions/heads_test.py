@@ -1,0 +1,323 @@
+"""Every head against scipy, its own sums, its own draws, finite differences, and the ends of the numbers."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.special
+import scipy.stats
+import tensorflow as tf
+
+from iwae_zoo.distributions import fusion, likelihoods
+
+
+def positive(raw, largest=1e6):
+    return np.clip(np.exp(min(raw, 700.0)), 1e-3, largest)
+
+
+def logistic_bytes(x, loc, raw):
+    """By differences of the distribution function, on the side where it is small."""
+    spread = positive(raw, 1e4)
+    upper = np.where(x == 255, np.inf, (x / 127.5 - 1 - loc + 0.5 / 127.5) / spread)
+    lower = np.where(x == 0, -np.inf, (x / 127.5 - 1 - loc - 0.5 / 127.5) / spread)
+    right = lower + upper > 0
+    upper, lower = np.where(right, -lower, upper), np.where(right, -upper, lower)
+    difference = np.where(np.isinf(upper - lower), 0.0, scipy.special.log1p(-np.exp(lower - upper)))
+    # sigmoid(u) - sigmoid(l) = sigmoid(u) sigmoid(-l) (1 - exp(l - u))
+    return scipy.special.log_expit(upper) + scipy.special.log_expit(-lower) + difference
+
+
+def mixture(x, *raw):
+    logits, locs, raws = np.split(np.array(raw), 3)
+    parts = [logistic_bytes(x, loc, raw) for loc, raw in zip(locs, raws, strict=True)]
+    return scipy.special.logsumexp(scipy.special.log_softmax(logits)[:, None] + np.array(parts), axis=0)
+
+
+def continuous_bernoulli(x, logit):
+    """exp(logit x), normalised."""
+    return x * logit - np.log(scipy.special.exprel(logit))
+
+
+def beta(x, a, b):
+    y = (255 * x + 0.5) / 256
+    return scipy.stats.beta.logpdf(y, positive(a, 1e3), positive(b, 1e3)) + np.log(255 / 256)
+
+
+def negative_binomial(x, log_rate, raw):
+    """Not `scipy.stats.nbinom`, which takes a probability that may be too close to 1 for it."""
+    r, rate = positive(raw), np.exp(log_rate)
+    log_choices = -np.log(x + r) - scipy.special.betaln(r, x + 1)
+    return log_choices - r * np.log1p(rate / r) + x * (log_rate - np.log(r + rate))
+
+
+def zero_inflated(x, log_rate, gate, raw):
+    plain = negative_binomial(x, log_rate, raw) + scipy.special.log_expit(-gate)
+    return np.where(x == 0, np.logaddexp(scipy.special.log_expit(gate), plain), plain)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A head, and the same by scipy.
+
+    Attributes:
+      log_prob: function of x [N], raw parameters and shared parameters, as floats.
+      x: what to ask; for whole numbers all that matter, for others within the support.
+      ordinary: raw parameters, with shared ones at the end.
+      extreme: the same, where formulas break.
+    """
+
+    log_prob: Callable
+    x: np.ndarray
+    ordinary: list
+    extreme: list
+
+    @property
+    def whole(self):
+        """Whether x is whole numbers."""
+        return self.x is not REAL and self.x is not UNIT
+
+
+REAL = np.array([-40.0, -3.0, -0.2, 0.0, 0.7, 2.0, 1e3])
+UNIT = np.array([0.0, 1e-6, 0.25, 0.5, 0.9, 1.0])
+BYTES = np.arange(256.0)
+COUNTS = np.array([0.0, 1.0, 2.0, 7.0, 40.0, 1000.0, 1e5])
+CASES = {
+    "bernoulli": Case(
+        lambda x, logit: scipy.special.log_expit(np.where(x == 1, logit, -logit)),
+        np.array([0.0, 1.0]), [(0.3,), (-2.0,)], [(700.0,), (-700.0,)],
+    ),
+    "continuous_bernoulli": Case(
+        continuous_bernoulli, UNIT, [(1.3,), (-4.0,), (0.0,), (0.2,)],
+        [(1e-9,), (-1e-3,), (0.49999,), (0.5,), (-600.0,), (600.0,)],
+    ),
+    "beta": Case(beta, UNIT, [(1.0, 2.0), (0.5, -1.0)], [(-30.0, -30.0), (-30.0, 900.0), (1e5, 1e5)]),
+    "discretized_logistic": Case(
+        logistic_bytes, BYTES, [(0.2, -2.0), (-1.0, -3.0)], [(0.0, -1e4), (3.0, -5.0), (-30.0, 2.0), (0.1, 1e3)]
+    ),
+    "discretized_logistic_mixture,components=2": Case(
+        mixture, BYTES, [(0.0, 1.0, -0.5, 0.5, -2.0, -3.0)],
+        [(-50.0, 50.0, 0.0, 3.0, -9.0, -1e3), (9.0, 9.0, -2.0, 2.0, 5.0, 1e2)],
+    ),
+    "normal": Case(
+        lambda x, loc, raw: scipy.stats.norm.logpdf(x, loc, positive(raw)), REAL,
+        [(0.4, 0.3), (-1.0, -1.0)], [(0.0, -1e3), (1e5, 1e5), (-1e8, 3.0)],
+    ),
+    "normal,spread=column": Case(
+        lambda x, loc, raw: scipy.stats.norm.logpdf(x, loc, positive(raw)), REAL, [(0.4, 0.3)], [(0.0, -1e3)]
+    ),
+    "normal,spread=0.5": Case(lambda x, loc: scipy.stats.norm.logpdf(x, loc, 0.5), REAL, [(0.4,)], [(-1e5,)]),
+    "laplace": Case(
+        lambda x, loc, raw: -abs(x - loc) / positive(raw) - np.log(2 * positive(raw)), REAL,
+        [(0.4, 0.3), (-1.0, -1.0)], [(0.0, -1e3), (1e5, 1e5), (-1e8, 3.0)],
+    ),
+    "student_t": Case(
+        lambda x, loc, raw, freedom: scipy.stats.t.logpdf(x, 2 + positive(freedom, 1e3), loc, positive(raw)), REAL,
+        [(0.4, 0.3, 1.0), (-1.0, -1.0, 4.0)], [(0.0, -1e3, -1e3), (-1e8, 3.0, 2.0), (1.0, 0.0, 1e4)],
+    ),
+    "student_t,spread=column": Case(
+        lambda x, loc, raw, freedom: scipy.stats.t.logpdf(x, 2 + positive(freedom, 1e3), loc, positive(raw)), REAL,
+        [(0.4, 0.3, 1.0)], [(0.0, -1e3, -1e3)],
+    ),
+    "categorical,classes=3": Case(
+        lambda x, *logits: scipy.special.log_softmax(logits)[x.astype(int)], np.arange(3.0),
+        [(0.5, -1.0, 2.0)], [(900.0, -900.0, 0.0)],
+    ),
+    "poisson": Case(
+        lambda x, log_rate: scipy.stats.poisson.logpmf(x, np.exp(log_rate)), COUNTS,
+        [(1.0,), (-2.0,), (4.0,)], [(11.5,), (-30.0,), (20.0,)],
+    ),
+    "negative_binomial": Case(
+        negative_binomial, COUNTS, [(1.0, 0.5), (-2.0, 2.0), (4.0, -1.0)], [(11.5, -5.0), (-30.0, 1.0), (7.0, 1e4)]
+    ),
+    "zero_inflated_negative_binomial": Case(
+        zero_inflated, COUNTS, [(1.0, -1.0, 0.5), (3.0, 2.0, 2.0)],
+        [(11.5, 30.0, -5.0), (-30.0, -40.0, 1.0), (7.0, -600.0, 1e4)],
+    ),
+}  # fmt: skip
+EVERY = pytest.mark.parametrize("spec", CASES)
+
+
+def distribution(spec, raw, dtype="float64"):
+    """p(x) of one value alone, batch []."""
+    head = likelihoods.get(spec)
+    parameters, shared = np.split(np.asarray(raw, dtype)[:, np.newaxis], [head.parameters_per_value])
+    assert len(shared) == head.shared_parameters
+    return head.distribution(tf.constant(parameters), 1, **({"shared": tf.constant(shared)} if len(shared) else {}))
+
+
+@EVERY
+def test_log_prob_is_scipys(spec):
+    case = CASES[spec]
+    for raw in case.ordinary + case.extreme:
+        expected = case.log_prob(case.x, *map(float, raw))
+        for dtype, rtol in (("float64", 1e-9), ("float32", 3e-5)):
+            with fusion.portable():
+                received = distribution(spec, raw, dtype).log_prob(case.x[:, np.newaxis].astype(dtype))
+            # Counts multiply logarithms of about 10, which single precision has to 1e-6.
+            rounding = 1e-6 * case.x if dtype == "float32" and case.x is COUNTS else 0.0
+            error = np.abs(received - expected)
+            assert (error <= 30 * rtol + rtol * np.abs(expected) + rounding).all(), (raw, dtype, error)
+
+
+def log_prob(spec, raw, x):
+    with fusion.portable():
+        return distribution(spec, raw).log_prob(np.asarray(x, "float64")[:, np.newaxis]).numpy()
+
+
+@EVERY
+def test_sums_or_integrates_to_one(spec):
+    case = CASES[spec]
+    for raw in case.ordinary:
+        if case.whole:
+            names = np.arange(len(case.x)) if case.x is not COUNTS else np.arange(20_000)
+            total = np.exp(log_prob(spec, raw, names)).sum()
+        else:
+            # Tails of a Student-t: x = sinh(u).
+            grid = np.linspace(0, 1, 20_001) if case.x is UNIT else np.sinh(np.linspace(-30, 30, 200_001))
+            total = scipy.integrate.trapezoid(np.exp(log_prob(spec, raw, grid)), grid)
+        if spec == "beta":  # Without what the squeeze leaves outside.
+            outside = scipy.stats.beta.cdf([1 / 512, 511 / 512], *map(positive, raw))
+            assert total == pytest.approx(outside[1] - outside[0], abs=1e-5)
+            assert total < 1
+        else:
+            assert total == pytest.approx(1.0, abs=1e-6)
+
+
+@EVERY
+def test_draws_are_those_of_the_density(spec, seed):
+    case, count = CASES[spec], 20_000
+    for raw in case.ordinary:
+        p = distribution(spec, raw, "float32")
+        x = p.sample(count, seed=(seed, 1)).numpy()[:, 0].astype("float64")
+        np.testing.assert_array_equal(p.sample(count, seed=(seed, 1))[:, 0], x)
+        assert np.isfinite(p.log_prob(x[:, np.newaxis])).all()
+        if case.whole:
+            values, seen = np.unique(x, return_counts=True)
+            expected = count * np.exp(log_prob(spec, raw, values))
+            often = expected > 5
+            seen = np.append(seen[often], count - seen[often].sum())
+            expected = np.append(expected[often], count - expected[often].sum())
+            kept = expected > 1
+            chi_square = np.sum((seen[kept] - expected[kept]) ** 2 / expected[kept])
+            assert scipy.stats.chi2.sf(chi_square, max(kept.sum() - 1, 1)) > 1e-4
+        else:
+            grid = np.linspace(0, 1, 20_001) if case.x is UNIT else np.sinh(np.linspace(-30, 30, 200_001))
+            cumulative = scipy.integrate.cumulative_trapezoid(np.exp(log_prob(spec, raw, grid)), grid, initial=0.0)
+            inside = x[(x > grid[0]) & (x < grid[-1])]
+            assert len(inside) == pytest.approx(count * cumulative[-1], abs=5 * np.sqrt(count))
+            uniform = np.interp(inside, grid, cumulative / cumulative[-1])
+            assert scipy.stats.kstest(uniform, "uniform").pvalue > 1e-4
+        if spec.startswith("student_t"):
+            continue  # Sums of draws with such tails say little about moments.
+        error = x.std() / np.sqrt(count)
+        assert p.mean().numpy()[0] == pytest.approx(x.mean(), abs=5 * error + (1e-3 if spec == "beta" else 1e-6))
+        try:
+            stddev = p.stddev().numpy()[0]
+        except NotImplementedError:
+            continue
+        assert stddev == pytest.approx(x.std(), rel=0.1)
+
+
+@EVERY
+def test_gradients_are_finite_differences(spec):
+    case = CASES[spec]
+    head = likelihoods.get(spec)
+    x = case.x[:, np.newaxis]
+    for raw in case.ordinary + [raw for raw in case.extreme if max(map(abs, raw)) < 100]:
+        with fusion.portable(), tf.GradientTape() as tape:
+            flat = tf.constant(raw, tf.float64)
+            tape.watch(flat)
+            parameters, shared = flat[: head.parameters_per_value], flat[head.parameters_per_value :]
+            options = {"shared": shared[:, tf.newaxis]} if head.shared_parameters else {}
+            value = head.distribution(parameters[:, tf.newaxis], 1, **options).log_prob(x)
+        received = tape.jacobian(value, flat).numpy()
+        for i in range(len(raw)):
+            step = 1e-5 * np.eye(len(raw))[i]
+            ends = [log_prob(spec, np.array(raw) + end, case.x) for end in (step, -step)]
+            expected = (ends[0] - ends[1]) / 2e-5
+            # What is left of differences of such numbers in double precision.
+            rounding = 1e-6 * np.abs(value) + 1e-9 * np.abs(case.x) + 1e-6
+            assert (np.abs(received[:, i] - expected) < 1e-5 * np.abs(expected) + rounding).all(), (raw, i)
+
+
+EXTREME = np.array([-3.4e38, -1e38, -1e10, -1e3, -30.0, -1.0, -1e-38, 0.0, 0.5, 30.0, 1e3, 1e10, 1e38, 3.4e38], "f4")
+
+
+@EVERY
+def test_no_parameters_give_nan(spec):
+    """Whatever finite numbers a network gives, in single precision, compiled: values, and finite gradients."""
+    head = likelihoods.get(spec.replace("components=2", "components=1"))
+    size = head.parameters_per_value + head.shared_parameters
+    raw = np.array(list(itertools.product(EXTREME, repeat=size)))
+    # Each case has a value of its own, the shared parameters too.
+    parameters, shared = (tf.constant(part) for part in np.split(raw.T, [head.parameters_per_value]))
+    options = {"shared": shared} if head.shared_parameters else {}
+    far = [1e30, -3e38] if CASES[spec].x is REAL else []
+    for x in [*CASES[spec].x[[0, 1, -1]], *far]:
+        with tf.GradientTape() as tape:
+            tape.watch([parameters, shared])
+            p = head.distribution(parameters, 1, **options)
+            value = p.log_prob(np.full(len(raw), x, "float32"))
+        assert not np.isnan(value)
+        for gradient in tape.gradient(value, [parameters, shared], unconnected_gradients="zero"):
+            assert np.isfinite(gradient).all()
+    assert np.isfinite(p.mean()).all()
+    assert np.isfinite(p.sample(seed=(0, 1))).all()
+
+
+@EVERY
+def test_compiled_and_portable_agree(spec, seed):
+    head = likelihoods.get(spec)
+    rng = np.random.default_rng(seed)
+    n = head.parameters_per_value
+    raw = np.array(CASES[spec].ordinary[0], "float32")
+    parameters = tf.constant(raw[:n, None, None] + 0.1 * rng.normal(size=(4, 5, n, 2, 3)).astype("float32"))
+    shared = tf.constant(np.tile(raw[n:, None], [1, 3]))
+    options = {"shared": shared} if head.shared_parameters else {}
+    x = head.distribution(parameters[0], 2, **options).sample(seed=(seed, 3))  # [5, 2, 3]
+    upstream = tf.constant(rng.normal(size=(4, 5)).astype("float32"))
+    answers = []
+    # Widening is the same for all.
+    short_types = [("bfloat16", False)] if spec == "normal" else []
+    for dtype, portable in [("float32", True), ("float32", False), *short_types]:
+        with fusion.portable() if portable else tf.name_scope(""), tf.GradientTape() as tape:
+            short = tf.cast(parameters, dtype)
+            tape.watch([short, shared])
+            value = head.distribution(short, 2, tf.float32, **options).log_prob(x)
+        assert value.dtype == tf.float32
+        gradients = tape.gradient(value, [short, shared], upstream, unconnected_gradients="zero")
+        assert gradients[0].dtype == short.dtype
+        answers.append([value, *(tf.cast(gradient, tf.float32) for gradient in gradients)])
+    plain, compiled, *of_bfloat16 = answers
+    for ours, theirs in zip(compiled, plain, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-4)
+    for short in of_bfloat16:
+        for ours, theirs in zip(short, plain, strict=True):
+            assert np.linalg.norm(ours - theirs) <= 0.05 * np.linalg.norm(theirs)
+
+
+@EVERY
+def test_outside_of_the_support_a_row_is_minus_infinity_and_its_neighbours_are_not(spec):
+    head = likelihoods.get(spec)
+    support = CASES[spec].x
+    outside = [np.nan, np.inf, -np.inf]
+    if support is not REAL:
+        outside += [-0.01, -1.0]
+    if support is not REAL and support is not COUNTS:
+        outside += [support.max() + 0.01, support.max() + 1.0]
+    if CASES[spec].whole:
+        outside += [0.5]
+    x = np.zeros([len(outside) + 1, 2], "float32")
+    x[1:, 1] = outside
+    parameters = tf.zeros([head.parameters_per_value, 2])
+    with fusion.portable(), tf.GradientTape() as tape:
+        tape.watch(parameters)
+        value = head.distribution(parameters, 1).log_prob(x)
+    assert np.isfinite(value[0])
+    assert (value[1:].numpy() == -np.inf).all()
+    assert np.isfinite(tape.gradient(value, parameters)).all()
+    finite = x[np.isfinite(x).all(axis=1)]
+    assert np.isfinite(head.features(finite)).all()
