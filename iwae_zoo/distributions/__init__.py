@@ -3,5 +3,6 @@
 from iwae_zoo.distributions import likelihoods, posteriors
 from iwae_zoo.distributions.bernoulli import IndependentBernoulli
 from iwae_zoo.distributions.gaussian import DiagonalNormal, StandardNormal
+from iwae_zoo.distributions.stacked import Stacked
 
-__all__ = ["DiagonalNormal", "IndependentBernoulli", "StandardNormal", "likelihoods", "posteriors"]
+__all__ = ["DiagonalNormal", "IndependentBernoulli", "Stacked", "StandardNormal", "likelihoods", "posteriors"]

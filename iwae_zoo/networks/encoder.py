@@ -28,8 +28,15 @@ class Encoder(keras.Layer):
 
     def posterior(self, x):
         """q(z | x): batch [B], event [D], for x [B, ...]."""
+        return self._read(self._parameters(x))
+
+    def _parameters(self, x):
+        """What the head reads, [B, head.num_parameters]."""
         x = tf.cast(tf.convert_to_tensor(x), self.compute_dtype)
-        return self.head.distribution(tf.cast(getattr(self, self._body_name)(x), self.variable_dtype))
+        return tf.cast(getattr(self, self._body_name)(x), self.variable_dtype)
+
+    def _read(self, parameters):
+        return self.head.distribution(parameters)
 
     def get_config(self):
         body = keras.saving.serialize_keras_object(getattr(self, self._body_name))

@@ -163,6 +163,7 @@ class Run:
             objective=self.objective,
             seed=config.seed,
             mixed_precision=config.mixed_precision,
+            **config.architecture,
         )
         steps = config.epochs * self.dataset.steps_per_epoch(config.batch_size)
         model.compile(
