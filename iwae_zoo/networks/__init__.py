@@ -13,17 +13,19 @@ from iwae_zoo.networks import bodies
 from iwae_zoo.networks.decoder import Decoder, MLPDecoder
 from iwae_zoo.networks.encoder import Encoder, MLPEncoder
 from iwae_zoo.networks.perceptron import Perceptron
-from iwae_zoo.networks.prior import StandardNormalPrior
+from iwae_zoo.networks.prior import CouplingFlowPrior, MixtureOfNormalsPrior, StandardNormalPrior
 from iwae_zoo.networks.stacked import Conditional, StackedEncoder, StackedPrior
 
 __all__ = [
     "Conditional",
+    "CouplingFlowPrior",
     "Decoder",
     "DiagonalNormal",
     "Encoder",
     "IndependentBernoulli",
     "MLPDecoder",
     "MLPEncoder",
+    "MixtureOfNormalsPrior",
     "Perceptron",
     "Stacked",
     "StackedEncoder",

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from iwae_zoo.distributions import posteriors
 from iwae_zoo.networks.perceptron import Perceptron
+from iwae_zoo.networks.weights import add_weights
 
 __all__ = ["Encoder", "MLPEncoder"]
 
@@ -16,14 +17,16 @@ class Encoder(keras.Layer):
     Args:
       body: Keras layer from x [B, ...] to [B, head.num_parameters].
       head: `posteriors.Posterior`.
+      seed: int, of the head's initial weights, where it has some.
     """
 
     # The name under which a file keeps the body's weights.
     _body_name = "body"
 
-    def __init__(self, body, head, **kwargs):
+    def __init__(self, body, head, seed=0, **kwargs):
         super().__init__(**kwargs)
         self.head = head
+        self.head_weights = add_weights(self, head.weights, seed)
         setattr(self, self._body_name, body)
 
     def posterior(self, x):
@@ -36,7 +39,7 @@ class Encoder(keras.Layer):
         return tf.cast(getattr(self, self._body_name)(x), self.variable_dtype)
 
     def _read(self, parameters):
-        return self.head.distribution(parameters)
+        return self.head.distribution(parameters, *self.head_weights)
 
     def get_config(self):
         body = keras.saving.serialize_keras_object(getattr(self, self._body_name))

@@ -23,6 +23,7 @@ class Conditional(Encoder):
     Args:
       body: Keras layer from z [N, D] to [N, head.num_parameters].
       head: `posteriors.Posterior`.
+      seed: int, of the head's initial weights, where it has some.
     """
 
     def distribution(self, z):

@@ -98,16 +98,17 @@ def _networks(preset, likelihood, data_shape, seed, dtype):
     sizes = {"hidden_sizes": hidden_sizes, **common}
     body = bodies.get(preset.network)
     head = posteriors.get(preset.posterior, latent_size)
-    encoder = Encoder(body.encoder(head, data_shape, seed=seed, **sizes), head, dtype=dtype)
+    encoder = Encoder(body.encoder(head, data_shape, seed=seed, **sizes), head, seed=seed + 50, dtype=dtype)
     decoder_body = body.decoder(likelihood, data_shape, seed=seed + 500, **sizes)
     decoder = Decoder(decoder_body, likelihood, data_shape, reads=latent_size if upper else None, dtype=dtype)
-    top = priors.get(preset.prior, layers[-1][0])
+    top = priors.get(preset.prior, layers[-1][0], seed=seed + 950)
     if not upper:
         return encoder, decoder, top
 
     def conditional(name, size, hidden_sizes, seed):
         head = posteriors.get(name, size)
-        return Conditional(Perceptron(hidden_sizes, head.num_parameters, seed=seed, **common), head, dtype=dtype)
+        body = Perceptron(hidden_sizes, head.num_parameters, seed=seed, **common)
+        return Conditional(body, head, seed=seed + 50, dtype=dtype)
 
     # The network between two layers has the hidden sizes of the upper one, on the way up as on the way down.
     upwards = [conditional(preset.posterior, size, hidden, seed + 100 * i) for i, (size, hidden) in enumerate(upper, 1)]
