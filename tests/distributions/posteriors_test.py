@@ -270,6 +270,7 @@ def test_the_flows_determinant_is_that_of_its_jacobian(seed):
 def test_a_new_flow_is_its_base():
     encoder = networks.Encoder(networks.Perceptron((8,), 2 * D + 4 * 32), posteriors.CouplingFlow(D))
     x = np.ones((2, 5), "float32")
+    assert len(encoder.posterior(x).parameters["shared"]) == len(encoder.trainable_variables) - 4 == 12
     q, base = encoder.posterior(x), encoder.posterior(x)._base
     z = base.sample(6, seed=(1, 2))
     np.testing.assert_allclose(q.log_prob(z), base.log_prob(z), rtol=1e-6)
@@ -279,7 +280,7 @@ def test_a_new_flow_is_its_base():
 
 
 def test_float32_is_near_float64(seed):
-    """What serves and trains is float32."""
+    """What trains and serves is float32, whose log p(x) is trusted to 1e-3 nats."""
     for name in posteriors.names():
         head = posteriors.get(name, 20)
         parameters = np.random.default_rng(seed).normal(size=(6, head.num_parameters))
@@ -290,7 +291,7 @@ def test_float32_is_near_float64(seed):
         )
         z = tf.cast(exact.sample(10, seed=(seed, 0)), tf.float32)
         np.testing.assert_allclose(
-            single.log_prob(z), exact.log_prob(tf.cast(z, tf.float64)), rtol=1e-5, atol=1e-4, err_msg=name
+            single.log_prob(z), exact.log_prob(tf.cast(z, tf.float64)), rtol=1e-5, atol=5e-4, err_msg=name
         )
 
 

@@ -110,8 +110,16 @@ def test_moments_do_not_depend_on_the_place_in_a_batch(model):
     np.testing.assert_allclose(again.stddev()[::-1], stddev, rtol=1e-5)
     same = model.encoder.posterior(np.repeat(x[:1], 4, axis=0)).mean()
     np.testing.assert_allclose(same, np.repeat(same[:1], 4, axis=0), rtol=1e-6)
-    # The draws of a prior are different numbers, although its rows are one.
-    assert (model.prior.distribution().stddev() > 0.1).numpy().all()
+
+
+def test_layers_are_drawn_from_numbers_of_their_own(seed):
+    """Also those of a prior, whose rows are one."""
+    for shape in ([3, 2], [2]):
+        first = networks.DiagonalNormal(tf.zeros(shape), tf.ones(shape))
+        stacked = networks.Stacked(first, [lambda z: networks.DiagonalNormal(0.0 * z, tf.ones_like(z))])
+        z = np.reshape(stacked.sample(50_000, seed=(seed, 0)), [50_000, -1])
+        assert np.abs(np.corrcoef(z.T) - np.eye(z.shape[1])).max() < 5 / np.sqrt(50_000)
+        np.testing.assert_allclose(stacked.stddev(), 1.0, atol=5 * np.sqrt(0.5 / 256))
 
 
 def test_discrete_layers_cannot_be_reparameterised():
@@ -123,20 +131,25 @@ def test_discrete_layers_cannot_be_reparameterised():
     assert networks.Stacked(first, []).reparameterization_type == tfd.FULLY_REPARAMETERIZED
 
 
+def kernels(variables):
+    return [tuple(v.shape) for v in variables if len(v.shape) == 2]
+
+
 def test_burdas_two_layers():
     model = presets.build("burda_2", data_shape=(28, 28, 1))
-    shapes = [
-        [tuple(v.shape) for v in side if len(v.shape) == 2]
-        for side in (model.encoder_variables, model.decoder_variables)
-    ]
-    assert shapes == [
-        [(784, 200), (200, 200), (200, 200), (100, 100), (100, 100), (100, 100)],
-        [(100, 200), (200, 200), (200, 784), (50, 100), (100, 100), (100, 200)],
-    ]
+    up = [(784, 200), (200, 200), (200, 200), (100, 100), (100, 100), (100, 100)]
+    down = [(100, 200), (200, 200), (200, 784), (50, 100), (100, 100), (100, 200)]
+    assert (kernels(model.encoder_variables), kernels(model.decoder_variables)) == (up, down)
     assert model.latent_size == 150
     # No two layers start with the same numbers.
-    kernels = [v.numpy().ravel()[:50] for v in model.trainable_variables if len(v.shape) == 2]
-    assert len({kernel.tobytes() for kernel in kernels}) == len(kernels)
+    starts = [v.numpy().ravel()[:50].tobytes() for v in model.trainable_variables if len(v.shape) == 2]
+    assert len(set(starts)) == len(starts)
+
+
+def test_the_way_down_mirrors_the_way_up(model):
+    up = [(5, 8), (8, 8), (4, 7), (7, 6), (6, 6), (3, 5), (5, 4)]
+    down = [(4, 8), (8, 5), (2, 5), (5, 6), (3, 6), (6, 7), (7, 8)]
+    assert (kernels(model.encoder_variables), kernels(model.decoder_variables)) == (up, down)
 
 
 @pytest.mark.parametrize(
