@@ -11,6 +11,7 @@ from oracles import flat, naive_gradients
 from iwae_zoo import likelihood, objectives, presets, saved_model, strategies
 from iwae_zoo.distributions import posteriors
 from iwae_zoo.networks import prior as priors
+from iwae_zoo.testing import StackedLinearGaussian
 
 M, K = 2, 3
 ONE = {"latent_size": 3, "hidden_sizes": (6,)}
@@ -118,3 +119,20 @@ def test_two_devices_train_to_the_weights_of_one(options):
         model.fit(data, epochs=2, shuffle=False, verbose=0)
         weights.append(flat(model.get_weights()))
     np.testing.assert_allclose(*weights, rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_two_tapes_of_two_layers_at_extreme_weights(dtype):
+    """A likelihood so sharp that particles differ by hundreds of nats."""
+    truth = StackedLinearGaussian.random(stddevs=(0.01, 0.8), seed=3)
+    x = truth.sample(6, seed=4).astype(dtype)
+    model = truth.model(mismatch=0.5, dtype=dtype)
+    for name in objectives.names():
+        model.objective = objectives.get(name, m=M, k=K)
+        encoder, decoder, log_weights = naive_gradients(model, name, x, (0, 1))
+        assert np.ptp(log_weights.numpy().reshape(M * K, -1), axis=0).max() > 200
+        received = model.compute_gradients(x, seed=(0, 1))
+        for ours, theirs in ((received.encoder, encoder), (received.decoder, decoder)):
+            assert np.isfinite(flat(ours)).all()
+            error = np.linalg.norm(flat(ours) - flat(theirs)) / np.linalg.norm(flat(theirs))
+            assert error < (1e-5 if dtype == "float32" else 1e-9), name

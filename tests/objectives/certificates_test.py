@@ -250,3 +250,15 @@ def test_a_layer_without_its_path_is_seen(path, seed, monkeypatch):
     monkeypatch.setitem(globals(), "_DRAWN", {})
     with pytest.raises(AssertionError):
         test_elbo_gradient_is_the_closed_forms(truth, seed)
+
+
+def test_signal_to_noise_of_two_layers(seed):
+    """Of the plain estimator it falls with the number of particles, as 1 / sqrt(K); doubly reparameterised it grows."""
+
+    def snr(name, k):
+        draws = encoder_gradients(TRUTHS["two layers"], objectives.get(name, m=1, k=k), seed)
+        mean, deviation = draws.mean(axis=0), draws.std(axis=0, ddof=1)
+        return np.median(np.abs(mean[deviation > 0]) / deviation[deviation > 0])
+
+    assert 2.0 < snr("iwae", 2) / snr("iwae", 32) < 8.0  # Theory: 4.
+    assert snr("dreg", 2) < snr("dreg", 32)
