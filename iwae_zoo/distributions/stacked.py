@@ -27,6 +27,9 @@ class Stacked(SampledMoments):
         `tfd.Distribution` of batch [..., *b].
       reverse: whether the layer that is drawn first is the last one of the vector.
 
+    Raises:
+      ValueError: if a conditional's distribution has other ranks.
+
     #### Examples
     >>> bottom = tfd.MultivariateNormalDiag(tf.zeros([2]))
     >>> stacked = Stacked(bottom, [lambda z: tfd.MultivariateNormalDiag(z[..., :1])])  # z_2 ~ N(z_11, 1)
@@ -52,7 +55,13 @@ class Stacked(SampledMoments):
         self._reverse = reverse
         layers = [first]
         for conditional in self._conditionals:  # What they give is known when they are called.
-            layers.append(conditional(tf.zeros([1, layers[-1].event_shape[-1]], first.dtype)))
+            layers.append(conditional(tf.zeros([1, *layers[-1].event_shape], first.dtype)))
+            if layers[-1].event_shape.rank != 1 or layers[-1].batch_shape.rank != 1:
+                raise ValueError(
+                    "For z [..., C] a conditional must return a distribution of batch shape [...] and event shape [D]: "
+                    f"received batch shape {layers[-1].batch_shape} and event shape {layers[-1].event_shape}. "
+                    "tfd.Independent turns a batch axis into an event axis."
+                )
         self._sizes = tuple(layer.event_shape[-1] for layer in layers)
         reparameterized = all(layer.reparameterization_type == tfd.FULLY_REPARAMETERIZED for layer in layers)
         super().__init__(

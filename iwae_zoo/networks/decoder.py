@@ -34,7 +34,8 @@ class Decoder(keras.Layer):
 
     def likelihood(self, z):
         """p(x | z): batch [...], event `data_shape`, for z [..., D]."""
-        z = tf.convert_to_tensor(z)[..., : self.reads]
+        z = tf.convert_to_tensor(z)
+        z = z if self.reads is None else z[..., : self.reads]
         # One tall matrix: matrix products over more axes would be split into many small ones.
         rows = tf.reshape(tf.cast(z, self.compute_dtype), [-1, z.shape[-1]])
         parameters = getattr(self, self._body_name)(rows)

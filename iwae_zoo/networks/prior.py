@@ -112,7 +112,7 @@ class CouplingFlowPrior(Prior):
         return {**super().get_config(), "num_couplings": self.num_couplings, "hidden_size": self.hidden_size}
 
 
-# A new prior is a class and a row.
+# A new prior is a class of (latent_size, seed) and a row.
 TABLE = {
     "standard_normal": StandardNormalPrior,
     "mixture_of_normals": MixtureOfNormalsPrior,

@@ -122,12 +122,14 @@ def test_layers_are_drawn_from_numbers_of_their_own(seed):
         np.testing.assert_allclose(stacked.stddev(), 1.0, atol=5 * np.sqrt(0.5 / 256))
 
 
-def test_discrete_layers_cannot_be_reparameterised():
+def test_conditionals_of_other_families():
     def bits(z):
         return tfd.Independent(tfd.Bernoulli(logits=z[..., :2], dtype=tf.float32), 1)
 
     first = networks.DiagonalNormal(tf.zeros([3, 4]), tf.ones([3, 4]))
     assert networks.Stacked(first, [bits]).reparameterization_type == tfd.NOT_REPARAMETERIZED
+    with pytest.raises(ValueError, match=r"received batch shape \(1, 4\) and event shape \(\). tfd.Independent turns"):
+        networks.Stacked(first, [lambda z: tfd.Normal(z, 1.0)])
     assert networks.Stacked(first, []).reparameterization_type == tfd.FULLY_REPARAMETERIZED
 
 
