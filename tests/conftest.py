@@ -26,7 +26,8 @@ def pytest_report_header(config):
 
 
 # Files that take long, the longest first, so that both test processes end at about the same time.
-LONGEST = ("workers", "programs", "strategies", "cells", "run", "autoencoder", "end_to_end", "diagnostics", "annealing")
+LONGEST = ("workers", "programs", "zoo", "strategies", "cells", "run", "autoencoder", "end_to_end", "diagnostics")
+LONGEST += ("annealing", "certificates")
 
 
 def pytest_collection_modifyitems(items):

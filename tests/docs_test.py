@@ -55,9 +55,10 @@ def test_readme():
 @pytest.mark.slow
 def test_own_networks():
     names = run_blocks("docs/networks.md")
-    model, digits = names["model"], names["digits"]
-    model.compile()
-    model.fit(digits.training_batches(32, seed=0), steps_per_epoch=2, shuffle=False, verbose=0)
+    digits = names["digits"]
+    for model in (names["model"], names["stacked"]):
+        model.compile()
+        model.fit(digits.training_batches(32, seed=0), steps_per_epoch=2, shuffle=False, verbose=0)
 
 
 def test_keras_habits():

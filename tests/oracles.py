@@ -1,12 +1,10 @@
 """What the library computes cleverly, computed plainly."""
 
+import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from iwae_zoo import particles
-
-tfd = tfp.distributions
 
 
 def softmax(x, axis):
@@ -41,19 +39,19 @@ def table(name, log_weights):
     }[name]
 
 
-def frozen(distribution):
-    """The same distribution, with no gradient to its parameters."""
-    stop = tf.stop_gradient
-    if isinstance(distribution, tfd.Independent):
-        normal = distribution.distribution
-        return tfd.Independent(tfd.Normal(stop(normal.loc), stop(normal.scale)), 1)
-    return tfd.MultivariateNormalTriL(stop(distribution.loc), stop(distribution.scale_tril))
+def frozen(layer, x):
+    """A copy of an encoder, which has variables of its own."""
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    copy.posterior(x)  # Makes the variables.
+    copy.set_weights(layer.get_weights())
+    return copy
 
 
 def naive_gradients(model, name, x, seed):
     """Two losses, two tapes, two backward passes through the decoder; weights from numpy."""
     m, k = model.objective.m, model.objective.k
     batch = len(x)
+    frozen_posterior = frozen(model.encoder, x).posterior(x)
     with tf.GradientTape() as encoder_tape, tf.GradientTape() as decoder_tape:
         posterior = model.encoder.posterior(x)
         z = particles.draw(posterior, m, k, seed)
@@ -61,7 +59,7 @@ def naive_gradients(model, name, x, seed):
         log_weights = log_joint - posterior.log_prob(z)
         decoder, path, score = (w.astype(log_weights.dtype.name) for w in table(name, log_weights))
         decoder_loss = -tf.reduce_sum(decoder * log_joint) / batch
-        path_loss = -tf.reduce_sum(path * (log_joint - frozen(posterior).log_prob(z))) / batch
+        path_loss = -tf.reduce_sum(path * (log_joint - frozen_posterior.log_prob(z))) / batch
         score_loss = -tf.reduce_sum(score * posterior.log_prob(tf.stop_gradient(z))) / batch
         encoder_loss = path_loss + score_loss
     zero = tf.UnconnectedGradients.ZERO

@@ -19,7 +19,7 @@ class DiagonalNormal(tfd.Independent):
     It is `tfd.Independent(tfd.Normal(loc, scale), 1)` with half the passes over the particles in `log_prob`: what does
     not depend on them is computed on the parameters alone. And the draws of a row depend on the seed and the index of
     that row, not on the other rows: `sample(shape, seed, first_row=100)` of ten rows is what `sample(shape, seed)` of
-    the whole batch gives to its rows 100 to 109.
+    the whole batch gives to its rows 100 to 109. With `first_row=None` all rows are drawn from the same numbers.
 
     Args:
       loc: float tensor [..., D].
@@ -46,12 +46,9 @@ class DiagonalNormal(tfd.Independent):
 
     def _sample_n(self, n, seed=None, first_row=0):
         loc, scale = self.distribution.loc, self.distribution.scale
-        batch = tf.concat([self.batch_shape_tensor(), self.event_shape_tensor()], axis=0)
-        rows, size = tf.reduce_prod(batch[:-1]), batch[-1]
-        drawn = noise.normal(rows, n * size, tfp.random.sanitize_seed(seed), first_row, self.dtype)
-        if self.batch_shape.num_elements() != 1:
-            drawn = tf.transpose(tf.reshape(drawn, [rows, n, size]), [1, 0, 2])
-        return loc + scale * tf.reshape(drawn, tf.concat([[n], batch], axis=0))
+        batch, (size,) = self.batch_shape_tensor(), tf.unstack(self.event_shape_tensor())
+        seed = tfp.random.sanitize_seed(seed)
+        return loc + scale * noise.by_row(noise.normal, n, batch, size, seed, first_row, self.dtype)
 
 
 class StandardNormal(DiagonalNormal):

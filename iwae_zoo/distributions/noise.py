@@ -8,7 +8,7 @@ import math
 
 import tensorflow as tf
 
-__all__ = ["normal", "uniform"]
+__all__ = ["by_row", "normal", "uniform"]
 
 _PHILOX = 1  # tf.random.Algorithm.PHILOX, as the operation takes it.
 _BLOCK = 16  # Bytes of random bits for each count.
@@ -50,3 +50,29 @@ def normal(rows, size, seed, first_row=0, dtype=tf.float32):
     angle = (2.0 * math.pi) * pairs[:, :, 1]
     drawn = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=2)
     return tf.reshape(drawn, [rows, strips * 2 * _STRIP])[:, :size]
+
+
+def by_row(draw, count, batch, size, seed, first_row=0, dtype=tf.float32):
+    """Numbers for the draws of a batch of distributions, whose rows are its last axis.
+
+    Args:
+      draw: `uniform` or `normal`.
+      count: int or int tensor [], number of draws.
+      batch: int tensor [r], the batch's shape; one without axes has one row.
+      size: int or int tensor [], numbers for one draw of one of them.
+      seed: stateless seed, two integers.
+      first_row: int or int tensor [], index of the first row. None for all rows to get the numbers of row 0.
+      dtype: tf.float32 or tf.float64.
+
+    Returns:
+      Float tensor [count, *batch, size]; for `first_row` None the axis of the rows has length 1.
+    """
+    static = tf.get_static_value(batch)
+    static = [None] * batch.shape[0] if static is None else list(static)
+    outer, rows = tf.reduce_prod(batch[:-1]), batch[-1] if static else 1
+    if first_row is None:
+        first_row, rows, batch = 0, 1, tf.concat([batch[:-1], [1] * bool(static)], axis=0)
+    drawn = draw(rows, count * outer * size, seed, first_row, dtype)
+    if static and static[-1] != 1:
+        drawn = tf.transpose(tf.reshape(drawn, [rows, count * outer, size]), [1, 0, 2])
+    return tf.reshape(drawn, tf.concat([[count], batch, [size]], axis=0))

@@ -39,15 +39,16 @@ def summarize(model, x, num_repeats=50, batch_size=20, num_samples=1000, seed=0)
       seed: int.
 
     Returns:
-      dict of floats: for both networks the median SNR and the DSNR; of `LatentUse` active_units, kl,
-      mutual_information and aggregate_kl; bound_gap, the bound at M K particles minus the ELBO, nats; and negative_kl,
-      importance_ess and num_untrusted of `evaluation.Evaluation`.
+      dict of floats: for both networks the median SNR and the DSNR; of `LatentUse` active_units, of stacked layers also
+      active_units_1, active_units_2 and so on, kl, mutual_information and aggregate_kl; bound_gap, the bound at M K
+      particles minus the ELBO, nats; and negative_kl, importance_ess and num_untrusted of `evaluation.Evaluation`.
 
     Raises:
       ValueError: as `gradient_snr` and `latent_use`.
     """
     snr = gradient_snr(model, x[: integer("batch_size", batch_size, 1)], num_repeats, seed)
     use = latent_use(model, x, seed=seed)
+    by_layer = {f"active_units_{layer}": float(count) for layer, count in enumerate(use.active_by_layer, 1)}
     with warnings.catch_warnings():
         # Their number is in the answer.
         warnings.filterwarnings("ignore", message=r"log p\(x\)", category=UserWarning)
@@ -58,6 +59,7 @@ def summarize(model, x, num_repeats=50, batch_size=20, num_samples=1000, seed=0)
         "decoder_snr": snr.decoder.median,
         "decoder_dsnr": snr.decoder.dsnr,
         "active_units": float(use.active_units),
+        **({} if len(use.active_by_layer) == 1 else by_layer),
         "kl": use.kl,
         "mutual_information": use.mutual_information,
         "aggregate_kl": use.aggregate_kl,

@@ -20,6 +20,8 @@ class LatentUse(NamedTuple):
 
     Attributes:
       active_units: int, number of dimensions whose `mean_variance` is above 0.01.
+      active_by_layer: tuple of int, the same for each stochastic layer, from x upwards; one number where none are
+        stacked.
       mean_variance: float64 array [D], variance over the examples of the mean of q(z | x).
       kl: float, mean of KL(q(z | x) || p(z)), nats.
       kl_by_dimension: float64 array [D], nats, of sum `kl`; None unless q(z | x) and p(z) are both `tfd.Independent`
@@ -29,6 +31,7 @@ class LatentUse(NamedTuple):
     """
 
     active_units: int
+    active_by_layer: tuple[int, ...]
     mean_variance: np.ndarray
     kl: float
     kl_by_dimension: np.ndarray | None
@@ -84,8 +87,11 @@ def latent_use(model, x, num_samples=100, seed=0):
     by_dimension = _kl_by_dimension(posterior, prior, z)
     kl = np.mean(_kl(posterior, prior, z)) if by_dimension is None else by_dimension.sum()
     variance = np.var(np.asarray(posterior.mean(), np.float64), axis=0)
+    active = variance > ACTIVE_VARIANCE
+    ends = np.cumsum(getattr(posterior, "layer_sizes", (len(active),)))[:-1]
     return LatentUse(
-        active_units=int(np.sum(variance > ACTIVE_VARIANCE)),
+        active_units=int(np.sum(active)),
+        active_by_layer=tuple(int(np.sum(layer)) for layer in np.split(active, ends)),
         mean_variance=variance,
         kl=float(kl),
         kl_by_dimension=by_dimension,

@@ -8,21 +8,28 @@ Any Keras layer that keeps one of these methods can take its place in the model.
 nothing of probabilities, and a head of `distributions`, which knows nothing of layers.
 """
 
-from iwae_zoo.distributions import DiagonalNormal, IndependentBernoulli, StandardNormal
+from iwae_zoo.distributions import DiagonalNormal, IndependentBernoulli, Stacked, StandardNormal
 from iwae_zoo.networks import bodies
 from iwae_zoo.networks.decoder import Decoder, MLPDecoder
 from iwae_zoo.networks.encoder import Encoder, MLPEncoder
 from iwae_zoo.networks.perceptron import Perceptron
-from iwae_zoo.networks.prior import StandardNormalPrior
+from iwae_zoo.networks.prior import CouplingFlowPrior, MixtureOfNormalsPrior, StandardNormalPrior
+from iwae_zoo.networks.stacked import Conditional, StackedEncoder, StackedPrior
 
 __all__ = [
+    "Conditional",
+    "CouplingFlowPrior",
     "Decoder",
     "DiagonalNormal",
     "Encoder",
     "IndependentBernoulli",
     "MLPDecoder",
     "MLPEncoder",
+    "MixtureOfNormalsPrior",
     "Perceptron",
+    "Stacked",
+    "StackedEncoder",
+    "StackedPrior",
     "StandardNormal",
     "StandardNormalPrior",
     "bodies",

@@ -18,15 +18,18 @@ class Decoder(keras.Layer):
       body: Keras layer from z [N, D] to [N, ...], with head.parameters_per_value numbers for each value of x.
       head: `likelihoods.Likelihood`, or the name of one.
       data_shape: shape of one x.
+      reads: int, how many of the first values of z it looks at, which are those of z_1 where layers are stacked; None
+        for all.
     """
 
     # The name under which a file keeps the body's weights.
     _body_name = "body"
 
-    def __init__(self, body, head, data_shape, **kwargs):
+    def __init__(self, body, head, data_shape, reads=None, **kwargs):
         super().__init__(**kwargs)
         self.head = likelihoods.get(head)
         self.data_shape = tuple(data_shape)
+        self.reads = reads
         setattr(self, self._body_name, body)
         if self.head.shared_parameters:
             start = self.head.shared_start
@@ -39,6 +42,7 @@ class Decoder(keras.Layer):
     def likelihood(self, z):
         """p(x | z): batch [...], event `data_shape`, for z [..., D]."""
         z = tf.convert_to_tensor(z)
+        z = z if self.reads is None else z[..., : self.reads]
         # One tall matrix: matrix products over more axes would be split into many small ones.
         rows = tf.reshape(tf.cast(z, self.compute_dtype), [-1, z.shape[-1]])
         parameters = getattr(self, self._body_name)(rows)
@@ -50,7 +54,8 @@ class Decoder(keras.Layer):
     def get_config(self):
         body = keras.saving.serialize_keras_object(getattr(self, self._body_name))
         head = likelihoods.to_config(self.head)
-        return {**super().get_config(), "body": body, "head": head, "data_shape": list(self.data_shape)}
+        own = {"body": body, "head": head, "data_shape": list(self.data_shape), "reads": self.reads}
+        return {**super().get_config(), **own}
 
     @classmethod
     def from_config(cls, config):

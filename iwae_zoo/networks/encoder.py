@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from iwae_zoo.distributions import likelihoods, posteriors
 from iwae_zoo.networks.perceptron import Perceptron
+from iwae_zoo.networks.weights import add_weights
 
 __all__ = ["Encoder", "MLPEncoder"]
 
@@ -17,15 +18,17 @@ class Encoder(keras.Layer):
       body: Keras layer from x [B, ...] to [B, head.num_parameters].
       head: `posteriors.Posterior`.
       inputs: optional `likelihoods.Likelihood`, or the name of one: the body is given its features of x instead of x.
+      seed: int, of the head's initial weights, where it has some.
     """
 
     # The name under which a file keeps the body's weights.
     _body_name = "body"
 
-    def __init__(self, body, head, inputs=None, **kwargs):
+    def __init__(self, body, head, inputs=None, seed=0, **kwargs):
         super().__init__(**kwargs)
         self.head = head
         self.inputs = inputs if inputs is None else likelihoods.get(inputs)
+        self.head_weights = add_weights(self, head.weights, seed)
         setattr(self, self._body_name, body)
 
     def posterior(self, x):
@@ -33,8 +36,15 @@ class Encoder(keras.Layer):
         x = tf.convert_to_tensor(x)
         if self.inputs is not None:
             x = self.inputs.features(tf.cast(x, self.variable_dtype))
-        x = tf.cast(x, self.compute_dtype)
-        return self.head.distribution(tf.cast(getattr(self, self._body_name)(x), self.variable_dtype))
+        return self._read(self._parameters(x))
+
+    def _parameters(self, features):
+        """What the head reads, [B, head.num_parameters]."""
+        features = tf.cast(features, self.compute_dtype)
+        return tf.cast(getattr(self, self._body_name)(features), self.variable_dtype)
+
+    def _read(self, parameters):
+        return self.head.distribution(parameters, *self.head_weights)
 
     def get_config(self):
         body = keras.saving.serialize_keras_object(getattr(self, self._body_name))

@@ -1,35 +1,123 @@
-"""Priors p(z)."""
+"""Priors p(z). Their variables train with the decoder. The table at the end is the only list of priors."""
+
+import math
 
 import keras
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
 from iwae_zoo._checks import look_up
-from iwae_zoo.distributions.gaussian import StandardNormal
+from iwae_zoo.distributions import flow
+from iwae_zoo.distributions.gaussian import DiagonalNormal, StandardNormal
+from iwae_zoo.networks.weights import add_weights
 
-__all__ = ["TABLE", "StandardNormalPrior", "get", "names"]
+__all__ = ["TABLE", "CouplingFlowPrior", "MixtureOfNormalsPrior", "Prior", "StandardNormalPrior", "get", "names"]
+
+
+class Prior(keras.Layer):
+    """A distribution over the latent.
+
+    Args:
+      latent_size: int, D.
+      seed: int, of the initial weights, where there are some.
+    """
+
+    def __init__(self, latent_size, seed=0, **kwargs):
+        super().__init__(**kwargs)
+        self.latent_size = latent_size
+        self.seed = seed
+
+    def distribution(self):
+        """p(z): batch [], event [D]."""
+        raise NotImplementedError
+
+    def get_config(self):
+        return {**super().get_config(), "latent_size": self.latent_size, "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable(package="iwae_zoo")
-class StandardNormalPrior(keras.Layer):
+class StandardNormalPrior(Prior):
     """p(z) = N(0, I).
 
     Args:
       latent_size: int, D.
     """
 
-    def __init__(self, latent_size, **kwargs):
-        super().__init__(**kwargs)
-        self.latent_size = latent_size
-
     def distribution(self):
-        """p(z): batch [], event [D]."""
         return StandardNormal(self.latent_size, self.variable_dtype)
 
+
+@keras.saving.register_keras_serializable(package="iwae_zoo")
+class MixtureOfNormalsPrior(Prior):
+    """p(z) = sum_c w_c N(z; m_c, diag(s_c^2)), whose weights, means and standard deviations are learned.
+
+    It starts with equal weights, and means so spread that the mixture has variance 1 in each dimension.
+
+    Args:
+      latent_size: int, D.
+      num_components: int, number of Normals.
+      seed: int, of the initial means.
+    """
+
+    def __init__(self, latent_size, num_components=10, seed=0, **kwargs):
+        super().__init__(latent_size, seed, **kwargs)
+        self.num_components = num_components
+        shape = (num_components, latent_size)
+        # Neighbours are then a few standard deviations apart, however many dimensions there are.
+        spread = (1.0 / (latent_size + 1.0)) ** 0.5
+        means = keras.initializers.RandomNormal(stddev=spread, seed=seed)
+        raw_scale = keras.initializers.Constant(math.log(math.expm1((1.0 - spread**2) ** 0.5)))
+        self.logits = self.add_weight(shape=(num_components,), initializer="zeros", name="logits")
+        self.loc = self.add_weight(shape=shape, initializer=means, name="loc")
+        self.raw_scale = self.add_weight(shape=shape, initializer=raw_scale, name="raw_scale")
+
+    def distribution(self):
+        logits, loc, raw_scale = (tf.convert_to_tensor(v) for v in (self.logits, self.loc, self.raw_scale))
+        return tfd.MixtureSameFamily(
+            tfd.Categorical(logits=logits), DiagonalNormal(loc, tf.math.softplus(raw_scale) + 1e-4)
+        )
+
     def get_config(self):
-        return {**super().get_config(), "latent_size": self.latent_size}
+        return {**super().get_config(), "num_components": self.num_components}
 
 
-# A new prior is a class and a row.
-TABLE = {"standard_normal": StandardNormalPrior}
+@keras.saving.register_keras_serializable(package="iwae_zoo")
+class CouplingFlowPrior(Prior):
+    """p(z) of a coupling flow: what N(0, I), where it starts, becomes under `distributions.flow`.
+
+    Args:
+      latent_size: int, D, at least 2.
+      num_couplings: int, number of coupling layers.
+      hidden_size: int, units in the network of each.
+      seed: int, of the initial weights.
+
+    Raises:
+      ValueError: on a latent of one dimension.
+    """
+
+    def __init__(self, latent_size, num_couplings=4, hidden_size=32, seed=0, **kwargs):
+        super().__init__(latent_size, seed, **kwargs)
+        self.num_couplings = num_couplings
+        self.hidden_size = hidden_size
+        self.shared = add_weights(self, flow.weights(latent_size, num_couplings, hidden_size), seed)
+        self.hidden_biases = self.add_weight(
+            shape=(num_couplings, hidden_size), initializer="zeros", name="hidden_biases"
+        )
+
+    def distribution(self):
+        base = StandardNormal(self.latent_size, self.variable_dtype)
+        return flow.CouplingFlow(base, tf.convert_to_tensor(self.hidden_biases), self.shared)
+
+    def get_config(self):
+        return {**super().get_config(), "num_couplings": self.num_couplings, "hidden_size": self.hidden_size}
+
+
+# A new prior is a class of (latent_size, seed) and a row.
+TABLE = {
+    "standard_normal": StandardNormalPrior,
+    "mixture_of_normals": MixtureOfNormalsPrior,
+    "coupling_flow": CouplingFlowPrior,
+}
 
 
 def names():
@@ -37,10 +125,10 @@ def names():
     return tuple(TABLE)
 
 
-def get(name, latent_size):
+def get(name, latent_size, seed=0):
     """Returns a prior by name.
 
     Raises:
-      ValueError: on an unknown name.
+      ValueError: on an unknown name, or a size that it is not for.
     """
-    return look_up(TABLE, name, "prior")(latent_size)
+    return look_up(TABLE, name, "prior")(latent_size, seed=seed)

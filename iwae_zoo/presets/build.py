@@ -4,7 +4,8 @@ import numpy as np
 
 from iwae_zoo.distributions import likelihoods, posteriors
 from iwae_zoo.model import ImportanceWeightedAutoencoder
-from iwae_zoo.networks import Decoder, Encoder, bodies, prior
+from iwae_zoo.networks import Conditional, Decoder, Encoder, Perceptron, StackedEncoder, StackedPrior, bodies
+from iwae_zoo.networks import prior as priors
 from iwae_zoo.presets import table
 
 __all__ = ["build", "choose_likelihood", "dtype_policy"]
@@ -43,7 +44,19 @@ def choose_likelihood(name, likelihood=None, kind=None):
 
 
 def build(
-    name, *, data=None, data_shape=None, objective="iwae", seed=0, data_mean=None, mixed_precision=None, likelihood=None
+    name,
+    *,
+    data=None,
+    data_shape=None,
+    objective="iwae",
+    seed=0,
+    data_mean=None,
+    mixed_precision=None,
+    likelihood=None,
+    posterior=None,
+    prior=None,
+    latent_size=None,
+    hidden_sizes=None,
 ):
     """Builds an untrained model.
 
@@ -57,6 +70,10 @@ def build(
       data_mean: optional array of `data_shape`, the training mean of binary data, for the output bias.
       mixed_precision: as in `dtype_policy`.
       likelihood: a `likelihoods.Likelihood` or the name of one, instead of the preset's.
+      posterior: name of a posterior, of each stochastic layer of the encoder, instead of the preset's.
+      prior: name of a prior, of the topmost stochastic layer, instead of the preset's.
+      latent_size: int, or a tuple of the sizes of stacked stochastic layers from x upwards, instead of the preset's.
+      hidden_sizes: tuple of int, or one for each stochastic layer, instead of the preset's.
 
     Returns:
       `ImportanceWeightedAutoencoder`, built.
@@ -68,8 +85,10 @@ def build(
     #### Examples
     >>> build("plane", data_shape=(8, 8, 1), objective="miwae").latent_size
     2
+    >>> build("plane", data_shape=(8, 8, 1), latent_size=(4, 2)).latent_size  # Of both layers together.
+    6
     """
-    preset = table.get(name)
+    preset = table.get(name, posterior=posterior, prior=prior, latent_size=latent_size, hidden_sizes=hidden_sizes)
     if (data is None) == (data_shape is None) or (data is not None and data_mean is not None):
         raise ValueError("Pass either data, a Dataset, or data_shape (and data_mean, if it is known).")
     head = choose_likelihood(name, likelihood, None if data is None else data.kind_of_x)
@@ -77,22 +96,38 @@ def build(
         data_shape, head = data.data_shape, head.fitted(data.training_values)
     elif data_mean is not None:
         head = head.fitted(np.asarray(data_mean)[np.newaxis])
-    posterior = posteriors.get(preset.posterior, preset.latent_size)
-    sizes = {
-        "hidden_sizes": preset.hidden_sizes,
-        "activation": preset.activation,
-        "dtype": dtype_policy(mixed_precision),
-    }
-    body = bodies.get(preset.network)
-    # Each layer has a seed of its own: seeds 1000 s, 1000 s + 1, ... for a model of seed s.
-    encoder_body = body.encoder(posterior, data_shape, seed=1000 * seed, **sizes)
-    decoder_body = body.decoder(head, data_shape, seed=1000 * seed + 500, **sizes)
+    # Each Keras layer has a seed of its own: seeds 1000 s, 1000 s + 1, ... for a model of seed s.
     model = ImportanceWeightedAutoencoder(
-        Encoder(encoder_body, posterior, inputs=head, dtype=sizes["dtype"]),
-        Decoder(decoder_body, head, data_shape, dtype=sizes["dtype"]),
-        prior.get(preset.prior, preset.latent_size),
-        objective=objective,
-        seed=seed,
+        *_networks(preset, head, data_shape, 1000 * seed, dtype_policy(mixed_precision)), objective=objective, seed=seed
     )
     model.build((None, *data_shape))
     return model
+
+
+def _networks(preset, likelihood, data_shape, seed, dtype):
+    """Encoder, decoder and prior of a preset."""
+    (latent_size, hidden_sizes), *upper = layers = preset.layers
+    common = {"activation": preset.activation, "dtype": dtype}
+    sizes = {"hidden_sizes": hidden_sizes, **common}
+    body = bodies.get(preset.network)
+    head = posteriors.get(preset.posterior, latent_size)
+    encoder_body = body.encoder(head, data_shape, seed=seed, **sizes)
+    encoder = Encoder(encoder_body, head, inputs=likelihood, seed=seed + 50, dtype=dtype)
+    decoder_body = body.decoder(likelihood, data_shape, seed=seed + 500, **sizes)
+    decoder = Decoder(decoder_body, likelihood, data_shape, reads=latent_size if upper else None, dtype=dtype)
+    top = priors.get(preset.prior, layers[-1][0], seed=seed + 950)
+    if not upper:
+        return encoder, decoder, top
+
+    def conditional(name, size, hidden_sizes, seed):
+        head = posteriors.get(name, size)
+        body = Perceptron(hidden_sizes, head.num_parameters, seed=seed, **common)
+        return Conditional(body, head, seed=seed + 50, dtype=dtype)
+
+    # The network between two layers has the hidden sizes of the upper one, on the way up as on the way down.
+    upwards = [conditional(preset.posterior, size, hidden, seed + 100 * i) for i, (size, hidden) in enumerate(upper, 1)]
+    downwards = [
+        conditional("normal", below, hidden[::-1], seed + 500 + 100 * i)
+        for i, ((below, _), (_, hidden)) in enumerate(zip(layers[:-1], upper, strict=True), 1)
+    ]
+    return StackedEncoder(encoder, upwards), decoder, StackedPrior(top, downwards[::-1])

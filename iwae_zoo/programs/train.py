@@ -13,8 +13,9 @@ from absl import flags
 
 import iwae_zoo_console as console
 from iwae_zoo import data, objectives, presets, saved_model, training
-from iwae_zoo.distributions import likelihoods
+from iwae_zoo.distributions import likelihoods, posteriors
 from iwae_zoo.estimation import likelihood
+from iwae_zoo.networks import prior as priors
 from iwae_zoo.objectives import bounds, estimators
 from iwae_zoo.training import schedules, strategies
 
@@ -90,6 +91,25 @@ _PRESET = flags.DEFINE_string(
     "preset",
     None,
     f"Architecture and training settings: {', '.join(presets.names())}. Default: by the data set.",
+    flag_values=_FLAGS,
+)
+_POSTERIOR = flags.DEFINE_string(
+    "posterior", None, f"Instead of the preset's: {', '.join(posteriors.names())}.", flag_values=_FLAGS
+)
+_PRIOR = flags.DEFINE_string(
+    "prior", None, f"Instead of the preset's: {', '.join(priors.names())}.", flag_values=_FLAGS
+)
+_LATENT_SIZE = flags.DEFINE_string(
+    "latent_size",
+    None,
+    "Size of the latent instead of the preset's: 50, or 100,50 for stacked stochastic layers from x upwards.",
+    flag_values=_FLAGS,
+)
+_HIDDEN_SIZES = flags.DEFINE_string(
+    "hidden_sizes",
+    None,
+    "Hidden layers instead of the preset's, as the encoder has them: 200,200, or 200,200+100,100 for stacked "
+    "stochastic layers that differ.",
     flag_values=_FLAGS,
 )
 _EPOCHS = flags.DEFINE_integer(

@@ -13,7 +13,7 @@ import tensorflow_probability as tfp
 from iwae_zoo.model import ImportanceWeightedAutoencoder
 from iwae_zoo.networks import StandardNormalPrior
 
-__all__ = ["LinearGaussian", "LinearGaussianDecoder", "LinearGaussianEncoder"]
+__all__ = ["LinearGaussian", "LinearGaussianConditional", "LinearGaussianDecoder", "LinearGaussianEncoder"]
 
 tfd = tfp.distributions
 
@@ -86,20 +86,28 @@ class LinearGaussian:
         entropy = 0.5 * latent_size * (1 + np.log(2 * np.pi)) + np.sum(np.log(np.abs(np.diag(scale_tril))))
         return likelihood + prior + entropy
 
+    def encoder_parameters(self, mismatch=0.0):
+        """A [D, P], c [D], L [D, D] of q(z | x) = N(A x + c, L L^T).
+
+        Args:
+          mismatch: float, 0 for the exact posterior; otherwise the encoder's mean is shifted by `mismatch` posterior
+            standard deviations and its scale multiplied by 1 + `mismatch`, and its weights are perturbed by as much.
+        """
+        scale_tril = np.linalg.cholesky(self.posterior_covariance)
+        weight = self.posterior_covariance @ self.weight.T / self.stddev**2
+        bias = -weight @ self.bias + mismatch * scale_tril.sum(axis=1)
+        return weight * (1 + 0.5 * mismatch), bias, scale_tril * (1 + mismatch)
+
     def model(self, objective="iwae", mismatch=0.0, seed=0, dtype="float32"):
         """The same model as an `ImportanceWeightedAutoencoder`, built.
 
         Args:
           objective: an `Objective` or the name of one.
-          mismatch: float, 0 for the exact posterior; otherwise the encoder's mean is shifted by `mismatch` posterior
-            standard deviations and its scale multiplied by 1 + `mismatch`, and its weights are perturbed by as much.
+          mismatch: float, as in `encoder_parameters`.
           seed: int, the model's.
           dtype: "float32" or "float64".
         """
-        scale_tril = np.linalg.cholesky(self.posterior_covariance)
-        weight = self.posterior_covariance @ self.weight.T / self.stddev**2  # [D, P]
-        bias = -weight @ self.bias + mismatch * scale_tril.sum(axis=1)
-        encoder = LinearGaussianEncoder(weight * (1 + 0.5 * mismatch), bias, scale_tril * (1 + mismatch), dtype=dtype)
+        encoder = LinearGaussianEncoder(*self.encoder_parameters(mismatch), dtype=dtype)
         decoder = LinearGaussianDecoder(self.weight, self.bias, self.stddev, dtype=dtype)
         prior = StandardNormalPrior(self.weight.shape[1], dtype=dtype)
         model = ImportanceWeightedAutoencoder(encoder, decoder, prior, objective=objective, seed=seed)
@@ -140,10 +148,12 @@ class LinearGaussianEncoder(_Affine):
     def posterior(self, x):
         return tfd.MultivariateNormalTriL(self._map(x), scale_tril=tf.linalg.band_part(self.scale.value, -1, 0))
 
+    distribution = posterior  # For a layer of a stacked encoder.
+
 
 @keras.saving.register_keras_serializable(package="iwae_zoo")
-class LinearGaussianDecoder(_Affine):
-    """p(x | z) = N(W z + b, s^2 I), which knows its log p(x) under a standard normal prior.
+class LinearGaussianConditional(_Affine):
+    """p(x | z) = N(W z + b, s^2 I), of the first values of z where W has fewer columns.
 
     Args:
       weight: float array [P, D], W.
@@ -152,7 +162,15 @@ class LinearGaussianDecoder(_Affine):
     """
 
     def likelihood(self, z):
-        return tfd.Independent(tfd.Normal(self._map(z), self.scale.value), reinterpreted_batch_ndims=1)
+        mean = self._map(z[..., : self.weight.shape[1]])
+        return tfd.Independent(tfd.Normal(mean, self.scale.value), reinterpreted_batch_ndims=1)
+
+    distribution = likelihood  # For a layer of a stacked prior.
+
+
+@keras.saving.register_keras_serializable(package="iwae_zoo")
+class LinearGaussianDecoder(LinearGaussianConditional):
+    """The same, which knows its log p(x) under a standard normal prior."""
 
     def marginal_log_prob(self, x):
         """log p(x) [B], nats."""

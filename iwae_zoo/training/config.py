@@ -2,10 +2,13 @@
 
 import dataclasses
 import pathlib
+from typing import Any
 
 from iwae_zoo import objectives, presets
 from iwae_zoo._checks import look_up
+from iwae_zoo.distributions import posteriors
 from iwae_zoo.estimation import likelihood
+from iwae_zoo.networks import prior as priors
 from iwae_zoo.training import schedules
 
 __all__ = ["IRRELEVANT", "Config"]
@@ -25,7 +28,11 @@ class Config:
       data_dir: folder of prepared TensorFlow Datasets.
       kind: name of the kind of data, and `binarize` what becomes of intensities; as `data.load`.
       likelihood: name of a likelihood, with settings where it has some, as `likelihoods.get`.
-      preset: name of an architecture; by default that of the data set.
+      preset: name of an architecture; by default that of the data set. The next four are instead of its own.
+      posterior: name of a posterior.
+      prior: name of a prior.
+      latent_size: str, "50", or "100,50" for stacked stochastic layers from x upwards.
+      hidden_sizes: str, "200,200", or "200,200+100,100" with those of each stochastic layer.
       epochs: int, passes over the training set.
       batch_size: int.
       learning_rate: float, of Adam for both networks; the highest where it changes.
@@ -56,6 +63,10 @@ class Config:
     binarize: str | None = None
     likelihood: str | None = None
     preset: str | None = None
+    posterior: str | None = None
+    prior: str | None = None
+    latent_size: str | None = None
+    hidden_sizes: str | None = None
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
@@ -77,7 +88,10 @@ class Config:
           ValueError: on an unknown name or a number out of range.
         """
         name = self.preset or presets.default(self.dataset)
-        preset = presets.get(name)
+        preset = presets.get(name, **self.architecture)
+        for size, _ in preset.layers:
+            posteriors.get(preset.posterior, size)
+        priors.get(preset.prior, preset.layers[-1][0])
         filled = {
             field: getattr(preset, field) if getattr(self, field) is None else getattr(self, field)
             for field in ("epochs", "batch_size", "learning_rate")
@@ -96,6 +110,25 @@ class Config:
         if config.seed < 0:
             raise ValueError(f"seed must not be negative: received {config.seed!r}.")
         return config
+
+    @property
+    def architecture(self):
+        """dict, the fields of the preset that were chosen, as `presets.get` and `presets.build` take them.
+
+        Raises:
+          ValueError: on sizes that are not integers.
+
+        #### Examples
+        >>> Config(latent_size="8,2", hidden_sizes="20").architecture
+        {'latent_size': (8, 2), 'hidden_sizes': (20,)}
+        """
+        chosen: dict[str, Any] = {"posterior": self.posterior, "prior": self.prior}
+        if self.latent_size is not None:
+            chosen["latent_size"] = _integers("latent_size", self.latent_size)
+        if self.hidden_sizes is not None:
+            of_layers = tuple(_integers("hidden_sizes", part) for part in self.hidden_sizes.split("+"))
+            chosen["hidden_sizes"] = of_layers if len(of_layers) > 1 else of_layers[0]
+        return {field: value for field, value in chosen.items() if value is not None}
 
     def build_objective(self):
         """The `Objective`.
@@ -118,3 +151,12 @@ class Config:
         parts = [pathlib.Path(self.dataset).stem.replace(":", "_"), self.objective, f"m{self.m}", f"k{self.k}"]
         parts += [f"{name}_{value}" for name, value in chosen]
         return "-".join([*parts, f"seed{self.seed}"])
+
+
+def _integers(name, text):
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"{name} must be integers with commas between them, such as 100,50: received {text!r}."
+        ) from None

@@ -173,6 +173,7 @@ class Run:
             seed=config.seed,
             mixed_precision=config.mixed_precision,
             likelihood=self.likelihood,
+            **config.architecture,
         )
         steps = config.epochs * self.dataset.steps_per_epoch(config.batch_size)
         model.compile(

@@ -1,4 +1,4 @@
-"""What theory says about bounds and gradient estimators, on the model where everything has a closed form.
+"""What theory says about bounds and gradient estimators, on the models where everything has a closed form.
 
 Statistical tests are on a fixed seed and at five standard errors; `--vary-seed` draws another.
 """
@@ -7,13 +7,26 @@ import itertools
 
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 from oracles import flat
 
 from iwae_zoo import bounds, objectives
-from iwae_zoo.testing import LinearGaussian
+from iwae_zoo.distributions import Stacked
+from iwae_zoo.testing import LinearGaussian, StackedLinearGaussian
 
 Z = 5.0
+TRUTHS = {
+    "one layer": LinearGaussian.random(latent_size=2, data_size=3, seed=1),
+    "two layers": StackedLinearGaussian.random(latent_sizes=(2, 1), data_size=3, seed=1),
+}
+_DRAWN: dict = {}  # Several tests look at the same draws.
+
+
+@pytest.fixture(params=TRUTHS)
+def truth(request):
+    """The closed-form models with one and with two stochastic layers."""
+    return TRUTHS[request.param]
 
 
 def mean_and_error(draws):
@@ -21,12 +34,50 @@ def mean_and_error(draws):
     return draws.mean(axis=0), draws.std(axis=0, ddof=1) / np.sqrt(len(draws))
 
 
-def encoder_gradients(truth, objective, seed, mismatch=0.4, repeats=200, copies=50):
+def encoder_gradients(truth, objective, seed, repeats=200, copies=50):
     """Draws [repeats, parameters] of the encoder's gradient at one x; the same seeds give the same particles."""
-    model = truth.model(objective, mismatch=mismatch, dtype="float64")
-    x = tf.repeat(truth.sample(1, seed=7), copies, axis=0)
-    step = tf.function(lambda i: model.compute_gradients(x, tf.stack([i, seed])).encoder)
-    return np.stack([flat(step(tf.constant(i, tf.int32))) for i in range(repeats)])
+    key = (id(truth), objective, seed)
+    if key not in _DRAWN:
+        model = truth.model(objective, mismatch=0.4, dtype="float64")
+        x = tf.repeat(truth.sample(1, seed=7), copies, axis=0)
+        step = tf.function(lambda i: model.compute_gradients(x, tf.stack([i, seed])).encoder)
+        _DRAWN[key] = np.stack([flat(step(tf.constant(i, tf.int32))) for i in range(repeats)])
+    return _DRAWN[key]
+
+
+def closed_form_elbo(truth, x, weights):
+    """The ELBO of an encoder's weights."""
+    if isinstance(truth, StackedLinearGaussian):
+        return truth.elbo(x, *((weight, bias, np.tril(scale)) for weight, bias, scale in (weights[:3], weights[3:])))
+    weight, bias, scale = weights
+    return truth.elbo(x, x @ weight.T + bias, np.tril(scale))
+
+
+def finite_differences(function, parts, step=1e-6):
+    """The gradient of a function of a list of arrays, as one vector."""
+    parts = [np.array(part, "float64") for part in parts]
+    gradient = []
+    for part in parts:
+        for i in np.ndindex(part.shape):
+            ends, value = [], part[i]
+            for end in (value + step, value - step):
+                part[i] = end
+                ends.append(function(parts))
+            part[i] = value
+            gradient.append((ends[0] - ends[1]) / (2 * step))
+    return np.array(gradient)
+
+
+def of_weights(truth, parts):
+    """The model of other weights."""
+    layers = [LinearGaussian(*parts[i : i + 3]) for i in range(0, len(parts), 3)]
+    return StackedLinearGaussian(*layers) if len(layers) > 1 else layers[0]
+
+
+def exact_weights(truth):
+    """The weights of decoder and prior, in the order of `decoder_variables`."""
+    layers = [truth.lower, truth.upper] if isinstance(truth, StackedLinearGaussian) else [truth]
+    return [part for layer in layers for part in (layer.weight, layer.bias, layer.stddev)]
 
 
 def test_oracle_agrees_with_itself(linear_gaussian):
@@ -54,8 +105,7 @@ def test_oracle_agrees_with_itself(linear_gaussian):
 
 
 @pytest.mark.parametrize("name", objectives.names())
-def test_exact_posterior_makes_every_bound_exact(name):
-    truth = LinearGaussian.random(latent_size=3, data_size=5, seed=2)
+def test_exact_posterior_makes_every_bound_exact(name, truth):
     x = truth.sample(20)
     model = truth.model(objectives.get(name, m=3, k=5), dtype="float64")
     log_weights = model.log_weights(x, 3, 5, (0, 0))
@@ -64,25 +114,23 @@ def test_exact_posterior_makes_every_bound_exact(name):
         np.testing.assert_allclose(bound.value(log_weights), truth.log_prob(x), rtol=1e-10)
 
 
-def test_ladder_of_bounds(linear_gaussian, seed):
+def test_ladder_of_bounds(truth, seed):
     """elbo < L_2 < L_8 < L_64 < log p(x), on the same particles; and the ELBO is the closed form's."""
-    x = linear_gaussian.sample(20000, seed=3)
-    model = linear_gaussian.model(mismatch=0.5, dtype="float64")
+    x = truth.sample(20000, seed=3)
+    model = truth.model(mismatch=0.5, dtype="float64")
     log_weights = model.log_weights(x, 1, 64, (seed, 0)).numpy().reshape(64, 1, -1)
     ladder = [bounds.ImportanceWeighted(groups=groups).value(log_weights).numpy() for groups in (64, 32, 8, 1)]
-    ladder.append(linear_gaussian.log_prob(x))
+    ladder.append(truth.log_prob(x))
     for lower, higher in itertools.pairwise(ladder):
         mean, error = mean_and_error(higher - lower)
         assert mean > Z * error
-    posterior = model.encoder.posterior(x)
-    scale_tril = np.asarray(posterior.scale_tril[0] if posterior.scale_tril.shape.rank == 3 else posterior.scale_tril)
-    mean, error = mean_and_error(ladder[0] - linear_gaussian.elbo(x, np.asarray(posterior.loc), scale_tril))
+    mean, error = mean_and_error(ladder[0] - closed_form_elbo(truth, x, model.encoder.get_weights()))
     assert abs(mean) < Z * error
 
 
-def test_families_lie_between_elbo_and_iwae(linear_gaussian, seed):
-    x = linear_gaussian.sample(5000, seed=3)
-    log_weights = linear_gaussian.model(mismatch=0.5, dtype="float64").log_weights(x, 2, 8, (seed, 0))
+def test_families_lie_between_elbo_and_iwae(truth, seed):
+    x = truth.sample(5000, seed=3)
+    log_weights = truth.model(mismatch=0.5, dtype="float64").log_weights(x, 2, 8, (seed, 0))
     elbo, iwae = bounds.Elbo().value(log_weights), bounds.ImportanceWeighted().value(log_weights)
     for bound in (
         bounds.ImportanceWeighted(groups=2),
@@ -94,38 +142,24 @@ def test_families_lie_between_elbo_and_iwae(linear_gaussian, seed):
         assert (value <= iwae.numpy() + 1e-12).all()
 
 
-def test_decoder_gradients_of_tighter_bounds_approach_the_score(linear_gaussian, seed):
-    x = linear_gaussian.sample(5000, seed=3) + 1.0  # Off the model's own data, where the score is not zero.
-    score = np.concatenate([np.ravel(part) for part in linear_gaussian.score(x)])
+def test_decoder_gradients_of_tighter_bounds_approach_the_score(truth, seed):
+    x = truth.sample(5000, seed=3) + 1.0  # Off the model's own data, where the score is not zero.
+    score = finite_differences(lambda parts: of_weights(truth, parts).log_prob(x).mean(), exact_weights(truth))
     distances = []
     for k in (1, 4, 16, 64):
-        model = linear_gaussian.model(objectives.get("iwae", m=1, k=k), mismatch=0.5, dtype="float64")
+        model = truth.model(objectives.get("iwae", m=1, k=k), mismatch=0.5, dtype="float64")
         gradient = -flat(model.compute_gradients(x, seed=(seed, 0)).decoder)
         distances.append(np.linalg.norm(gradient - score) / np.linalg.norm(score))
     assert all(far > 1.5 * near for far, near in itertools.pairwise(distances)), distances
     assert distances[-1] < 0.05
 
 
-def test_elbo_gradient_is_the_closed_forms(linear_gaussian, seed):
+def test_elbo_gradient_is_the_closed_forms(truth, seed):
     """Finite differences of the ELBO's closed form, in the encoder's parameters, in float64."""
-    x = linear_gaussian.sample(1, seed=7)
-    draws = encoder_gradients(linear_gaussian, objectives.get("elbo", m=4, k=5), seed)
-    weight, bias, scale = (
-        np.array(v) for v in linear_gaussian.model(mismatch=0.4, dtype="float64").encoder.get_weights()
-    )
-
-    def elbo(weight, bias, scale):
-        return linear_gaussian.elbo(x, x @ weight.T + bias, np.tril(scale))[0]
-
-    expected = []
-    for j, part in enumerate((weight, bias, scale)):
-        for i in np.ndindex(part.shape):
-            ends = []
-            for step in (1e-6, -1e-6):
-                parts = [weight.copy(), bias.copy(), scale.copy()]
-                parts[j][i] += step
-                ends.append(elbo(*parts))
-            expected.append((ends[0] - ends[1]) / 2e-6)
+    x = truth.sample(1, seed=7)
+    draws = encoder_gradients(truth, objectives.get("elbo", m=4, k=5), seed)
+    weights = truth.model(mismatch=0.4, dtype="float64").encoder.get_weights()
+    expected = finite_differences(lambda parts: closed_form_elbo(truth, x, parts)[0], weights)
     mean, error = mean_and_error(draws)
     assert (np.abs(-mean - expected) <= Z * error + 1e-7).all()
 
@@ -134,9 +168,9 @@ def test_elbo_gradient_is_the_closed_forms(linear_gaussian, seed):
     ("name", "options"),
     [("iwae", {}), ("miwae", {}), ("piwae", {}), ("ciwae", {"beta": 0.3}), ("vr_iwae", {"alpha": 0.4}), ("elbo", {})],
 )
-def test_doubly_reparameterized_is_unbiased(name, options, linear_gaussian, seed):
+def test_doubly_reparameterized_is_unbiased(name, options, truth, seed):
     plain, doubly = (
-        encoder_gradients(linear_gaussian, objectives.get(name, m=2, k=3, estimator=estimator, **options), seed)
+        encoder_gradients(truth, objectives.get(name, m=2, k=3, estimator=estimator, **options), seed)
         for estimator in ("reparameterized", "doubly_reparameterized")
     )
     mean, error = mean_and_error(doubly - plain)
@@ -144,18 +178,16 @@ def test_doubly_reparameterized_is_unbiased(name, options, linear_gaussian, seed
     assert np.abs(doubly - plain).max() > 1e-3  # They are different estimators of the same thing.
 
 
-def test_reparameterized_wake_has_the_mean_of_wake(linear_gaussian, seed):
-    wake, doubly = (
-        encoder_gradients(linear_gaussian, objectives.get(name, m=2, k=3), seed) for name in ("rws", "rws_dreg")
-    )
+def test_reparameterized_wake_has_the_mean_of_wake(truth, seed):
+    wake, doubly = (encoder_gradients(truth, objectives.get(name, m=2, k=3), seed) for name in ("rws", "rws_dreg"))
     mean, error = mean_and_error(doubly - wake)
     assert (np.abs(mean) <= Z * error + 1e-12).all()
 
 
-def test_sticking_the_landing_is_unbiased_for_the_elbo_only(linear_gaussian, seed):
+def test_sticking_the_landing_is_unbiased_for_the_elbo_only(truth, seed):
     def z_scores(name):
         plain, landing = (
-            encoder_gradients(linear_gaussian, objectives.get(name, m=2, k=3, estimator=estimator), seed)
+            encoder_gradients(truth, objectives.get(name, m=2, k=3, estimator=estimator), seed)
             for estimator in ("reparameterized", "sticking_the_landing")
         )
         mean, error = mean_and_error(landing - plain)
@@ -165,21 +197,68 @@ def test_sticking_the_landing_is_unbiased_for_the_elbo_only(linear_gaussian, see
     scores, bias = z_scores("iwae")
     assert scores.max() > 4 * Z
     # What was dropped is minus the wake update: the bias pulls towards KL(p || q).
-    wake = encoder_gradients(linear_gaussian, objectives.get("rws", m=2, k=3), seed).mean(axis=0)
+    wake = encoder_gradients(truth, objectives.get("rws", m=2, k=3), seed).mean(axis=0)
     assert bias @ wake > 0.9 * np.linalg.norm(bias) * np.linalg.norm(wake)
 
 
-def test_wake_approaches_the_gradient_of_the_inclusive_divergence(linear_gaussian, seed):
-    """By the encoder's bias, -KL(p || q) has the gradient S_q^-1 (mean_p - mean_q); self-normalising shrinks it."""
-    x = linear_gaussian.sample(1, seed=7)
-    model = linear_gaussian.model(mismatch=0.4, dtype="float64")
-    loc = np.asarray(model.encoder.posterior(x).loc)
-    scale_tril = np.tril(np.array(model.encoder.get_weights()[2]))
-    target = np.linalg.solve(scale_tril @ scale_tril.T, (linear_gaussian.posterior_mean(x) - loc)[0])
+def test_wake_approaches_the_gradient_of_the_inclusive_divergence(truth, seed):
+    """By the bias of q(z_1 | x), -KL(p || q) is S_q^-1 (mean_p - mean_q); self-normalising shrinks it."""
+    x = truth.sample(1, seed=7)
+    weight, bias, scale = truth.model(mismatch=0.4, dtype="float64").encoder.get_weights()[:3]
+    exact_weight, exact_bias, _ = truth.model(dtype="float64").encoder.get_weights()[:3]
+    scale = np.tril(scale)
+    target = np.linalg.solve(scale @ scale.T, (x @ (exact_weight - weight).T + exact_bias - bias)[0])
     shares = []
     for k in (2, 8, 64):
-        draws = encoder_gradients(linear_gaussian, objectives.get("rws", m=1, k=k), seed)
+        draws = encoder_gradients(truth, objectives.get("rws", m=1, k=k), seed)
         shares.append(-draws.mean(axis=0)[6:8] @ target / (target @ target))
     assert shares[0] < shares[1] < shares[2]
     assert shares[0] < 0.7
     assert shares[2] == pytest.approx(1.0, abs=0.1)
+
+
+def test_stacked_oracle_agrees_with_itself():
+    """With the exact posterior the ELBO, a sum of expectations, is log p(x), which is that of another model."""
+    truth = StackedLinearGaussian.random(seed=2)
+    x = truth.sample(5)
+    lower, upper = truth.lower, truth.upper
+    mean = lower.weight @ upper.bias + lower.bias
+    of_z_1 = upper.weight @ upper.weight.T + upper.stddev**2 * np.eye(3)
+    covariance = lower.weight @ of_z_1 @ lower.weight.T + lower.stddev**2 * np.eye(4)
+    np.testing.assert_allclose(truth.log_prob(x), scipy.stats.multivariate_normal(mean, covariance).logpdf(x))
+    np.testing.assert_allclose(truth.elbo(x, *truth.encoder_parameters()), truth.log_prob(x), rtol=1e-12)
+    for mismatch in (0.1, -0.1):
+        assert (truth.elbo(x, *truth.encoder_parameters(mismatch)) < truth.log_prob(x)).all()
+
+
+@pytest.mark.parametrize("path", ["draws", "density"])
+def test_a_layer_without_its_path_is_seen(path, seed, monkeypatch):
+    """Where z_2 is drawn, or log q(z_2 | z_1) taken, as if z_1 were a constant: the ELBO's gradient is another one."""
+    truth = TRUTHS["two layers"]
+    method = {"draws": "_sample_n", "density": "_log_prob"}[path]
+    whole = getattr(Stacked, method)
+
+    def without(self, *arguments, **options):
+        conditionals = self._conditionals
+        self._conditionals = [lambda z, given=given: given(tf.stop_gradient(z)) for given in conditionals]
+        try:
+            return whole(self, *arguments, **options)
+        finally:
+            self._conditionals = conditionals
+
+    monkeypatch.setattr(Stacked, method, without)
+    monkeypatch.setitem(globals(), "_DRAWN", {})
+    with pytest.raises(AssertionError):
+        test_elbo_gradient_is_the_closed_forms(truth, seed)
+
+
+def test_signal_to_noise_of_two_layers(seed):
+    """Of the plain estimator it falls with the number of particles, as 1 / sqrt(K); doubly reparameterised it grows."""
+
+    def snr(name, k):
+        draws = encoder_gradients(TRUTHS["two layers"], objectives.get(name, m=1, k=k), seed)
+        mean, deviation = draws.mean(axis=0), draws.std(axis=0, ddof=1)
+        return np.median(np.abs(mean[deviation > 0]) / deviation[deviation > 0])
+
+    assert 2.0 < snr("iwae", 2) / snr("iwae", 32) < 8.0  # Theory: 4.
+    assert snr("dreg", 2) < snr("dreg", 32)

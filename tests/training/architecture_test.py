@@ -1,0 +1,59 @@
+"""What flags and configurations say about networks."""
+
+import json
+
+import pytest
+from inprocess import call
+
+from iwae_zoo import presets, training
+from iwae_zoo.programs import train
+
+
+def test_the_fields_of_a_preset():
+    config = training.Config(latent_size="8,2", hidden_sizes="20,10+5", posterior="student_t")
+    assert config.architecture == {
+        "latent_size": (8, 2),
+        "hidden_sizes": ((20, 10), (5,)),
+        "posterior": "student_t",
+    }
+    assert training.Config().architecture == {}
+    assert config.resolved().architecture == config.architecture
+    assert "latent_size_8,2-hidden_sizes_20,10+5" in config.title
+    model = presets.build("plane", data_shape=(4,), **training.Config(latent_size="3", hidden_sizes="7").architecture)
+    assert model.latent_size == 3
+    assert model.encoder.body.hidden_sizes == (7,)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"latent_size": "8,two"},
+            "latent_size must be integers with commas between them, such as 100,50: received '8,two'",
+        ),
+        ({"hidden_sizes": "8;2"}, "hidden_sizes must be integers"),
+        ({"latent_size": "8,2", "hidden_sizes": "8+4+2"}, "for each stochastic layer"),
+        ({"latent_size": "0"}, "latent_size must be an integer of at least 1: received 0"),
+        ({"posterior": "norml"}, "Unknown posterior: received 'norml'. Did you mean 'normal'"),
+        ({"prior": "flow"}, "Unknown prior: received 'flow'"),
+        ({"prior": "coupling_flow", "latent_size": "5,1"}, "needs a latent of at least 2 dimensions: received 1"),
+        ({"posterior": "coupling_flow", "latent_size": "1,5"}, "needs a latent of at least 2 dimensions: received 1"),
+    ],
+)
+def test_errors_come_before_training(options, message):
+    with pytest.raises(ValueError, match=message):
+        training.Config(**options).resolved()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Pareto k")
+def test_a_stacked_model_from_flags(tiny, tmp_path):
+    flags = [f"--dataset={tiny}", "--preset=plane", "--latent_size=4,2", "--hidden_sizes=8+6", "--m=1", "--k=4"]
+    flags += ["--posterior=full_normal", "--prior=mixture_of_normals", "--eval_samples=20", "--workdir=run"]
+    result = call(train, *flags, "--epochs=2", "--export_dir=served", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "served" / "1" / "saved_model.pb").exists()
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert (config["latent_size"], config["hidden_sizes"]) == ("4,2", "8+6")
+    # The folder holds this run, whatever JSON makes of it.
+    training.Run(training.Config(**config), tmp_path / "run", resume=True)
