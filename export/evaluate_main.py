@@ -36,6 +36,13 @@ _EXAMPLES = flags.DEFINE_integer(
 _NUM_SAMPLES = flags.DEFINE_integer(
     "num_samples", 1000, "Particles per example; the model has a limit.", flag_values=_FLAGS
 )
+_METHOD = flags.DEFINE_enum(
+    "method",
+    "auto",
+    list(likelihood.METHODS),
+    "How log p(x) is estimated. auto: importance samples, and annealing of the examples where these cannot be trusted.",
+    flag_values=_FLAGS,
+)
 _SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same numbers.", 0, 2**31 - 1, flag_values=_FLAGS)
 _OUTPUT = flags.DEFINE_string(
     "output", None, "A .csv or .npz file for every example's answer. Default: none.", flag_values=_FLAGS
@@ -50,7 +57,7 @@ def main(name):
         exported = saved_model.Exported(_SAVED_MODEL.value)
         x = data.load_rows(_INPUT.value, _DATASET.value, _DATA_DIR.value, _SPLIT.value)[: _EXAMPLES.value]
         examples = likelihood.in_batches(
-            lambda batch, row: exported.estimate_log_prob(batch, _NUM_SAMPLES.value, _SEED.value, row),
+            lambda batch, row: exported.estimate_log_prob(batch, _NUM_SAMPLES.value, _SEED.value, row, _METHOD.value),
             x,
             verbose=int(console.is_interactive()),
         )
@@ -63,7 +70,8 @@ def main(name):
     print(f"log p(x)  {result.log_prob:.4f} +- {result.standard_error:.4f} nats per example")
     print(f"          of which {result.sampling_standard_error:.4f} from the samples")
     print(f"ELBO      {result.elbo:.4f}, effective samples {result.ess:.1f}")
-    print(f"untrusted {result.num_untrusted} (Pareto k > 0.7), outside the support {result.num_outside_support}")
+    print(f"annealed  {result.num_annealed}, importance sampling alone {result.importance_log_prob:.4f}")
+    print(f"untrusted {result.num_untrusted}, outside the support {result.num_outside_support}")
 
 
 run = functools.partial(console.run, main, _FLAGS, __doc__)

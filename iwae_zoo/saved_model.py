@@ -4,14 +4,17 @@ Every signature works row by row: each input has a leading batch axis, and a row
 bit for bit, because each row is computed by itself in tensors of the same shapes. Randomness is stateless, from the
 row's own seed. Memory is bounded by the chunk of particles, whatever a request asks for.
 
-    signature         inputs                outputs, per row
-    serving_default   x                     log_prob, standard_error, ess, pareto_k, elbo, in_support, num_samples
-    log_prob          x, num_samples, seed  the same
-    encode            x                     mean and stddev of q(z | x)
-    posterior_sample  x, num_samples, seed  z, by sampling-importance-resampling, and its ess
-    reconstruct       x                     mean of p(x | z) at the mean of q(z | x)
-    decode            z                     mean of p(x | z)
-    sample            seed                  x, drawn from the model, and the mean of its p(x | z)
+    signature                  inputs                outputs, per row
+    serving_default            x                     log_prob, standard_error, ess, pareto_k, elbo, in_support,
+                                                     num_samples
+    log_prob                   x, num_samples, seed  the same
+    log_prob_annealed          x, seed               the same, and method: by annealing
+    encode                     x                     mean and stddev of q(z | x)
+    posterior_sample           x, num_samples, seed  z, by sampling-importance-resampling, and its ess
+    posterior_sample_annealed  x, seed               z, the end of an annealed chain, and the chains' ess
+    reconstruct                x                     mean of p(x | z) at the mean of q(z | x)
+    decode                     z                     mean of p(x | z)
+    sample                     seed                  x, drawn from the model, and the mean of its p(x | z)
 """
 
 import json
@@ -24,11 +27,11 @@ import uuid
 import numpy as np
 import tensorflow as tf
 
-from iwae_zoo._checks import integer
+from iwae_zoo._checks import integer, look_up
 from iwae_zoo._tracing import Networks
 from iwae_zoo._version import __version__
 from iwae_zoo.distributions import fusion, likelihoods
-from iwae_zoo.estimation import likelihood, psis, resampling
+from iwae_zoo.estimation import annealing, importance, likelihood, psis, resampling, walks
 from iwae_zoo.model import particles
 
 __all__ = ["Exported", "export", "export_run"]
@@ -38,7 +41,17 @@ CARD = "model_card.json"
 _PARALLEL_ROWS = 4
 
 
-def export(model, directory, num_samples=1000, max_num_samples=10_000, *, seed=0, card=None):
+def export(
+    model,
+    directory,
+    num_samples=1000,
+    max_num_samples=10_000,
+    *,
+    seed=0,
+    num_temperatures=None,
+    num_chains=None,
+    card=None,
+):
     """Writes the next version of a served model; a reader of `directory` sees all of it or nothing.
 
     Args:
@@ -48,6 +61,8 @@ def export(model, directory, num_samples=1000, max_num_samples=10_000, *, seed=0
       max_num_samples: int, most particles for a row of any request: a larger request is clamped to it, and the answer
         says how many were used.
       seed: int, of the rows of `serving_default`.
+      num_temperatures: int, of `annealing.estimate_log_prob`, for the annealed signatures: what a row of theirs costs.
+      num_chains: int, the same.
       card: optional dict, JSON-compatible, that is added to the model card.
 
     Returns:
@@ -65,22 +80,23 @@ def export(model, directory, num_samples=1000, max_num_samples=10_000, *, seed=0
         raise ValueError(f"num_samples must be at most max_num_samples: received {num_samples} and {max_num_samples}.")
     if not model.built:
         raise ValueError("The model is not built: train it, or call model.build((None, *data_shape)).")
+    budget = walks.Budget.of(num_temperatures=num_temperatures, num_chains=num_chains)
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     # TensorFlow Serving takes no notice of names that are not integers.
     partial = directory / f".partial-{uuid.uuid4().hex}"
     try:
         with tempfile.TemporaryDirectory() as folder:
-            description = _card(model, num_samples, max_num_samples, seed, card)
+            description = _card(model, num_samples, max_num_samples, seed, budget, card)
             card_path = pathlib.Path(folder) / CARD
             card_path.write_text(json.dumps(description, indent=2) + "\n")
-            _write(model, partial, card_path, num_samples, max_num_samples, seed)
+            _write(model, partial, card_path, num_samples, max_num_samples, seed, budget)
         return _publish(partial, directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def export_run(workdir, directory, num_samples=1000, max_num_samples=10_000, *, seed=0):
+def export_run(workdir, directory, num_samples=1000, max_num_samples=10_000, **options):
     """Exports the model of a training run, with its configuration and test results in the model card.
 
     Args:
@@ -88,7 +104,7 @@ def export_run(workdir, directory, num_samples=1000, max_num_samples=10_000, *, 
       directory: as in `export`.
       num_samples: the same.
       max_num_samples: the same.
-      seed: the same.
+      **options: `seed`, `num_temperatures` and `num_chains` of `export`.
 
     Returns:
       pathlib.Path of the new version's folder.
@@ -107,7 +123,7 @@ def export_run(workdir, directory, num_samples=1000, max_num_samples=10_000, *, 
     if (workdir / "evaluation.json").is_file():
         card["evaluation"] = json.loads((workdir / "evaluation.json").read_text())
     model = keras.saving.load_model(workdir / "model.keras")
-    return export(model, directory, num_samples, max_num_samples, seed=seed, card=card)
+    return export(model, directory, num_samples, max_num_samples, **options, card=card)
 
 
 class Exported:
@@ -137,7 +153,7 @@ class Exported:
         """Shape of one x."""
         return tuple(self.signatures["log_prob"].structured_input_signature[1]["x"].shape[1:])
 
-    def estimate_log_prob(self, x, num_samples=1000, seed=0, first_row=0):
+    def estimate_log_prob(self, x, num_samples=1000, seed=0, first_row=0, method=likelihood.IMPORTANCE):
         """As `likelihood.estimate_log_prob` of the model that was exported, with the same random numbers.
 
         Args:
@@ -145,38 +161,47 @@ class Exported:
           num_samples: int; the model clamps it to its `max_num_samples`.
           seed: int.
           first_row: int, index of the first example within a larger data set.
+          method: as in `likelihood.estimate_log_prob`.
 
         Returns:
           `likelihood.Estimate`.
 
         Raises:
-          ValueError: if x has another shape.
+          ValueError: if x has another shape, the method is unknown, or the model cannot be annealed and has to be.
         """
         integer("num_samples", num_samples)
+        look_up(likelihood.METHODS, method, "method of estimating log p(x)")
+        if "log_prob_annealed" not in self.signatures and method != likelihood.IMPORTANCE:
+            if method == likelihood.ANNEALED:
+                raise ValueError(f"The SavedModel in {self.path} has no signature log_prob_annealed: export it again.")
+            method = likelihood.IMPORTANCE
         x = np.asarray(x, np.float32)
         if x.shape[1:] != self.data_shape:
             raise ValueError(
                 f"x must have shape [B, {', '.join(map(str, self.data_shape))}]: received {list(x.shape)}."
             )
-        rows = np.arange(first_row, first_row + len(x), dtype=np.int64)
-        answer = self.signatures["log_prob"](
-            x=tf.constant(x),
-            num_samples=tf.fill([len(x)], np.int32(num_samples)),
-            seed=tf.constant((rows << 32) + seed),
-        )
-        return likelihood.Estimate(**{name: answer[name].numpy() for name in likelihood.Estimate._fields})
+        seeds = (np.arange(first_row, first_row + len(x), dtype=np.int64) << 32) + seed
+
+        def ask(name, rows, **inputs):
+            answer = self.signatures[name](x=tf.constant(x[rows]), seed=tf.constant(seeds[rows]), **inputs)
+            return {name: answer[name].numpy() for name in importance.OUTPUTS}
+
+        everything = slice(None)
+        sampled = ask("log_prob", everything, num_samples=tf.fill([len(x)], np.int32(num_samples)))
+        sampled = likelihood.Estimate.of_importance(**sampled)
+        return likelihood.climb(sampled, lambda rows: ask("log_prob_annealed", rows), method)
 
 
-def _write(model, path, card_path, num_samples, max_num_samples, seed):
+def _write(model, path, card_path, num_samples, max_num_samples, seed, budget):
     module = tf.Module()
     # Tracked once, here; the functions only capture them.
     module.weights = [variable.value for variable in model.weights]
     module.card = tf.saved_model.Asset(str(card_path))
     with fusion.portable():
-        signatures = _signatures(model, num_samples, max_num_samples, seed)
+        signatures = _signatures(model, num_samples, max_num_samples, seed, budget)
         tf.saved_model.save(module, str(path), signatures=signatures)
     shutil.copy(card_path, path / CARD)
-    _write_warm_up(path, model)
+    _write_warm_up(path, model, signatures)
 
 
 def _publish(partial, directory):
@@ -192,7 +217,7 @@ def _publish(partial, directory):
                 raise
 
 
-def _signatures(model, default_samples, max_num_samples, default_seed):
+def _signatures(model, default_samples, max_num_samples, default_seed, budget):
     networks = Networks.of(model)
     chunk_size = likelihood.default_chunk(default_samples)
     capacity = psis.capacity(max_num_samples)
@@ -212,8 +237,15 @@ def _signatures(model, default_samples, max_num_samples, default_seed):
         row = likelihood.stream(networks, x, clamped(count), _unpacked(seed), tolerance, chunk_size, capacity)
         return {name: tf.cast(v, tf.float32) if v.dtype == tf.float64 else v for name, v in row.items()}
 
-    estimated = dict.fromkeys(likelihood.Estimate._fields, scalar)
-    estimated |= {"in_support": tf.TensorSpec([], tf.bool), "num_samples": tf.TensorSpec([], tf.int32)}
+    estimated = {name: scalar if spec.dtype == tf.float64 else spec for name, spec in importance.OUTPUTS.items()}
+    betas = tf.constant(budget.betas)
+
+    def estimate_annealed(x, seed):
+        row = walks.estimate(networks, x, _unpacked(seed), budget, betas)
+        # The ELBO is the encoder's, as everywhere.
+        answer = estimate(x, default_samples, seed)
+        answer |= {name: tf.cast(row[name], spec.dtype) for name, spec in estimated.items() if name in row}
+        return {**answer, "num_samples": tf.constant(budget.num_chains), "method": tf.constant(importance.ANNEALED)}
 
     def encode(x):
         q = networks.encoder.posterior(x[tf.newaxis])
@@ -222,6 +254,10 @@ def _signatures(model, default_samples, max_num_samples, default_seed):
     def posterior_sample(x, count, seed):
         drawn, ess = resampling.resample(networks, x, clamped(count), _unpacked(seed), chunk_size)
         return {"z": tf.cast(drawn, tf.float32), "ess": tf.cast(ess, tf.float32)}
+
+    def posterior_sample_annealed(x, seed):
+        drawn = walks.sample(networks, x, _unpacked(seed), budget, betas)
+        return {name: tf.cast(value, tf.float32) for name, value in drawn.items()}
 
     def decode(z):
         return {"mean": _single(networks.decoder.likelihood(z[tf.newaxis]).mean())}
@@ -238,7 +274,14 @@ def _signatures(model, default_samples, max_num_samples, default_seed):
     def default(x):
         return estimate(x, default_samples, tf.constant(default_seed, tf.int64))
 
+    annealed = {
+        "log_prob_annealed": _by_rows(
+            estimate_annealed, [x, seed], {**estimated, "method": tf.TensorSpec([], tf.string)}
+        ),
+        "posterior_sample_annealed": _by_rows(posterior_sample_annealed, [x, seed], {"z": vector, "ess": scalar}),
+    }
     return {
+        **(annealed if annealing.is_possible(model) else {}),
         "serving_default": _by_rows(default, [x], estimated),
         "log_prob": _by_rows(estimate, [x, num_samples, seed], estimated),
         "encode": _by_rows(encode, [x], {"mean": vector, "stddev": vector}),
@@ -269,7 +312,7 @@ def _unpacked(seed):
     return tf.bitcast(seed, tf.int32)[::-1]
 
 
-def _card(model, num_samples, max_num_samples, seed, extra):
+def _card(model, num_samples, max_num_samples, seed, budget, extra):
     return {
         "iwae_zoo": __version__,
         "objective": model.objective.get_config(),
@@ -282,12 +325,17 @@ def _card(model, num_samples, max_num_samples, seed, extra):
         "num_samples": num_samples,
         "max_num_samples": max_num_samples,
         "seed": seed,
+        "annealing": budget._asdict(),
+        "trust": (
+            f"log_prob is right to within standard_error where pareto_k is at most {importance.PARETO_K_LIMIT}; of "
+            f"log_prob_annealed, where ess is at least {importance.LEAST_ESS:.3g} of num_samples"
+        ),
         "units": "nats",
         **(extra or {}),
     }
 
 
-def _write_warm_up(path, model):
+def _write_warm_up(path, model, signatures):
     """One request for each signature, so that the first client does not wait for what is set up lazily."""
     from tensorflow_serving.apis import prediction_log_pb2
 
@@ -296,12 +344,15 @@ def _write_warm_up(path, model):
     requests: dict[str, dict[str, np.ndarray]] = {
         "serving_default": {"x": x},
         "log_prob": {"x": x, "num_samples": count, "seed": seed},
+        "log_prob_annealed": {"x": x, "seed": seed},
         "encode": {"x": x},
         "posterior_sample": {"x": x, "num_samples": count, "seed": seed},
+        "posterior_sample_annealed": {"x": x, "seed": seed},
         "reconstruct": {"x": x},
         "decode": {"z": z},
         "sample": {"seed": seed},
     }
+    requests = {name: inputs for name, inputs in requests.items() if name in signatures}
     folder = path / "assets.extra"
     folder.mkdir()
     with tf.io.TFRecordWriter(str(folder / "tf_serving_warmup_requests")) as writer:

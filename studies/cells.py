@@ -28,7 +28,7 @@ __all__ = ["Countdown", "errors_in_one_line", "folder", "keep", "kept", "mean_an
 def run_cell(config, root, verbose=0):
     """Trains and evaluates one configuration in a folder of its own, or reads what an earlier call left there.
 
-    Warnings about Pareto k are left out; the number of such examples is in the evaluation.
+    Warnings about log p(x) are left out; the number of such examples is in the evaluation.
 
     Args:
       config: `training.Config`.
@@ -49,7 +49,7 @@ def run_cell(config, root, verbose=0):
     evaluation = json.loads(path.read_text()) if path.exists() else {}
     if evaluation.get("num_samples") != config.eval_samples:  # There is none, or one of another accuracy.
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Pareto k")
+            warnings.filterwarnings("ignore", message=r"log p\(x\)")
             run.evaluate(run.train(verbose=verbose), verbose=verbose)
     return _read(workdir)
 

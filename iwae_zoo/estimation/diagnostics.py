@@ -50,8 +50,8 @@ def summarize(model, x, num_repeats=50, batch_size=20, num_samples=1000, seed=0)
     use = latent_use(model, x, seed=seed)
     with warnings.catch_warnings():
         # Their number is in the answer.
-        warnings.filterwarnings("ignore", message="Pareto k", category=UserWarning)
-        values = evaluation.evaluate(model, x, num_samples, seed, verbose=0)
+        warnings.filterwarnings("ignore", message=r"log p\(x\)", category=UserWarning)
+        values = evaluation.evaluate(model, x, num_samples, seed, method="importance", verbose=0)
     return {
         "encoder_snr": snr.encoder.median,
         "encoder_dsnr": snr.encoder.dsnr,

@@ -30,15 +30,19 @@ class Evaluation:
       particles: int, M K, the number of particles of the bound.
       iwae_bound: importance-weighted bound at M K particles.
       iwae_bound_error: its standard error.
-      log_prob: importance-sampled log p(x).
+      log_prob: log p(x), by the method that was asked for.
       log_prob_error: its standard error, over data and samples.
       log_prob_sampling_error: the part of it that more samples would reduce.
-      num_samples: float, mean number of particles per example of `log_prob`.
+      importance_log_prob: what importance samples alone say: the figure of papers.
+      gap: `log_prob` - `importance_log_prob`.
+      gap_error: its standard error, example by example.
+      num_samples: int, most importance samples per example.
+      num_annealed: int, examples that were annealed.
       negative_kl: -KL(Q || P) = iwae_bound - log_prob, of the distributions over M K particles (article, eq. 11-12).
       negative_kl_error: its standard error, example by example.
       elbo: evidence lower bound.
       importance_ess: effective number of the M K particles.
-      num_untrusted: int, examples whose Pareto k is above 0.7.
+      num_untrusted: int, examples whose log p(x) cannot be trusted.
     """
 
     num_examples: int
@@ -48,7 +52,11 @@ class Evaluation:
     log_prob: float
     log_prob_error: float
     log_prob_sampling_error: float
-    num_samples: float
+    importance_log_prob: float
+    gap: float
+    gap_error: float
+    num_samples: int
+    num_annealed: int
     negative_kl: float
     negative_kl_error: float
     elbo: float
@@ -62,12 +70,12 @@ def evaluate(model, x, num_samples=5000, seed=0, *, m=None, k=None, verbose=1, *
     Args:
       model: `ImportanceWeightedAutoencoder`.
       x: array [N, ...].
-      num_samples: int, particles per example for log p(x).
+      num_samples: int, importance samples per example for log p(x).
       seed: int.
       m: int, groups of particles of the bound; the model's objective's by default.
       k: int, particles in a group; the same.
       verbose: 0 for no progress bar.
-      **options: of `likelihood.evaluate_log_prob`.
+      **options: of `likelihood.evaluate_log_prob`, such as `method`.
 
     Returns:
       `Evaluation`.
@@ -75,11 +83,12 @@ def evaluate(model, x, num_samples=5000, seed=0, *, m=None, k=None, verbose=1, *
     count = (m or model.objective.m) * (k or model.objective.k)
     # With M K samples the importance-sampled log p(x) is, example by example, a draw of the bound at M K particles.
     # Another seed than below, so that the two are independent.
-    bound = likelihood.estimate_dataset(model, x, count, seed + 1, verbose=0)
+    bound = likelihood.estimate_dataset(model, x, count, seed + 1, method="importance", verbose=0)
     marginal = likelihood.evaluate_log_prob(model, x, num_samples, seed, verbose=verbose, **options)
     inside = marginal.examples.in_support
     iwae_bound, iwae_bound_error = _mean_and_error(bound.log_prob[inside])
     negative_kl, negative_kl_error = _mean_and_error(bound.log_prob[inside] - marginal.examples.log_prob[inside])
+    gap, gap_error = _mean_and_error((marginal.examples.log_prob - marginal.examples.importance_log_prob)[inside])
     return Evaluation(
         num_examples=len(inside),
         particles=count,
@@ -88,7 +97,11 @@ def evaluate(model, x, num_samples=5000, seed=0, *, m=None, k=None, verbose=1, *
         log_prob=marginal.log_prob,
         log_prob_error=marginal.standard_error,
         log_prob_sampling_error=marginal.sampling_standard_error,
-        num_samples=float(np.mean(marginal.examples.num_samples)),
+        importance_log_prob=marginal.importance_log_prob,
+        gap=gap,
+        gap_error=gap_error,
+        num_samples=num_samples,
+        num_annealed=marginal.num_annealed,
         negative_kl=negative_kl,
         negative_kl_error=negative_kl_error,
         elbo=marginal.elbo,
@@ -122,15 +135,16 @@ class Check:
     acceptance_rate: float
 
 
-def check(model, x, num_samples=5000, num_temperatures=1000, num_chains=16, *, seed=0, verbose=1):
-    """Checks importance sampling on a few examples against annealed importance sampling from the prior.
+def check(model, x, num_samples=5000, num_temperatures=None, num_chains=None, *, initial="laplace", seed=0, verbose=1):
+    """Checks importance sampling on a few examples against annealed importance sampling.
 
     Args:
       model: `ImportanceWeightedAutoencoder`.
       x: array [N, ...]; annealing takes far longer than importance sampling.
       num_samples: int, particles per example.
-      num_temperatures: int, length of the annealing path.
-      num_chains: int, annealed chains per example.
+      num_temperatures: int, as in `annealing.estimate_log_prob`, like the two that follow.
+      num_chains: int.
+      initial: str.
       seed: int.
       verbose: 0 for no progress bar.
 
@@ -140,8 +154,9 @@ def check(model, x, num_samples=5000, num_temperatures=1000, num_chains=16, *, s
     Raises:
       ValueError: as `likelihood.estimate_log_prob` and `annealing.estimate_log_prob`.
     """
-    sampled = likelihood.estimate_dataset(model, x, num_samples, seed, verbose=0)
-    annealed = annealing.estimate_log_prob(model, x, num_temperatures, num_chains, seed=seed, verbose=verbose)
+    sampled = likelihood.estimate_dataset(model, x, num_samples, seed, method="importance", verbose=0)
+    options = {"initial": initial, "seed": seed, "verbose": verbose}
+    annealed = annealing.estimate_log_prob(model, x, num_temperatures, num_chains, **options)
 
     def error_of_mean(errors):
         return float(np.sqrt(np.sum(errors**2)) / len(errors))
@@ -170,14 +185,18 @@ def table(result, baselines=None, units="nats per example"):
     rows = [
         (f"IWAE bound at {result.particles} particles", result.iwae_bound, result.iwae_bound_error),
         *((f"  {label}", value, None) for label, value in (baselines or {}).items()),
-        (f"log p(x), {result.num_samples:.0f} samples", result.log_prob, result.log_prob_error),
-        ("  from the samples alone", None, result.log_prob_sampling_error),
+        ("log p(x)", result.log_prob, result.log_prob_error),
+        ("  from the estimate alone", None, result.log_prob_sampling_error),
+        (f"  importance sampling, {result.num_samples} samples", result.importance_log_prob, None),
+        ("  gap", result.gap, result.gap_error),
         ("ELBO", result.elbo, None),
         ("-KL(Q || P)", result.negative_kl, result.negative_kl_error),
     ]
     text = _lines(units, rows)
     text += f"\n{'effective particles (ESS)':36}{result.importance_ess:10.2f}"
-    return text + f"\n{'untrusted (Pareto k > 0.7)':36}{result.num_untrusted:7d} of {result.num_examples}"
+    for label, count in (("annealed", result.num_annealed), ("untrusted", result.num_untrusted)):
+        text += f"\n{label:36}{count:7d} of {result.num_examples}"
+    return text
 
 
 def check_table(result):

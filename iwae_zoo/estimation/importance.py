@@ -63,8 +63,8 @@ class Estimate(NamedTuple):
     def trusted(self):
         """bool array [B], whether `log_prob` is right to within its standard error.
 
-        Of importance samples Pareto k is at most 0.7; of annealed chains at least a sixth is effective. Weights that are
-        all equal leave no doubt, and neither does a row outside the support.
+        Of importance samples Pareto k is at most 0.7; of annealed chains at least a sixth is effective. Weights that
+        are all equal leave no doubt, and neither does a row outside the support.
         """
         annealed = self.method == ANNEALED
         heavy = np.where(annealed, self.ess < LEAST_ESS * self.num_samples, self.pareto_k > PARETO_K_LIMIT)

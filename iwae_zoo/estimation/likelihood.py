@@ -17,10 +17,13 @@ from iwae_zoo.estimation.streaming import checked_chunk, default_chunk, stream
 from iwae_zoo.model import examples
 
 __all__ = [
+    "ANNEALED",
+    "IMPORTANCE",
     "METHODS",
     "DatasetEstimate",
     "Estimate",
     "checked_chunk",
+    "climb",
     "default_chunk",
     "estimate_dataset",
     "estimate_log_prob",
@@ -124,21 +127,47 @@ def estimate_log_prob(
     Wu, Burda, Salakhutdinov, Grosse. On the Quantitative Analysis of Decoder-Based Generative Models. ICLR 2017.
     https://arxiv.org/abs/1611.04273
     """
-    chooses = look_up(METHODS, method, "method of estimating log p(x)")
+    look_up(METHODS, method, "method of estimating log p(x)")
     options = {"tolerance": tolerance, "proposal": proposal, "first_row": first_row}
     sampled = importance.estimate_log_prob(model, x, num_samples, seed, chunk_size, **options)
-    rows = np.flatnonzero(chooses(sampled, tolerance) & sampled.in_support)
-    if not len(rows) or (method == "auto" and not annealing.is_possible(model)):
+    if method == "auto" and not annealing.is_possible(model):
         return sampled
-    x = examples.fitting(model, x)[rows]
-    annealed = annealing.estimate_rows(model, x, first_row + rows, seed, walks.Budget.of(), verbose=0)
-    if method != ANNEALED:  # What is sure enough stays.
-        better = ~sampled.trusted[rows] | (annealed.standard_error < sampled.standard_error[rows])
-        rows, annealed = rows[better], annealing.AnnealedEstimate(*(field[better] for field in annealed))
+
+    def anneal(rows):
+        budget = walks.Budget.of()
+        of_rows = examples.fitting(model, x)[rows]
+        annealed = annealing.estimate_rows(model, of_rows, first_row + rows, seed, budget, verbose=0)
+        return annealed._asdict() | {"num_samples": np.full(len(rows), budget.num_chains)}
+
+    return climb(sampled, anneal, method, tolerance)
+
+
+def climb(sampled, anneal, method, tolerance=None):
+    """Anneals the rows of an importance-sampled estimate for which a method does.
+
+    Args:
+      sampled: `Estimate` of importance samples.
+      anneal: function of row indices [R] that returns a dict of arrays [R], among them log_prob, standard_error, ess,
+        pareto_k and num_samples.
+      method: as in `estimate_log_prob`.
+      tolerance: the same.
+
+    Returns:
+      `Estimate`.
+    """
+    rows = np.flatnonzero(METHODS[method](sampled, tolerance) & sampled.in_support)
+    if not len(rows):
+        return sampled
+    annealed = anneal(rows)
+    # What is sure enough stays, unless annealing is asked for.
+    better = ~sampled.trusted[rows] | (annealed["standard_error"] < sampled.standard_error[rows])
+    better |= method == ANNEALED
+    changed = {
+        name: annealed[name][better] for name in ("log_prob", "standard_error", "ess", "pareto_k", "num_samples")
+    }
     answer = {name: np.copy(value) for name, value in sampled._asdict().items()}
-    for name in ("log_prob", "standard_error", "ess", "pareto_k"):
-        answer[name][rows] = getattr(annealed, name)
-    answer["method"][rows], answer["num_samples"][rows] = ANNEALED, walks.Budget.of().num_chains
+    for name, values in {**changed, "method": ANNEALED}.items():
+        answer[name][rows[better]] = values
     return Estimate(**answer)
 
 
@@ -215,10 +244,9 @@ def summarize(examples):
     untrusted = ~examples.trusted
     if untrusted.any():
         warnings.warn(
-            f"log p(x) of {untrusted.sum()} of {len(inside)} examples is not to be trusted: it is likely too low, and its "
-            f"standard error too small. Pareto k is above {PARETO_K_LIMIT} for {(untrusted & ~annealed).sum()}, which "
-            f"method='auto' would anneal; of the chains of {(untrusted & annealed).sum()} less than a sixth is effective, "
-            "for which more temperatures are the remedy.",
+            f"log p(x) of {untrusted.sum()} of {len(inside)} examples cannot be trusted: it is likely too low, and its "
+            f"standard error too small. {(untrusted & ~annealed).sum()} have a Pareto k above {PARETO_K_LIMIT} "
+            f"(method='auto' anneals them), {(untrusted & annealed).sum()} too few effective chains.",
             stacklevel=3,
         )
     if count < len(inside):

@@ -2,8 +2,9 @@
 
     log f_beta(z) = (1 - beta) log p0(z) + beta log p(x, z),   beta from 0 to 1
 
-Chains move by Hamiltonian Monte Carlo, with unit masses in the coordinates u of z = mode + scale u. Path, coordinates and
-step sizes are functions of x and of random numbers that the chains do not see, so that the mean weight stays unbiased.
+Chains move by Hamiltonian Monte Carlo, with unit masses in the coordinates u of z = mode + scale u. Path, coordinates
+and step sizes are functions of x and of random numbers that the chains do not see, so that the mean weight stays
+unbiased.
 """
 
 import math
@@ -49,8 +50,8 @@ INITIAL = {
 # Of the step sizes: the acceptance that they aim at, the first one, how far a transition's own may be from it, and the
 # change of their logarithm for each unit of excess acceptance.
 _TARGET_ACCEPTANCE, _FIRST_STEP_SIZE, _JITTER, _ADAPTATION_RATE = 0.75, 0.5, 0.3, 0.5
-# Of the pilot run that finds them: chains, transitions at the path's start where coordinates are not whitened, and along
-# it, at the least and as a share of the temperatures.
+# Of the pilot run that finds them: chains; transitions at the path's start where coordinates are not whitened; and
+# along it, at the least, and of how many temperatures each.
 _PILOT_CHAINS, _WARM_UP, _LEAST_PILOT, _PILOT_SHARE = 8, 50, 8, 5
 
 
@@ -229,8 +230,8 @@ def _slope(tape, log_density, z):
 def step_sizes(path, seed, betas):
     """Step sizes [T] for transitions at `betas` [T], found by a pilot run of other chains.
 
-    Sizes that followed the acceptance of the very chains that are weighed would make each transition depend on the past,
-    and lose its invariant density, on which the bounds rest.
+    Sizes that followed the acceptance of the very chains that are weighed would make each transition depend on the
+    past, and lose its invariant density, on which the bounds rest.
     """
     warm_up = 0 if path.whitened else _WARM_UP
     length = tf.maximum(tf.size(betas) // _PILOT_SHARE, _LEAST_PILOT)
@@ -266,8 +267,8 @@ def anneal(path, seed, state, betas, sizes):
       sizes: float64 tensor [T], step sizes.
 
     Returns:
-      Log weights [C], acceptance probabilities [C], mean over the transitions, both float64; and the last `State`, after
-      the transition at the last but one beta.
+      Log weights [C], acceptance probabilities [C], mean over the transitions, both float64; and the last `State`,
+      after the transition at the last but one beta.
     """
     increments, randomness = betas[1:] - betas[:-1], Randomness(seed)
 

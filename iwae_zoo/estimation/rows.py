@@ -1,7 +1,7 @@
 """Questions that are answered row by row: each example in tensors of the same shapes, wherever it stands in a batch.
 
-So an answer depends on its example alone, bit for bit. A model that was built in the scope of a `tf.distribute` strategy
-shares out the examples of a batch to its replicas, for the same answers.
+So an answer depends on its example alone, bit for bit. A model that was built in the scope of a `tf.distribute`
+strategy shares out the examples of a batch to its replicas, for the same answers.
 """
 
 import tensorflow as tf

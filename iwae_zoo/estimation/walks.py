@@ -90,7 +90,7 @@ class Budget(NamedTuple):
     @property
     def traced(self):
         """The budget without what a traced function takes as an argument."""
-        return self._replace(num_temperatures=None)
+        return self._replace(num_temperatures=0)
 
 
 # What `estimate` gives.

@@ -6,13 +6,14 @@ python evaluate_main.py --model=runs/digits-miwae-m8-k8-seed0/model.keras --num_
 import dataclasses
 import functools
 import os
+from typing import Any
 
 import keras
 from absl import flags
 
 import iwae_zoo_console as console
 from iwae_zoo import data, training
-from iwae_zoo.estimation import annealing, evaluation
+from iwae_zoo.estimation import annealing, evaluation, likelihood, paths
 from iwae_zoo.training import strategies
 
 _FLAGS = console.flag_values()
@@ -27,11 +28,18 @@ _SPLIT = flags.DEFINE_enum(
 _EXAMPLES = flags.DEFINE_integer(
     "examples", None, "Only the first so many examples. Default: all.", lower_bound=1, flag_values=_FLAGS
 )
-_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 5000, "Most particles per example.", flag_values=_FLAGS)
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 5000, "Most importance samples per example.", flag_values=_FLAGS)
+_METHOD = flags.DEFINE_enum(
+    "method",
+    "auto",
+    list(likelihood.METHODS),
+    "How log p(x) is estimated. auto: importance samples, and annealing of the examples where these cannot be trusted.",
+    flag_values=_FLAGS,
+)
 _TOLERANCE = flags.DEFINE_float(
     "tolerance",
     None,
-    "Nats: an example stops once its standard error is at most this. Default: none stops early.",
+    "Nats: an example's importance samples stop once their standard error is at most this. Default: none stops early.",
     flag_values=_FLAGS,
 )
 _PROPOSAL = flags.DEFINE_enum(
@@ -47,8 +55,15 @@ _SANDWICH = flags.DEFINE_integer(
     lower_bound=0,
     flag_values=_FLAGS,
 )
-_TEMPERATURES = flags.DEFINE_integer("num_temperatures", 1000, "Length of the annealing path.", flag_values=_FLAGS)
-_CHAINS = flags.DEFINE_integer("num_chains", 16, "Annealed chains for each example.", flag_values=_FLAGS)
+_INITIAL = flags.DEFINE_enum(
+    "initial", "laplace", list(paths.INITIAL), "What the chains of --ais and --sandwich start from.", flag_values=_FLAGS
+)
+_TEMPERATURES = flags.DEFINE_integer(
+    "num_temperatures", None, "Length of their path. Default: what suits --initial.", flag_values=_FLAGS
+)
+_CHAINS = flags.DEFINE_integer(
+    "num_chains", None, "Chains for each example. Default: what suits --initial.", flag_values=_FLAGS
+)
 _SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same numbers.", lower_bound=0, flag_values=_FLAGS)
 _STRATEGY = flags.DEFINE_string(
     "strategy", "auto", "As in train_main.py; the numbers are the same.", flag_values=_FLAGS
@@ -71,20 +86,20 @@ def main(name):
         with strategy.scope():
             model = keras.saving.load_model(_MODEL.value)
         x = data.load(_DATASET.value, _DATA_DIR.value).evaluation_array(_SPLIT.value)[: _EXAMPLES.value]
-        options = {"tolerance": _TOLERANCE.value, "proposal": _PROPOSAL.value}
-        settings = (_TEMPERATURES.value, _CHAINS.value)
-        shown = {"seed": _SEED.value, "verbose": int(is_chief and console.is_interactive())}
+        options = {"method": _METHOD.value, "tolerance": _TOLERANCE.value, "proposal": _PROPOSAL.value}
+        shown: dict[str, Any] = {"seed": _SEED.value, "verbose": int(is_chief and console.is_interactive())}
+        walked = {"initial": _INITIAL.value, "num_temperatures": _TEMPERATURES.value, "num_chains": _CHAINS.value}
         with strategies.watching(strategy):
             result = evaluation.evaluate(model, x, _NUM_SAMPLES.value, **shown, **options)
             tables, results = [evaluation.table(result)], dataclasses.asdict(result)
             if _AIS.value:
-                check = evaluation.check(model, x[: _AIS.value], _NUM_SAMPLES.value, *settings, **shown)
+                check = evaluation.check(model, x[: _AIS.value], _NUM_SAMPLES.value, **walked, **shown)
                 tables.append(evaluation.check_table(check))
                 results["annealed"] = dataclasses.asdict(check)
-        if _SANDWICH.value and is_chief:
-            bounds = annealing.sandwich(model, _SANDWICH.value, *settings, **shown)
-            tables.append(evaluation.sandwich_table(bounds))
-            results["sandwich"] = evaluation.sandwich_summary(bounds)
+            if _SANDWICH.value:
+                bounds = annealing.sandwich(model, _SANDWICH.value, **walked, **shown)
+                tables.append(evaluation.sandwich_table(bounds))
+                results["sandwich"] = evaluation.sandwich_summary(bounds)
     except (ValueError, OSError, RuntimeError) as error:
         console.fail(name, error)
     if not is_chief:

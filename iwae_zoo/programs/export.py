@@ -23,6 +23,12 @@ _NUM_SAMPLES = flags.DEFINE_integer(
 _MAX_NUM_SAMPLES = flags.DEFINE_integer(
     "max_num_samples", 10_000, "Most particles per row of any request.", flag_values=_FLAGS
 )
+_TEMPERATURES = flags.DEFINE_integer(
+    "num_temperatures", None, "Path of the annealed signatures. Default: as likelihood's.", flag_values=_FLAGS
+)
+_CHAINS = flags.DEFINE_integer(
+    "num_chains", None, "Chains per row of the annealed signatures. Default: as likelihood's.", flag_values=_FLAGS
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the default signature's particles.", flag_values=_FLAGS)
 
 
@@ -30,7 +36,8 @@ def main(name):
     """Exports; the exit status is not 0 if there is no new version."""
     numbers = (_NUM_SAMPLES.value, _MAX_NUM_SAMPLES.value)
     try:
-        version = saved_model.export_run(_WORKDIR.value, _EXPORT_DIR.value, *numbers, seed=_SEED.value)
+        walked = {"num_temperatures": _TEMPERATURES.value, "num_chains": _CHAINS.value}
+        version = saved_model.export_run(_WORKDIR.value, _EXPORT_DIR.value, *numbers, seed=_SEED.value, **walked)
     except (ValueError, OSError) as error:
         console.fail(name, error)
     print(f"Exported to {version}.")

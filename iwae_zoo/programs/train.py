@@ -13,6 +13,7 @@ from absl import flags
 
 import iwae_zoo_console as console
 from iwae_zoo import data, objectives, presets, saved_model, training
+from iwae_zoo.estimation import likelihood
 from iwae_zoo.objectives import bounds, estimators
 from iwae_zoo.training import schedules, strategies
 
@@ -96,7 +97,14 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where the run is kept. Default: runs/ and a name made of the flags.", flag_values=_FLAGS
 )
 _EVAL_SAMPLES = flags.DEFINE_integer(
-    "eval_samples", 5000, "Particles per test example for the closing log p(x).", flag_values=_FLAGS
+    "eval_samples", 5000, "Importance samples per test example for the closing log p(x).", flag_values=_FLAGS
+)
+_EVAL_METHOD = flags.DEFINE_string(
+    "eval_method",
+    "auto",
+    f"How the closing log p(x) is estimated: {', '.join(likelihood.METHODS)}. auto: importance samples, and annealing "
+    "of the test examples where these cannot be trusted.",
+    flag_values=_FLAGS,
 )
 _DIAGNOSTICS_EVERY = flags.DEFINE_integer(
     "diagnostics_every",

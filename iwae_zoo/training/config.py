@@ -4,12 +4,14 @@ import dataclasses
 import pathlib
 
 from iwae_zoo import objectives, presets
+from iwae_zoo._checks import look_up
+from iwae_zoo.estimation import likelihood
 from iwae_zoo.training import schedules
 
 __all__ = ["IRRELEVANT", "Config"]
 
 # Fields that the trained weights do not depend on, but for rounding.
-IRRELEVANT = ("data_dir", "diagnostics_every", "eval_samples", "particle_chunk", "steps_per_execution")
+IRRELEVANT = ("data_dir", "diagnostics_every", "eval_method", "eval_samples", "particle_chunk", "steps_per_execution")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Config:
       early_stopping: int, stop after so many epochs without a better validation bound, and keep the best epoch; None
         to train to the end and keep the last.
       seed: int, of the initial weights, the order of the data and all noise.
-      eval_samples: int, particles per example for the closing log p(x).
+      eval_samples: int, importance samples per example for the closing log p(x).
+      eval_method: how it is estimated: a name of `likelihood.METHODS`.
       diagnostics_every: int, epochs between two looks at gradient SNR, active units and KL terms; None for none.
       mixed_precision: "bfloat16" for networks that compute in it; weights and log weights are float32 in any case.
       backward_particles: int, as in `ImportanceWeightedAutoencoder.compile`.
@@ -55,6 +58,7 @@ class Config:
     early_stopping: int | None = None
     seed: int = 0
     eval_samples: int = 5000
+    eval_method: str = "auto"
     diagnostics_every: int | None = None
     mixed_precision: str | None = None
     backward_particles: int | None = None
@@ -83,6 +87,7 @@ class Config:
             raise ValueError(f"learning_rate must be positive: received {config.learning_rate!r}.")
         schedules.get(config.schedule, config.learning_rate, steps=1)
         presets.dtype_policy(config.mixed_precision)
+        look_up(likelihood.METHODS, config.eval_method, "method of estimating log p(x)")
         if config.seed < 0:
             raise ValueError(f"seed must not be negative: received {config.seed!r}.")
         return config

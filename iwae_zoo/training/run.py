@@ -128,13 +128,15 @@ class Run:
         x = self.test_set
         verbose = verbose if self.is_chief else 0
         if verbose:
-            print(f"Evaluating {len(x)} test examples with {config.eval_samples} samples each.", flush=True)
+            annealed = "" if config.eval_method == likelihood.IMPORTANCE else ", annealing those that need it"
+            print(f"Evaluating {len(x)} test examples with {config.eval_samples} samples each{annealed}.", flush=True)
         with strategies.watching(self.strategy):
             bar = verbose if sys.stdout.isatty() else 0
-            trained = evaluation.evaluate(model, x, config.eval_samples, verbose=bar)
+            trained = evaluation.evaluate(model, x, config.eval_samples, method=config.eval_method, verbose=bar)
             with self.strategy.scope():
                 beginner = self._build()
-            untrained = likelihood.estimate_dataset(beginner, x, config.m * config.k, verbose=0)
+            count = config.m * config.k
+            untrained = likelihood.estimate_dataset(beginner, x, count, method=likelihood.IMPORTANCE, verbose=0)
         baselines = {"the same, untrained model": float(untrained.log_prob.mean())}
         result = {**dataclasses.asdict(trained), "untrained_iwae_bound": baselines["the same, untrained model"]}
         head = getattr(model.decoder, "head", None)
