@@ -24,7 +24,7 @@ import iwae_zoo_console as console
 with console.quiet():
     import keras
 
-    from iwae_zoo import data, figures, training, walks
+    from iwae_zoo import data, figures, likelihood, training, walks
     from studies import cells, comparison, estimate_cost, true_likelihood
 
 _FLAGS = console.flag_values()
@@ -98,7 +98,8 @@ def main(name):
         labels = {objective: label for objective, (label, _) in comparison.chosen(_FLAGS).items()}
         if _COST_MODEL.value and _COST_MODEL.value not in labels:
             raise ValueError(f"--cost_model={_COST_MODEL.value} is none of the objectives {', '.join(labels)}.")
-        configs = comparison.configs(_FLAGS, eval_samples=particles)
+        # A cell's own evaluation is not used, and as cheap as it can be.
+        configs = comparison.configs(_FLAGS, eval_samples=particles, eval_method=likelihood.IMPORTANCE)
         cells.run_grid(configs, workdir, _FLAGS.workers)
         x = data.load(_FLAGS.dataset, _FLAGS.data_dir).evaluation_array("test")
         of_cells = measured(configs, x[: _EXAMPLES.value], workdir)
