@@ -74,9 +74,9 @@ def configs(values, **settings):
     }
 
 
-def number(mean, error, digits=2):
-    """A mean and its standard error as text; an error that is not known is left out."""
-    return f"{mean:.{digits}f}" + (f" ({error:.{digits}f})" if error == error else "")
+def number(mean, error):
+    """A mean and its standard error as text."""
+    return f"{mean:.2f} ({error:.2f})"
 
 
 def markdown(titles, rows):

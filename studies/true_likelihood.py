@@ -79,23 +79,30 @@ def summary(found):
 
 
 def orders(found):
-    """Neighbours in the published order of log p(x), compared seed by seed and example by example.
+    """Neighbours in two orders of log p(x), the published and the annealed one, compared by every way of estimation.
 
     Args:
       found: dict from an objective's name to what `measure` found: dict of arrays [S, N].
 
     Returns:
-      List of dicts: "better" and "worse", names; by "published", "sampled" and "annealed" the mean and the standard
-      error of the former's log p(x) minus the latter's, and a verdict: "holds", "reversed", or "undecided" within two
-      errors.
+      dict from "published" and "annealed" to a list of dicts: "better" and "worse", neighbours in that order; by
+      "published" (where both are), "sampled" and "annealed" the mean and the standard error of the former's log p(x)
+      minus the latter's, seed by seed and example by example, and a verdict: "holds", "reversed", or "undecided" within
+      two errors.
     """
-    rows = []
-    for better, worse in itertools.pairwise(name for name in PUBLISHED if name in found):
+    ranked = {
+        "published": [name for name in PUBLISHED if name in found],
+        "annealed": sorted(found, key=lambda name: -np.mean(found[name]["annealed"])),
+    }
+    return {order: [_compared(found, *pair) for pair in itertools.pairwise(names)] for order, names in ranked.items()}
+
+
+def _compared(found, better, worse):
+    differences = {way: over(found[better][way] - found[worse][way]) for way in ("sampled", "annealed")}
+    if better in PUBLISHED and worse in PUBLISHED:
         (high, high_error), (low, low_error) = PUBLISHED[better], PUBLISHED[worse]
-        differences = {"published": (high - low, np.hypot(high_error, low_error))}
-        differences |= {way: over(found[better][way] - found[worse][way]) for way in ("sampled", "annealed")}
-        rows.append({"better": better, "worse": worse} | {way: _judged(*d) for way, d in differences.items()})
-    return rows
+        differences["published"] = high - low, np.hypot(high_error, low_error)
+    return {"better": better, "worse": worse} | {way: _judged(*d) for way, d in differences.items()}
 
 
 def _judged(mean, error):

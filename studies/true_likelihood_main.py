@@ -66,20 +66,24 @@ def measured(configs, x, workdir):
     return found
 
 
-def orders_table(orders, labels):
-    """What `true_likelihood.orders` returns, as a section of table.md."""
-    ways = {
-        "published": "published",
-        "sampled": f"{_NUM_SAMPLES.value} samples",
-        "annealed": "annealed",
+def orders_tables(orders, labels):
+    """What `true_likelihood.orders` returns, as sections of table.md."""
+    ways = {"published": "published", "sampled": f"{_NUM_SAMPLES.value} samples", "annealed": "annealed"}
+    titles = {
+        "published": "Neighbours in the published order (Rainforth et al. 2018, Table 1)",
+        "annealed": "Neighbours in the order of the annealed log p(x)",
     }
-    rows = []
-    for row in orders:
-        judged = [row[way] for way in ways]
-        texts = [f"{comparison.number(mean, error, digits=3)}, {verdict}" for mean, error, verdict in judged]
-        rows.append([f"{labels[row['better']]} - {labels[row['worse']]}", *texts])
-    head = "\nNeighbours in the published order of log p(x) (Rainforth et al. 2018, Table 1), differences in nats:\n\n"
-    return head + comparison.markdown(["difference", *ways.values()], rows)
+    text = ""
+    for order, pairs in orders.items():
+        rows = []
+        for pair in pairs:
+            row = [f"{labels[pair['better']]} > {labels[pair['worse']]}"]
+            for mean, error, verdict in (pair.get(way, (None, None, None)) for way in ways):
+                row.append(f"{comparison.number(mean, error)}, {verdict}" if verdict else "")
+            rows.append(row)
+        text += f"\n{titles[order]}, differences of log p(x) in nats:\n\n"
+        text += comparison.markdown(["order", *ways.values()], rows)
+    return text
 
 
 def draw_cost(config, x, workdir):
@@ -117,7 +121,7 @@ def main(name):
         }
         titles = {column: title.format(**counts) for column, (title, _) in true_likelihood.COLUMNS.items()}
         labelled = {labels[objective]: row for objective, row in rows.items()}
-        comparison.write_tables(labelled, titles, workdir, below=orders_table(orders, labels))
+        comparison.write_tables(labelled, titles, workdir, below=orders_tables(orders, labels))
         if _COST_MODEL.value:
             draw_cost(configs[_COST_MODEL.value, 0], x[: _COST_EXAMPLES.value], workdir)
 
