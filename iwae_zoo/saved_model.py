@@ -256,7 +256,8 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget):
         return {"z": tf.cast(drawn, tf.float32), "ess": tf.cast(ess, tf.float32)}
 
     def posterior_sample_annealed(x, seed):
-        drawn = walks.sample(networks, x, _unpacked(seed), budget, betas)
+        # The first of the draws that `annealing.sample_posterior` makes.
+        drawn = walks.sample(networks, x, particles.derive_seed(_unpacked(seed), 0), budget, betas)
         return {name: tf.cast(value, tf.float32) for name, value in drawn.items()}
 
     def decode(z):

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iwae_zoo import likelihood, objectives, presets, resampling, saved_model
+from iwae_zoo import annealing, likelihood, objectives, presets, resampling, saved_model
+from iwae_zoo.estimation import importance
 from iwae_zoo.testing import LinearGaussian
 
-ESTIMATE = likelihood.Estimate._fields
+ESTIMATE = [*importance.OUTPUTS]
+BUDGET = {"num_temperatures": 5, "num_chains": 8}
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,7 @@ def model():
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
     directory = tmp_path_factory.mktemp("models") / "digits"
-    saved_model.export(model, directory, num_samples=40, max_num_samples=100, card={"dataset": "digits"})
+    saved_model.export(model, directory, num_samples=40, max_num_samples=100, card={"dataset": "digits"}, **BUDGET)
     return saved_model.Exported(directory)
 
 
@@ -45,8 +47,10 @@ def requests(x, z=None):
     return {
         "serving_default": {"x": tf.constant(x)},
         "log_prob": {"x": tf.constant(x), "num_samples": count, "seed": seed},
+        "log_prob_annealed": {"x": tf.constant(x), "seed": seed},
         "encode": {"x": tf.constant(x)},
         "posterior_sample": {"x": tf.constant(x), "num_samples": count, "seed": seed},
+        "posterior_sample_annealed": {"x": tf.constant(x), "seed": seed},
         "reconstruct": {"x": tf.constant(x)},
         "decode": {"z": tf.constant(z)},
         "sample": {"seed": seed},
@@ -97,9 +101,33 @@ def test_bad_rows_leave_their_neighbours_alone(exported, x):
         if "log_prob" in after:
             assert (after["log_prob"][[1, 4, 5]] == -np.inf).all()
             assert list(np.flatnonzero(~after["in_support"])) == [1, 4, 5]
-            assert not any(np.isnan(value).any() for value in after.values())
-        if name == "posterior_sample":
+            assert not any(np.isnan(value).any() for value in after.values() if value.dtype != object)
+        if name.startswith("posterior_sample"):
             assert list(after["ess"][[1, 4, 5]]) == [0, 0, 0]
+
+
+def test_annealed_answers_are_the_models(model, exported, x):
+    """Of the same seeds, in every output; and the ladder, which anneals no row that importance samples can answer."""
+    expected = annealing.estimate_log_prob(model, x, **BUDGET, seed=5, verbose=0)
+    rows = tf.constant((np.arange(9) << 32) + 5, tf.int64)
+    answer = ask(exported, "log_prob_annealed", x=tf.constant(x), seed=rows)
+    assert sorted(answer) == sorted([*ESTIMATE, "method"])
+    for name in ("log_prob", "standard_error", "ess", "pareto_k"):
+        np.testing.assert_allclose(answer[name], getattr(expected, name), rtol=1e-3, atol=1e-4)
+    assert set(answer["method"]) == {b"annealed"}
+    assert set(answer["num_samples"]) == {8}
+    sampled = exported.estimate_log_prob(x, 40, seed=5)
+    np.testing.assert_array_equal(answer["elbo"], sampled.elbo)
+    climbed = exported.estimate_log_prob(x, 40, seed=5, method="auto")
+    doubtful = ~sampled.trusted
+    assert 0 < doubtful.sum() < 9
+    np.testing.assert_array_equal(climbed.method == "annealed", doubtful)
+    np.testing.assert_array_equal(climbed.log_prob, np.where(doubtful, answer["log_prob"], sampled.log_prob))
+    np.testing.assert_array_equal(climbed.importance_log_prob, sampled.log_prob)
+    drawn = ask(exported, "posterior_sample_annealed", x=tf.constant(x), seed=rows)
+    z, ess = annealing.sample_posterior(model, x, **BUDGET, seed=5, verbose=0)
+    np.testing.assert_allclose(drawn["z"], z[0], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(drawn["ess"], ess, rtol=1e-3)
 
 
 def test_requests_are_clamped(exported, x):
@@ -165,15 +193,19 @@ import numpy as np
 import tensorflow as tf
 x = np.load(sys.argv[2])
 feed = {"x": x, "num_samples": np.full(len(x), 40, np.int32), "seed": (np.arange(len(x), dtype=np.int64) << 32) + 5}
+annealed = {k: v for k, v in feed.items() if k != "num_samples"}
+questions = {"log_prob": feed, "log_prob_annealed": annealed}
 if sys.argv[3] == "eager":
-    answer = tf.saved_model.load(sys.argv[1]).signatures["log_prob"](**{k: tf.constant(v) for k, v in feed.items()})
-    print(*(float(v) for v in answer["log_prob"].numpy()))
+    signatures = tf.saved_model.load(sys.argv[1]).signatures
+    for name, feed in questions.items():
+        print(*(float(v) for v in signatures[name](**{k: tf.constant(v) for k, v in feed.items()})["log_prob"].numpy()))
 else:  # The C++ loader that TF Serving uses.
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
         graph = tf.compat.v1.saved_model.load(session, ["serve"], sys.argv[1])
-        signature = graph.signature_def["log_prob"]
-        inputs = {signature.inputs[k].name: v for k, v in feed.items()}
-        print(*(float(v) for v in session.run(signature.outputs["log_prob"].name, inputs)))
+        for name, feed in questions.items():
+            signature = graph.signature_def[name]
+            inputs = {signature.inputs[k].name: v for k, v in feed.items()}
+            print(*(float(v) for v in session.run(signature.outputs["log_prob"].name, inputs)))
 """
 
 
@@ -184,8 +216,9 @@ def test_loads_without_the_library(exported, x, loader, tmp_path):
     command = [sys.executable, "-c", WITHOUT_PYTHON, str(exported.path), str(tmp_path / "x.npy"), loader]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
-    received = np.array(result.stdout.split(), "float32")
-    np.testing.assert_array_equal(received, exported.estimate_log_prob(x, 40, seed=5).log_prob)
+    received = [np.array(line.split(), "float32") for line in result.stdout.splitlines()]
+    for values, method in zip(received, ("importance", "annealed"), strict=True):
+        np.testing.assert_array_equal(values, exported.estimate_log_prob(x, 40, seed=5, method=method).log_prob)
 
 
 def test_versions_ascend_and_appear_whole(model, tmp_path, monkeypatch):
@@ -221,6 +254,7 @@ def test_model_card(model, exported):
     assert card["objective"] == model.objective.get_config()
     assert (card["num_samples"], card["max_num_samples"], card["dataset"]) == (40, 100, "digits")
     assert card["input"]["x"] == "float32 [batch, 3, 2, 1]"
+    assert card["annealing"] == {"initial": "laplace", **BUDGET, "num_leapfrog_steps": 3}
 
 
 def test_warm_up_requests_fit_the_signatures(exported):

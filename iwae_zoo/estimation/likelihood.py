@@ -12,7 +12,7 @@ import numpy as np
 
 from iwae_zoo._checks import look_up
 from iwae_zoo.estimation import annealing, importance, walks
-from iwae_zoo.estimation.importance import ANNEALED, IMPORTANCE, PARETO_K_LIMIT, Estimate
+from iwae_zoo.estimation.importance import ANNEALED, IMPORTANCE, LEAST_ESS, PARETO_K_LIMIT, Estimate
 from iwae_zoo.estimation.streaming import checked_chunk, default_chunk, stream
 from iwae_zoo.model import examples
 
@@ -37,6 +37,8 @@ __all__ = [
 _ROWS = 50
 # Standard error in nats above which "auto" anneals where nothing else is asked for: about that of the annealed chains.
 _TOLERANCE = 0.2
+# How much longer a path is walked a second time by rows that the first did not answer.
+_LONGER = 4
 
 
 class DatasetEstimate(NamedTuple):
@@ -134,12 +136,22 @@ def estimate_log_prob(
         return sampled
 
     def anneal(rows):
-        budget = walks.Budget.of()
-        of_rows = examples.fitting(model, x)[rows]
-        annealed = annealing.estimate_rows(model, of_rows, first_row + rows, seed, budget, verbose=0)
-        return annealed._asdict() | {"num_samples": np.full(len(rows), budget.num_chains)}
+        return _anneal(model, examples.fitting(model, x)[rows], first_row + rows, seed)
 
     return climb(sampled, anneal, method, tolerance)
+
+
+def _anneal(model, x, rows, seed):
+    """Annealed answers as `climb` takes them; where too few chains are effective, along a path of more temperatures."""
+    budget = walks.Budget.of()
+    answers = annealing.estimate_rows(model, x, rows, seed, budget, verbose=0)._asdict()
+    weak = (answers["ess"] < LEAST_ESS * budget.num_chains) & (answers["ess"] > 0)
+    if weak.any():
+        longer = budget._replace(num_temperatures=_LONGER * budget.num_temperatures)
+        again = annealing.estimate_rows(model, x[weak], rows[weak], seed, longer, verbose=0)
+        for name, values in again._asdict().items():
+            answers[name][weak] = values
+    return answers | {"num_samples": np.full(len(rows), budget.num_chains)}
 
 
 def climb(sampled, anneal, method, tolerance=None):
