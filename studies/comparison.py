@@ -76,7 +76,7 @@ def configs(values, **settings):
 
 def number(mean, error):
     """A mean and its standard error as text."""
-    return f"{mean:.2f} ({error:.2f})"
+    return f"{round(mean, 2) + 0.0:.2f} ({error:.2f})"  # Never -0.00.
 
 
 def markdown(titles, rows):

@@ -79,22 +79,25 @@ def summary(found):
 
 
 def orders(found):
-    """Neighbours in two orders of log p(x), the published and the annealed one, compared by every way of estimation.
+    """Differences of log p(x) between objectives: do the published orders hold, and do both estimates agree?
 
     Args:
       found: dict from an objective's name to what `measure` found: dict of arrays [S, N].
 
     Returns:
-      dict from "published" and "annealed" to a list of dicts: "better" and "worse", neighbours in that order; by
-      "published" (where both are), "sampled" and "annealed" the mean and the standard error of the former's log p(x)
-      minus the latter's, seed by seed and example by example, and a verdict: "holds", "reversed", or "undecided" within
-      two errors.
+      dict of two lists of pairs: "published", the neighbours in the published order; and "disputed", those of all pairs
+      that the two estimates judge differently, by the annealed order. A pair is a dict: "better" and "worse", names; by
+      "published" (where both are), "sampled" and "annealed" the mean and the standard error of the difference of their
+      log p(x), seed by seed and example by example, and a verdict: "holds", "reversed", or "undecided" within two
+      errors.
     """
-    ranked = {
-        "published": [name for name in PUBLISHED if name in found],
-        "annealed": sorted(found, key=lambda name: -np.mean(found[name]["annealed"])),
+    published = itertools.pairwise(name for name in PUBLISHED if name in found)
+    ranked = itertools.combinations(sorted(found, key=lambda name: -np.mean(found[name]["annealed"])), 2)
+    pairs = [_compared(found, *pair) for pair in ranked]
+    return {
+        "published": [_compared(found, *pair) for pair in published],
+        "disputed": [pair for pair in pairs if pair["sampled"][2] != pair["annealed"][2]],
     }
-    return {order: [_compared(found, *pair) for pair in itertools.pairwise(names)] for order, names in ranked.items()}
 
 
 def _compared(found, better, worse):

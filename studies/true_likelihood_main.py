@@ -1,7 +1,8 @@
-"""Which objective has the better log p(x), and which only the better estimate: 5,000 samples against annealing.
+r"""Which objective has the better log p(x), and which only the better estimate: 5,000 samples against annealing.
 
     python studies/true_likelihood_main.py --epochs=80 --seeds=4
-    python studies/true_likelihood_main.py --dataset=mnist --epochs=20 --batch_size=100 --seeds=1 --examples=500
+    python studies/true_likelihood_main.py --dataset=mnist --epochs=20 --batch_size=100 --seeds=1 --examples=1000 \
+        --workdir=runs/true_likelihood_mnist
 
 Every cell of the grid (objective, seed) is a training run of its own in the work directory. Then each model is asked
 for log p(x) of the same test examples by importance samples from its encoder, as papers do, and by annealing, which
@@ -71,18 +72,16 @@ def orders_tables(orders, labels):
     ways = {"published": "published", "sampled": f"{_NUM_SAMPLES.value} samples", "annealed": "annealed"}
     titles = {
         "published": "Neighbours in the published order (Rainforth et al. 2018, Table 1)",
-        "annealed": "Neighbours in the order of the annealed log p(x)",
+        "disputed": "Pairs that the two estimates judge differently",
     }
     text = ""
     for order, pairs in orders.items():
         rows = []
         for pair in pairs:
-            row = [f"{labels[pair['better']]} > {labels[pair['worse']]}"]
-            for mean, error, verdict in (pair.get(way, (None, None, None)) for way in ways):
-                row.append(f"{comparison.number(mean, error)}, {verdict}" if verdict else "")
-            rows.append(row)
+            judged = {way: f"{comparison.number(*pair[way][:2])}, {pair[way][2]}" for way in ways if way in pair}
+            rows.append([f"{labels[pair['better']]} > {labels[pair['worse']]}", *(judged.get(way, "") for way in ways)])
         text += f"\n{titles[order]}, differences of log p(x) in nats:\n\n"
-        text += comparison.markdown(["order", *ways.values()], rows)
+        text += comparison.markdown(["order", *ways.values()], rows or [["none", "", "", ""]])
     return text
 
 
@@ -101,7 +100,10 @@ def main(name):
     with cells.errors_in_one_line(name):
         labels = {objective: label for objective, (label, _) in comparison.chosen(_FLAGS).items()}
         if _COST_MODEL.value and _COST_MODEL.value not in labels:
-            raise ValueError(f"--cost_model={_COST_MODEL.value} is none of the objectives {', '.join(labels)}.")
+            raise ValueError(
+                f"--cost_model={_COST_MODEL.value} is none of the objectives {', '.join(labels)}. Choose one of them, "
+                "or --cost_model= for no figure."
+            )
         # A cell's own evaluation is not used, and as cheap as it can be.
         configs = comparison.configs(_FLAGS, eval_samples=particles, eval_method=likelihood.IMPORTANCE)
         cells.run_grid(configs, workdir, _FLAGS.workers)
