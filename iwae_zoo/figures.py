@@ -190,7 +190,7 @@ def estimates_over_cost(curves, title):
     )
     axes.grid(alpha=0.3, which="both")
     axes.legend()
-    axes.set_title(f"{title}; bars of one standard error by the method's own account", fontsize="medium")
+    axes.set_title(f"{title}\nbars of one standard error by the method's own account", fontsize="medium")
     return figure
 
 

@@ -16,7 +16,7 @@ PLAN = {
     "importance sampling from the encoder": (_IMPORTANCE, (50, 500, 5000, 50000)),
     "annealing from the Laplace approximation": ("laplace", ((10, 8), (20, 16), (40, 32), (120, 32), (400, 64))),
     "annealing from the encoder": ("encoder", ((10, 32), (30, 32), (100, 32), (300, 32))),
-    "annealing from the prior": ("prior", ((30, 16), (100, 16), (300, 16), (1000, 16))),
+    "annealing from the prior": ("prior", ((100, 16), (300, 16), (1000, 16))),
 }
 
 
