@@ -8,6 +8,7 @@ from iwae_zoo._files import whole
 
 __all__ = [
     "dispersion",
+    "estimates_over_cost",
     "image_grid",
     "pairs",
     "posterior_grid",
@@ -212,6 +213,31 @@ def snr_slopes(curves, title):
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     figure.suptitle(f"{title}; bars of one standard error")
+    return figure
+
+
+def estimates_over_cost(curves, title):
+    """Estimates of one quantity against what they cost.
+
+    Args:
+      curves: dict from a method to a dict of "cost", decoder passes, "log_prob" and "error", nats; each [N].
+      title: str.
+
+    Returns:
+      `matplotlib.figure.Figure`.
+    """
+    figure = matplotlib.figure.Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.subplots()
+    for label, curve in curves.items():
+        axes.errorbar(curve["cost"], curve["log_prob"], yerr=curve["error"], marker="o", capsize=3, label=label)
+    axes.set(
+        xscale="log",
+        xlabel="decoder passes per example, forward and backward",
+        ylabel="mean log p(x) (nats per example)",
+    )
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    axes.set_title(f"{title}\nbars of one standard error by the method's own account", fontsize="medium")
     return figure
 
 

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pathlib
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -17,10 +18,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+import iwae_zoo_console as console
 from iwae_zoo import training
 from iwae_zoo._checks import integer
 
-__all__ = ["mean_and_error", "run_cell", "run_grid"]
+__all__ = ["Countdown", "errors_in_one_line", "folder", "keep", "kept", "mean_and_error", "run_cell", "run_grid"]
 
 
 def run_cell(config, root, verbose=0):
@@ -41,7 +43,7 @@ def run_cell(config, root, verbose=0):
     """
     if finished := _finished(config, root):
         return finished
-    workdir = _workdir(config, root)
+    workdir = folder(config, root)
     run = training.Run(config, workdir, resume=True)
     path = workdir / "evaluation.json"
     evaluation = json.loads(path.read_text()) if path.exists() else {}
@@ -80,17 +82,11 @@ def run_grid(configs, root, workers=1):
     if results:
         print(f"{len(results)} of {len(configs)} cells were finished before.", flush=True)
     missing = {key: config for key, config in configs.items() if key not in results}
-    start = time.monotonic()
+    countdown = Countdown("cell", len(configs), len(results))
 
     def done(key, result):
         results[key] = result
-        elapsed = time.monotonic() - start
-        left = len(configs) - len(results)
-        print(
-            f"cell {len(results)} of {len(configs)}: {configs[key].title}, {elapsed:.0f} s so far, "
-            f"about {elapsed / (len(missing) - left) * left:.0f} s to go",
-            flush=True,
-        )
+        countdown.step(configs[key].title)
 
     if workers == 1:
         for key, config in missing.items():
@@ -100,15 +96,66 @@ def run_grid(configs, root, workers=1):
     return {key: results[key] for key in configs}
 
 
+def folder(config, root):
+    """The folder of a cell."""
+    return pathlib.Path(root) / "cells" / config.title
+
+
+def keep(path, settings, found):
+    """Writes what was found to a JSON file, with what it depends on."""
+    training.write_json(path, {"settings": settings, "found": found})
+
+
+def kept(path, settings):
+    """What `keep` wrote with the same settings, or an empty dict."""
+    try:
+        there = json.loads(pathlib.Path(path).read_text())
+        return there["found"] if there["settings"] == settings else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+class Countdown:
+    """Says how far a study is, and how long it will take.
+
+    Args:
+      noun: str, what is counted.
+      total: int, how many there are.
+      done: int, how many of them were done before.
+    """
+
+    def __init__(self, noun, total, done=0):
+        self._noun, self._total, self._before, self._done = noun, total, done, done
+        self._start = time.monotonic()
+
+    def step(self, title):
+        """One more is done."""
+        self._done += 1
+        elapsed = time.monotonic() - self._start
+        left = elapsed / (self._done - self._before) * (self._total - self._done)
+        print(
+            f"{self._noun} {self._done} of {self._total}: {title}, {elapsed:.0f} s so far, about {left:.0f} s to go",
+            flush=True,
+        )
+
+
+@contextlib.contextmanager
+def errors_in_one_line(name):
+    """Inside, what can go wrong with a grid ends the program of that name with one line."""
+    try:
+        yield
+    except (ValueError, OSError, RuntimeError) as error:
+        console.fail(name, error)
+    except KeyboardInterrupt:
+        print(f"\n{name}: interrupted. The same command goes on.")
+        sys.exit(130)
+
+
 def mean_and_error(values):
     """Mean and standard error over the first axis; the error of a single value is NaN."""
     values = np.asarray(values, float)
     error = np.std(values, axis=0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan * values[0]
     return np.mean(values, axis=0), error
-
-
-def _workdir(config, root):
-    return pathlib.Path(root) / "cells" / config.title
 
 
 def _read(workdir):
@@ -118,7 +165,7 @@ def _read(workdir):
 
 def _finished(config, root):
     """What `run_cell` returns, if exactly this configuration is finished, or None. Loads no data set."""
-    workdir = _workdir(config, root)
+    workdir = folder(config, root)
     try:
         there = training.read_config(workdir / "config.json")
         result = _read(workdir)

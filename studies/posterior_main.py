@@ -75,18 +75,13 @@ def main(name):
         "epochs": _EPOCHS.value,
     }
     configs = {name: training.Config(**parts, **shared, seed=_SEED.value) for name, parts in _MODELS.items()}
-    try:
+    with cells.errors_in_one_line(name):
         size = presets.get(_PRESET.value).latent_size
         if size != 2:
             raise ValueError(f"the latent of preset {_PRESET.value!r} has {size} dimensions, not 2.")
         cells.run_grid(configs, workdir, _WORKERS.value)
         run = training.Run(configs["VAE"], workdir / "cells" / configs["VAE"].title, resume=True)
         x = run.test_set[: _EXAMPLES.value]
-    except (ValueError, OSError, RuntimeError) as error:
-        console.fail(name, error)
-    except KeyboardInterrupt:
-        print(f"\n{name}: interrupted. The same command goes on.")
-        sys.exit(130)
     axis = np.linspace(-_EXTENT.value, _EXTENT.value, _GRID.value)
     panels: dict[str, list] = {}
     for name, config in configs.items():
