@@ -22,7 +22,7 @@ def run_blocks(page):
     return names
 
 
-@pytest.mark.filterwarnings("ignore:Pareto k")
+@pytest.mark.filterwarnings("ignore:log p")
 def test_every_room_takes_a_new_piece(monkeypatch, tmp_path):
     for module in (bounds, kinds, likelihoods, bodies, table):
         monkeypatch.setattr(module, "TABLE", dict(module.TABLE))
@@ -43,7 +43,7 @@ def test_every_room_takes_a_new_piece(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Pareto k")
+@pytest.mark.filterwarnings("ignore:log p")
 def test_readme():
     names = run_blocks("README.md")
     assert names["estimate"].log_prob.shape == (10,)

@@ -206,9 +206,12 @@ def test_bernoulli_pixels_against_quadrature(initial, seed):
     log_prob += np.log(grid[1] - grid[0])
     estimate = annealing.estimate_log_prob(model, x, 30, 50, 3, seed=seed, initial=initial, verbose=0)
     error = estimate.log_prob - log_prob
-    assert abs(z_score(np.exp(error), 1)) < 4
-    assert abs(error).max() < 0.5
-    assert np.mean(abs(error) < 2 * estimate.standard_error) > 0.7
+    assert estimate.standard_error.max() < 0.5
+    if initial == "prior":
+        assert (abs(error) < 5 * estimate.standard_error + 1e-4).all()
+    else:  # Of a chain from the prior, one in sixteen, the error of a single example knows little.
+        assert abs(z_score(np.exp(error), 1)) < 4
+        assert abs(error).max() < 0.5
 
 
 def test_any_prior_on_the_real_line(seed):

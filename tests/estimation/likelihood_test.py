@@ -159,7 +159,7 @@ def test_prior_as_proposal(truth, model):
     assert (guided.ess > naive.ess).mean() > 0.9
 
 
-@pytest.mark.filterwarnings("ignore:Pareto k")
+@pytest.mark.filterwarnings("ignore:log p")
 def test_outside_the_support():
     model = presets.build("small", data_shape=(2, 2, 1))
     x = np.zeros((3, 2, 2, 1))

@@ -16,6 +16,7 @@ from export.serving.client import GrpcClient, RestClient, query
 from export.serving.errors import ServingError
 from export.serving.server import serve
 from iwae_zoo import likelihood, presets, saved_model
+from iwae_zoo.estimation import importance
 from iwae_zoo.programs import export, train
 
 SAMPLES = 60
@@ -39,14 +40,18 @@ def directory(tmp_path):
 
 def test_rest_and_grpc_give_the_models_answers(directory, x):
     expected = saved_model.Exported(directory).estimate_log_prob(x, SAMPLES, seed=3)
+    annealed = saved_model.Exported(directory).estimate_log_prob(x, SAMPLES, seed=3, method="annealed")
     python = likelihood.estimate_log_prob(model(0), x, SAMPLES, seed=3)
     np.testing.assert_allclose(expected.log_prob, python.log_prob, rtol=1e-5)
     with serve(directory, "digits", port=0, rest_api_port=0) as ports:
         for ask in (RestClient(f"127.0.0.1:{ports.rest}", "digits"), GrpcClient(f"127.0.0.1:{ports.grpc}", "digits")):
             for batch_size in (1, 4, 11):
                 outputs = query(ask, x, num_samples=SAMPLES, seed=3, batch_size=batch_size)
-                for name in likelihood.Estimate._fields:
+                for name in importance.OUTPUTS:
                     np.testing.assert_array_equal(outputs[name], getattr(expected, name))
+            outputs = query(ask, x, "log_prob_annealed", seed=3, batch_size=4)
+            np.testing.assert_array_equal(outputs["log_prob"], annealed.log_prob)
+            assert set(outputs["method"]) == {b"annealed"}
             ask.close()
 
 
@@ -106,7 +111,7 @@ def test_eight_clients_and_a_new_version(directory, x):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Pareto k")
+@pytest.mark.filterwarnings("ignore:log p")
 def test_programs(tmp_path):
     """Train, export, evaluate and ask, with the programs alone."""
     flags = ["--objective=dreg", "--m=1", "--k=4", "--epochs=2", "--eval_samples=50", "--workdir=run"]
@@ -118,14 +123,16 @@ def test_programs(tmp_path):
     card = json.loads((tmp_path / "models" / "digits" / "2" / "model_card.json").read_text())
     assert card["config"]["objective"] == "dreg"
     assert np.isfinite(card["evaluation"]["log_prob_error"])
-    flags = ["--saved_model=models/digits", "--num_samples=50", "--output=log_prob.csv"]
+    flags = ["--saved_model=models/digits", "--num_samples=50", "--method=importance", "--output=log_prob.csv"]
     evaluated = call(evaluate_main, *flags, cwd=tmp_path)
     assert evaluated.returncode == 0, evaluated.stderr
     rows = list(csv.DictReader((tmp_path / "log_prob.csv").read_text().splitlines()))
     assert len(rows) == 359
     # The same noise as in training's own evaluation: the same mean.
     mean = np.mean([float(row["log_prob"]) for row in rows])
-    assert mean == pytest.approx(json.loads((tmp_path / "run" / "evaluation.json").read_text())["log_prob"], abs=1e-4)
+    own = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert mean == pytest.approx(own["importance_log_prob"], abs=1e-4)
+    assert own["num_annealed"] > 0
     printed = float(re.search(r"log p\(x\) +(\S+)", evaluated.stdout).group(1))
     assert printed == pytest.approx(mean, abs=1e-3)
     with serve(tmp_path / "models" / "digits", "digits", port=0, rest_api_port=0) as ports:

@@ -46,7 +46,7 @@ def test_errors_come_before_training(options, message):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Pareto k")
+@pytest.mark.filterwarnings("ignore:log p")
 def test_a_stacked_model_from_flags(tiny, tmp_path):
     flags = [f"--dataset={tiny}", "--preset=plane", "--latent_size=4,2", "--hidden_sizes=8+6", "--m=1", "--k=4"]
     flags += ["--posterior=full_normal", "--prior=mixture_of_normals", "--eval_samples=20", "--workdir=run"]

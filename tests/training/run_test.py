@@ -33,7 +33,7 @@ def train(config, workdir, resume=False):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Pareto k")
+@pytest.mark.filterwarnings("ignore:log p")
 def test_work_directory(tiny, tmp_path):
     model, result = train(config(tiny), tmp_path / "run")
     left = {path.name for path in (tmp_path / "run").iterdir()}
@@ -101,7 +101,7 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(tiny, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Pareto k")
+@pytest.mark.filterwarnings("ignore:log p")
 def test_training_beats_the_untrained_model_and_independent_pixels(tmp_path):
     settings = training.Config(objective="miwae", epochs=15, eval_samples=200)
     run = training.Run(settings, tmp_path / "run")
@@ -117,7 +117,7 @@ def stopped(tiny, **changes):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Pareto k")
+@pytest.mark.filterwarnings("ignore:log p")
 def test_early_stopping_keeps_the_best_epoch_and_resumes_to_the_bit(tiny, tmp_path):
     run = training.Run(stopped(tiny), tmp_path / "run")
     model = run.train(verbose=0)
