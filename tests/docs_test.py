@@ -61,6 +61,12 @@ def test_own_networks():
         model.fit(digits.training_batches(32, seed=0), steps_per_epoch=2, shuffle=False, verbose=0)
 
 
+@pytest.mark.slow
+def test_one_answer():
+    answer = run_blocks("docs/log_likelihood.md")["answer"]
+    assert answer.trusted.all()
+
+
 def test_keras_habits():
     names = run_blocks("docs/training.md")
     assert names["stop"].best is not None
@@ -73,4 +79,4 @@ def test_every_page_and_picture_is_there():
             assert (page.parent / target).exists(), f"{page.name} names {target}"
     # Blocks of the other pages need several machines or a server.
     with_code = {page.name for page in pages if "```python" in page.read_text()}
-    assert with_code == {"README.md", "extending.md", "networks.md", "training.md", "machines.md"}
+    assert with_code == {"README.md", "extending.md", "log_likelihood.md", "networks.md", "training.md", "machines.md"}
