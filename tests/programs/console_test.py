@@ -151,7 +151,9 @@ def test_the_wheel_trains_and_exports(installed, tiny, tmp_path):
     warned = [line for line in result.stderr.decode().splitlines() if not line.startswith("warning: log p(x)")]
     assert not warned
     assert not set(shown) & set("\r\b\x1b")
-    assert [line.split(",")[0] for line in shown.splitlines()[:2]] == ["epoch 1 of 2", "epoch 2 of 2"]
+    data, *epochs = shown.splitlines()[:3]
+    assert data.startswith("tiny: 80 / 10 / 10 examples of 3 x 3")
+    assert [line.split(",")[0] for line in epochs] == ["epoch 1 of 2", "epoch 2 of 2"]
     for text in ("IWAE bound at 64 particles", "untrained model", "independent pixels (Bernoulli)", "-KL(Q || P)"):
         assert text in shown
     assert (tmp_path / "runs" / "tiny-iwae-m8-k8-preset_small-epochs_2-seed0" / "evaluation.json").exists()
