@@ -81,7 +81,7 @@ class State(NamedTuple):
         )
 
     def gradient(self, beta):
-        """Its gradient by u [C, D]."""
+        """The gradient of `log_density` by u [C, D]."""
         return (1.0 - beta) * self.start_gradient + beta * self.joint_gradient
 
 
