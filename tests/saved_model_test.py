@@ -155,7 +155,7 @@ def test_annealed_answers_are_the_models(model, exported, x):
     assert set(answer["method"]) == {b"annealed"}
     assert set(answer["num_samples"]) == {8}
     sampled = exported.estimate_log_prob(x, 40, seed=5)
-    np.testing.assert_array_equal(answer["elbo"], sampled.elbo)
+    np.testing.assert_allclose(answer["elbo"], sampled.elbo, rtol=1e-6)  # Another graph, rounded in its own order.
     climbed = exported.estimate_log_prob(x, 40, seed=5, method="auto")
     surer = (sampled.standard_error > 0.2) & (answer["standard_error"] < sampled.standard_error)
     climbs = ~sampled.trusted | surer
