@@ -143,6 +143,14 @@ def test_sandwich_brackets_the_truth_and_closes(initial, truth, seed):
     assert abs(gaps[1].mean()) < 0.1
 
 
+def test_no_part_of_the_start_is_out_of_reach(seed):
+    """Of 20 dimensions. A share s of p0 that no chain walks back to leaves the upper bound too high by -log(1 - s)."""
+    truth = LinearGaussian.random(latent_size=20, data_size=40, seed=1)
+    result = annealing.sandwich(truth.model(mismatch=0.1), 40, 50, 8, 3, seed=seed, verbose=0)
+    assert abs(z_score(result.lower - truth.log_prob(result.x), 0)) < 4
+    assert abs(result.gap.mean()) < 0.03
+
+
 def test_simulated_examples_come_from_the_model(truth, model, seed):
     x = annealing.sandwich(model, 500, 2, 1, 1, seed=seed, initial="encoder", verbose=0).x
     whitened = np.linalg.solve(np.linalg.cholesky(truth.covariance), (x - truth.bias).T)
