@@ -1,5 +1,6 @@
 """Checks of what users pass, with errors that say what was received and what to do."""
 
+import ast
 import difflib
 import operator
 
@@ -20,6 +21,38 @@ def look_up(table, name, what):
     near = difflib.get_close_matches(str(name), table, n=1)
     suggestion = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"Unknown {what}: received {name!r}.{suggestion} Known: {', '.join(table)}.")
+
+
+def parse(identifier, what, table, settings):
+    """The row of a table, and its settings, that a text such as "normal,spread=column" names.
+
+    Args:
+      identifier: str.
+      what: as in `look_up`.
+      table: as in `look_up`.
+      settings: function from a row to the names of its settings.
+
+    Returns:
+      The row, and a dict from setting to value: a Python literal, or else the text.
+
+    Raises:
+      ValueError: on an unknown name, or a setting that the row does not have.
+    """
+    name, *parts = str(identifier).split(",")
+    row = look_up(table, name, what)
+    known = {setting: setting for setting in settings(row)}
+    values = {}
+    for part in parts:
+        setting, _, value = part.partition("=")
+        values[look_up(known, setting, f"setting of {name}")] = _literal(value)
+    return row, values
+
+
+def _literal(text):
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def integer(name, value, least=1):

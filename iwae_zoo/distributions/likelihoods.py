@@ -1,9 +1,8 @@
 """Likelihood heads by name. The table is the only list of heads; each family has a file of its own."""
 
-import ast
 import dataclasses
 
-from iwae_zoo._checks import look_up
+from iwae_zoo._checks import look_up, parse
 from iwae_zoo.distributions.bernoulli import Bernoulli
 from iwae_zoo.distributions.byte import DiscretizedLogistic, DiscretizedLogisticMixture
 from iwae_zoo.distributions.classes import Categorical
@@ -59,14 +58,8 @@ def get(identifier):
     """
     if isinstance(identifier, Likelihood):
         return identifier
-    name, *settings = str(identifier).split(",")
-    head = look_up(TABLE, name, "likelihood")
-    known = {field: field for field in _settings(head)}
-    arguments = {}
-    for setting in settings:
-        field, _, value = setting.partition("=")
-        arguments[look_up(known, field, f"setting of {name}")] = _literal(value)
-    return head(**arguments)
+    head, settings = parse(identifier, "likelihood", TABLE, _settings)
+    return head(**settings)
 
 
 def support(decoder):
@@ -114,10 +107,3 @@ def from_config(config):
 def _settings(head):
     """Names of a head's fields that are its configuration."""
     return [field.name for field in dataclasses.fields(head) if field.compare]
-
-
-def _literal(text):
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text

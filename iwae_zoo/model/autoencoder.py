@@ -105,15 +105,22 @@ class ImportanceWeightedAutoencoder(keras.Model):
                 f"Data and decoder disagree about the shape of x: received x of shape {data_shape}, and the "
                 f"likelihood's event shape is {likelihood.event_shape}."
             )
-        self._check_shared()
+        self._check_layers()
         for layer in (self.encoder, self.decoder, self.prior):
             layer.built = True
         self.data_shape = data_shape
         self.built = True
         self._build_optimizers()
 
-    def _check_shared(self):
-        """Raises ValueError if a variable would be moved by both optimizers."""
+    def _check_layers(self):
+        """Raises ValueError if a variable would be moved by both optimizers, or a layer ties the rows of x together."""
+        for role in (self.encoder, self.decoder, self.prior):
+            for layer in role._flatten_layers():
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    raise ValueError(
+                        f"{layer.name!r} in {role.name!r} is a batch normalisation: log p(x) of a row would depend on "
+                        "the rows beside it. Use keras.layers.LayerNormalization."
+                    )
         of_encoder = {id(variable) for variable in self.encoder_variables}
         shared = [variable.path for variable in self.decoder_variables if id(variable) in of_encoder]
         if shared:
