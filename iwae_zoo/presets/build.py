@@ -53,10 +53,12 @@ def build(
     data_mean=None,
     mixed_precision=None,
     likelihood=None,
+    network=None,
     posterior=None,
     prior=None,
     latent_size=None,
     hidden_sizes=None,
+    activation=None,
 ):
     """Builds an untrained model.
 
@@ -70,10 +72,12 @@ def build(
       data_mean: optional array of `data_shape`, the training mean of binary data, for the output bias.
       mixed_precision: as in `dtype_policy`.
       likelihood: a `likelihoods.Likelihood` or the name of one, instead of the preset's.
+      network: name of a body, with settings where it has some, as `bodies.get`, instead of the preset's.
       posterior: name of a posterior, of each stochastic layer of the encoder, instead of the preset's.
       prior: name of a prior, of the topmost stochastic layer, instead of the preset's.
       latent_size: int, or a tuple of the sizes of stacked stochastic layers from x upwards, instead of the preset's.
       hidden_sizes: tuple of int, or one for each stochastic layer, instead of the preset's.
+      activation: Keras activation of the hidden layers, instead of the preset's.
 
     Returns:
       `ImportanceWeightedAutoencoder`, built.
@@ -88,7 +92,15 @@ def build(
     >>> build("plane", data_shape=(8, 8, 1), latent_size=(4, 2)).latent_size  # Of both layers together.
     6
     """
-    preset = table.get(name, posterior=posterior, prior=prior, latent_size=latent_size, hidden_sizes=hidden_sizes)
+    preset = table.get(
+        name,
+        network=network,
+        posterior=posterior,
+        prior=prior,
+        latent_size=latent_size,
+        hidden_sizes=hidden_sizes,
+        activation=activation,
+    )
     if (data is None) == (data_shape is None) or (data is not None and data_mean is not None):
         raise ValueError("Pass either data, a Dataset, or data_shape (and data_mean, if it is known).")
     head = choose_likelihood(name, likelihood, None if data is None else data.kind_of_x)

@@ -8,35 +8,47 @@ from iwae_zoo._checks import integer, look_up
 __all__ = ["TABLE", "Preset", "default", "get", "names"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Preset:
     """An architecture, and the settings it is usually trained with.
 
     Attributes:
+      summary: str, what it is, in a few words.
+      kind: the kind of data that it was made for, as `data.kinds` has it; others go where the likelihood allows them.
+      data_shape: the shape of x that it was made for.
       latent_size: int, D; of stacked stochastic layers one for each, from x upwards.
-      hidden_sizes: units of the encoder's hidden layers; the decoder mirrors them. Of stacked layers one such tuple for
-        each, or one for all.
+      hidden_sizes: of the encoder's body, as `networks.bodies` has it; the decoder mirrors them. Of stacked layers one
+        such tuple for each, or one for all.
       activation: of the hidden layers.
       batch_size: int.
       learning_rate: of Adam, for both optimizers.
       epochs: int, a default for a first look; papers train longer.
+      schedule: how the learning rate changes, as `training.schedules` has it.
       network: name of a body, as `networks.bodies` has it.
       likelihood: name of a likelihood; None for the default of the data's kind.
       posterior: name of a posterior.
       prior: name of a prior.
+      paper: where it comes from; None for here.
+      reached: what it reached, and by which flags; None where nobody has measured it.
       data: names of the data sets that it is the default for.
     """
 
+    summary: str
+    kind: str
+    data_shape: tuple[int, ...]
     latent_size: int | tuple[int, ...]
     hidden_sizes: tuple[Any, ...]
-    activation: str
+    activation: str = "tanh"
     batch_size: int
-    learning_rate: float
+    learning_rate: float = 1e-3
     epochs: int
+    schedule: str = "constant"
     network: str = "perceptron"
     likelihood: str | None = None
     posterior: str = "normal"
     prior: str = "standard_normal"
+    paper: str | None = None
+    reached: str | None = None
     data: tuple[str, ...] = ()
 
     @property
@@ -64,16 +76,117 @@ class Preset:
         ]
 
 
+_SMALL = Preset(
+    summary="8x8 digits, in about a minute on two CPU cores",
+    kind="binary",
+    data_shape=(8, 8, 1),
+    latent_size=16,
+    hidden_sizes=(64, 64),
+    batch_size=32,
+    learning_rate=2e-3,
+    epochs=150,
+)
+_ONE_LAYER = Preset(
+    summary="MNIST, one stochastic layer",
+    kind="binary",
+    data_shape=(28, 28, 1),
+    latent_size=50,
+    hidden_sizes=(200, 200),
+    batch_size=20,
+    epochs=20,
+    paper="Burda, Grosse, Salakhutdinov 2016, arXiv 1509.00519",
+)
+
 TABLE = {
-    # For 8x8 digits: trains in about a minute on two CPU cores.
-    "small": Preset(16, (64, 64), "tanh", batch_size=32, learning_rate=2e-3, epochs=150, data=("digits",)),
-    # The same with a latent that can be drawn on paper.
-    "plane": Preset(2, (64, 64), "tanh", batch_size=32, learning_rate=2e-3, epochs=150),
-    # Rainforth et al. 2018, after the one-layer model of Burda et al. 2016; the papers train for 3280 epochs.
-    "rainforth": Preset(50, (200, 200), "tanh", batch_size=20, learning_rate=1e-3, epochs=20),
-    # Burda et al. 2016, section 5: one and two stochastic layers.
-    "burda_1": Preset(50, (200, 200), "tanh", batch_size=20, learning_rate=1e-3, epochs=20),
-    "burda_2": Preset((100, 50), ((200, 200), (100, 100)), "tanh", batch_size=20, learning_rate=1e-3, epochs=20),
+    "small": dataclasses.replace(_SMALL, data=("digits",)),
+    "plane": dataclasses.replace(_SMALL, summary="8x8 digits, with a latent that can be drawn", latent_size=2),
+    "flows": dataclasses.replace(
+        _SMALL,
+        summary="8x8 digits, coupling flows for posterior and prior",
+        posterior="coupling_flow",
+        prior="coupling_flow",
+    ),
+    "conv_8": dataclasses.replace(
+        _SMALL,
+        summary="8x8 digits, convolutions",
+        network="convolution",
+        hidden_sizes=(16, 32),
+        activation="elu",
+        epochs=60,
+    ),
+    "bytes_8": dataclasses.replace(
+        _SMALL, summary="8x8 grey images as bytes", kind="byte", likelihood="discretized_logistic_mixture"
+    ),
+    "rainforth": dataclasses.replace(
+        _ONE_LAYER,
+        summary="MNIST, what the article and its studies train",
+        paper="Rainforth et al. 2018, arXiv 1802.04537",
+    ),
+    "burda_1": _ONE_LAYER,
+    "burda_2": dataclasses.replace(
+        _ONE_LAYER,
+        summary="MNIST, two stochastic layers",
+        latent_size=(100, 50),
+        hidden_sizes=((200, 200), (100, 100)),
+    ),
+    "faithful": dataclasses.replace(
+        _ONE_LAYER, summary="burda_1 with the paper's schedule: days on two CPU cores", epochs=3280, schedule="burda"
+    ),
+    "modern": dataclasses.replace(
+        _ONE_LAYER,
+        summary="MNIST, the furthest in half an hour of two CPU cores",
+        paper=None,
+    ),
+    "conv_28": dataclasses.replace(
+        _ONE_LAYER,
+        summary="28x28 images, convolutions",
+        network="convolution",
+        hidden_sizes=(16, 32),
+        activation="elu",
+        batch_size=100,
+        epochs=10,
+        paper=None,
+    ),
+    "grey_28": dataclasses.replace(
+        _ONE_LAYER,
+        summary="28x28 images as intensities (--binarize=none)",
+        kind="intensity",
+        likelihood="continuous_bernoulli",
+        batch_size=100,
+        paper="Loaiza-Ganem, Cunningham 2019, arXiv 1907.06845",
+    ),
+    "conv_32_bytes": Preset(
+        summary="32x32 images in colour, convolutions",
+        kind="byte",
+        data_shape=(32, 32, 3),
+        latent_size=64,
+        hidden_sizes=(32, 64),
+        activation="elu",
+        batch_size=50,
+        epochs=20,
+        network="convolution",
+        likelihood="discretized_logistic_mixture,components=5",
+        paper="the likelihood: Salimans et al. 2017, arXiv 1701.05517",
+    ),
+    "real_small": Preset(
+        summary="tables of real numbers",
+        kind="real",
+        data_shape=(30,),
+        latent_size=8,
+        hidden_sizes=(64, 64),
+        batch_size=32,
+        learning_rate=2e-3,
+        epochs=100,
+    ),
+    "counts": Preset(
+        summary="tables of counts, such as single cells by genes",
+        kind="count",
+        data_shape=(200,),
+        latent_size=10,
+        hidden_sizes=(128,),
+        batch_size=64,
+        epochs=50,
+    ),
 }
 _DEFAULT = "rainforth"
 

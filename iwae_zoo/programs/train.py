@@ -15,6 +15,7 @@ import iwae_zoo_console as console
 from iwae_zoo import data, objectives, presets, saved_model, training
 from iwae_zoo.distributions import likelihoods, posteriors
 from iwae_zoo.estimation import likelihood
+from iwae_zoo.networks import bodies
 from iwae_zoo.networks import prior as priors
 from iwae_zoo.objectives import bounds, estimators
 from iwae_zoo.training import schedules, strategies
@@ -93,6 +94,13 @@ _PRESET = flags.DEFINE_string(
     f"Architecture and training settings: {', '.join(presets.names())}. Default: by the data set.",
     flag_values=_FLAGS,
 )
+_NETWORK = flags.DEFINE_string(
+    "network",
+    None,
+    f"Body of encoder and decoder instead of the preset's: {', '.join(bodies.names())}; with settings as in "
+    "perceptron,residual=True; or module:attribute, a networks.bodies.Body of your own.",
+    flag_values=_FLAGS,
+)
 _POSTERIOR = flags.DEFINE_string(
     "posterior", None, f"Instead of the preset's: {', '.join(posteriors.names())}.", flag_values=_FLAGS
 )
@@ -109,8 +117,11 @@ _HIDDEN_SIZES = flags.DEFINE_string(
     "hidden_sizes",
     None,
     "Hidden layers instead of the preset's, as the encoder has them: 200,200, or 200,200+100,100 for stacked "
-    "stochastic layers that differ.",
+    "stochastic layers that differ. Of a convolution the channels of each scale, from the image on: 16,32.",
     flag_values=_FLAGS,
+)
+_ACTIVATION = flags.DEFINE_string(
+    "activation", None, "Of the hidden layers, by its name in Keras, instead of the preset's.", flag_values=_FLAGS
 )
 _EPOCHS = flags.DEFINE_integer(
     "epochs", None, "Passes over the training set. Default: the preset's.", flag_values=_FLAGS
@@ -123,9 +134,9 @@ _LEARNING_RATE = flags.DEFINE_float(
 )
 _SCHEDULE = flags.DEFINE_string(
     "schedule",
-    "constant",
+    None,
     f"How the learning rate changes: {', '.join(schedules.names())}. burda: 3^i epochs at 10^(-i/7) of it, i = 0..7, "
-    "scaled to --epochs.",
+    "scaled to --epochs. Default: the preset's.",
     flag_values=_FLAGS,
 )
 _EARLY_STOPPING = flags.DEFINE_integer(
@@ -193,10 +204,14 @@ _EXPORT_DIR = flags.DEFINE_string(
 _RESUME = flags.DEFINE_bool(
     "resume", False, "Go on with an interrupted run from its last whole epoch.", flag_values=_FLAGS
 )
+_LIST_PRESETS = flags.DEFINE_bool("list_presets", False, "Say what presets there are, and stop.", flag_values=_FLAGS)
 
 
 def main(name):
     """Trains and evaluates; the exit status is not 0 if it could not."""
+    if _LIST_PRESETS.value:
+        print("\n\n".join(map(presets.describe, presets.names())))
+        return
     settings: dict[str, Any] = {field.name: _FLAGS[field.name].value for field in dataclasses.fields(training.Config)}
     config = training.Config(**settings)
     workdir = _WORKDIR.value or f"runs/{config.title}"

@@ -4,10 +4,13 @@ import dataclasses
 import pathlib
 from typing import Any
 
+import keras
+
 from iwae_zoo import objectives, presets
 from iwae_zoo._checks import look_up
 from iwae_zoo.distributions import posteriors
 from iwae_zoo.estimation import likelihood
+from iwae_zoo.networks import bodies
 from iwae_zoo.networks import prior as priors
 from iwae_zoo.training import schedules
 
@@ -28,11 +31,13 @@ class Config:
       data_dir: folder of prepared TensorFlow Datasets.
       kind: name of the kind of data, and `binarize` what becomes of intensities; as `data.load`.
       likelihood: name of a likelihood, with settings where it has some, as `likelihoods.get`.
-      preset: name of an architecture; by default that of the data set. The next four are instead of its own.
+      preset: name of an architecture; by default that of the data set. The next six are instead of its own.
+      network: name of a body, with settings where it has some, as `bodies.get`.
       posterior: name of a posterior.
       prior: name of a prior.
       latent_size: str, "50", or "100,50" for stacked stochastic layers from x upwards.
       hidden_sizes: str, "200,200", or "200,200+100,100" with those of each stochastic layer.
+      activation: name of a Keras activation, of the hidden layers.
       epochs: int, passes over the training set.
       batch_size: int.
       learning_rate: float, of Adam for both networks; the highest where it changes.
@@ -63,14 +68,16 @@ class Config:
     binarize: str | None = None
     likelihood: str | None = None
     preset: str | None = None
+    network: str | None = None
     posterior: str | None = None
     prior: str | None = None
     latent_size: str | None = None
     hidden_sizes: str | None = None
+    activation: str | None = None
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
-    schedule: str = "constant"
+    schedule: str | None = None
     early_stopping: int | None = None
     seed: int = 0
     eval_samples: int = 5000
@@ -92,9 +99,11 @@ class Config:
         for size, _ in preset.layers:
             posteriors.get(preset.posterior, size)
         priors.get(preset.prior, preset.layers[-1][0])
+        bodies.get(preset.network)
+        keras.activations.get(preset.activation)
         filled = {
             field: getattr(preset, field) if getattr(self, field) is None else getattr(self, field)
-            for field in ("epochs", "batch_size", "learning_rate")
+            for field in ("epochs", "batch_size", "learning_rate", "schedule")
         }
         config = dataclasses.replace(self, preset=name, **filled)
         counts = ("epochs", "batch_size", "early_stopping", "eval_samples", "diagnostics_every", "backward_particles")
@@ -122,7 +131,9 @@ class Config:
         >>> Config(latent_size="8,2", hidden_sizes="20").architecture
         {'latent_size': (8, 2), 'hidden_sizes': (20,)}
         """
-        chosen: dict[str, Any] = {"posterior": self.posterior, "prior": self.prior}
+        chosen: dict[str, Any] = {
+            field: getattr(self, field) for field in ("network", "posterior", "prior", "activation")
+        }
         if self.latent_size is not None:
             chosen["latent_size"] = _integers("latent_size", self.latent_size)
         if self.hidden_sizes is not None:

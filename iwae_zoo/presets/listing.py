@@ -1,0 +1,39 @@
+"""What there is, for people: the presets in words."""
+
+from iwae_zoo.presets import table
+from iwae_zoo.presets.build import build
+
+__all__ = ["describe"]
+
+
+def describe(name):
+    """A preset in a few lines.
+
+    Args:
+      name: one of `names()`.
+
+    Returns:
+      str.
+
+    Raises:
+      ValueError: on an unknown name.
+
+    #### Examples
+    >>> print(describe("plane"))
+    plane: 8x8 digits, with a latent that can be drawn
+        binary data 8x8x1; perceptron 64,64; latent 2; 17,732 weights
+        reached: not measured
+    """
+    preset = table.get(name)
+    count = build(name, data_shape=preset.data_shape).count_params()
+    layers = preset.layers
+    parts = [
+        f"{preset.kind} data {'x'.join(map(str, preset.data_shape))}",
+        f"{preset.network} {'+'.join(','.join(map(str, hidden)) for _, hidden in layers)}",
+        f"latent {','.join(str(size) for size, _ in layers)}",
+    ]
+    usual = {field: getattr(table.Preset, field) for field in ("likelihood", "posterior", "prior")}
+    parts += [f"{field} {getattr(preset, field)}" for field in usual if getattr(preset, field) != usual[field]]
+    lines = [f"{name}: {preset.summary}", f"{'; '.join(parts)}; {count:,} weights"]
+    lines += [preset.paper] if preset.paper else []
+    return "\n    ".join([*lines, f"reached: {preset.reached or 'not measured'}"])
