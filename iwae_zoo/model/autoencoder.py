@@ -34,7 +34,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
       seed: int. With the same seed, data and starting weights, training gives the same weights.
 
     Raises:
-      ValueError: if a network lacks its method, or the objective is unknown.
+      ValueError: if a network lacks its method or holds a batch normalisation, or the objective is unknown.
 
     Calling the model on x [B, ...] reconstructs it: the mean of p(x | z) at the mean of q(z | x).
     """
@@ -51,6 +51,12 @@ class ImportanceWeightedAutoencoder(keras.Model):
                     f"The {role} must be a keras.Layer with a method {method}(...) that returns a TFP distribution: "
                     f"received {layer!r}."
                 )
+            for part in layer._flatten_layers():
+                if isinstance(part, keras.layers.BatchNormalization):
+                    raise ValueError(
+                        f"The {role} holds a batch normalisation, {part.name!r}, with which log p(x) of a row would "
+                        "depend on the rows beside it. Use keras.layers.LayerNormalization."
+                    )
         self.encoder = encoder
         self.decoder = decoder
         self.prior = prior
@@ -105,22 +111,15 @@ class ImportanceWeightedAutoencoder(keras.Model):
                 f"Data and decoder disagree about the shape of x: received x of shape {data_shape}, and the "
                 f"likelihood's event shape is {likelihood.event_shape}."
             )
-        self._check_layers()
+        self._check_shared()
         for layer in (self.encoder, self.decoder, self.prior):
             layer.built = True
         self.data_shape = data_shape
         self.built = True
         self._build_optimizers()
 
-    def _check_layers(self):
-        """Raises ValueError if a variable would be moved by both optimizers, or a layer ties the rows of x together."""
-        for role in (self.encoder, self.decoder, self.prior):
-            for layer in role._flatten_layers():
-                if isinstance(layer, keras.layers.BatchNormalization):
-                    raise ValueError(
-                        f"{layer.name!r} in {role.name!r} is a batch normalisation: log p(x) of a row would depend on "
-                        "the rows beside it. Use keras.layers.LayerNormalization."
-                    )
+    def _check_shared(self):
+        """Raises ValueError if a variable would be moved by both optimizers."""
         of_encoder = {id(variable) for variable in self.encoder_variables}
         shared = [variable.path for variable in self.decoder_variables if id(variable) in of_encoder]
         if shared:

@@ -10,6 +10,7 @@ nothing of probabilities, and a head of `distributions`, which knows nothing of 
 
 from iwae_zoo.distributions import DiagonalNormal, IndependentBernoulli, Stacked, StandardNormal
 from iwae_zoo.networks import bodies
+from iwae_zoo.networks.convolution import DownConvolution, UpConvolution
 from iwae_zoo.networks.decoder import Decoder, MLPDecoder
 from iwae_zoo.networks.encoder import Encoder, MLPEncoder
 from iwae_zoo.networks.perceptron import Perceptron
@@ -21,6 +22,7 @@ __all__ = [
     "CouplingFlowPrior",
     "Decoder",
     "DiagonalNormal",
+    "DownConvolution",
     "Encoder",
     "IndependentBernoulli",
     "MLPDecoder",
@@ -32,5 +34,6 @@ __all__ = [
     "StackedPrior",
     "StandardNormal",
     "StandardNormalPrior",
+    "UpConvolution",
     "bodies",
 ]

@@ -100,7 +100,7 @@ class DownConvolution(keras.Layer):
         super().__init__(**kwargs)
         self.scales, self.output_size, self.blocks, self.seed = tuple(scales), output_size, blocks, seed
         self.activation = keras.activations.get(activation)
-        self.stack = []
+        self.stack: list[keras.Layer] = []
         for channels in self.scales:
             before = activation if self.stack else None
             self.stack.append(_Convolution(channels, seed, before, halves=True, dtype=self.dtype_policy))
@@ -164,7 +164,8 @@ class UpConvolution(keras.Layer):
         self._smallest = (*sizes[0], self.scales[0])
         initializer = keras.initializers.GlorotUniform(seed=seed)
         self.input_layer = Dense(math.prod(self._smallest), kernel_initializer=initializer, dtype=self.dtype_policy)
-        self.stack, seed = [], seed + 1
+        self.stack: list[keras.Layer] = []
+        seed += 1
         afterwards = (*self.scales[1:], parameters_per_value * self.data_shape[2])
         for channels, following, size in zip(self.scales, afterwards, sizes[1:], strict=True):
             self.stack += _blocks(channels, seed, activation, blocks, self.dtype_policy)

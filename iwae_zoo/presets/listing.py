@@ -21,7 +21,7 @@ def describe(name):
     #### Examples
     >>> print(describe("plane"))
     plane: 8x8 digits, with a latent that can be drawn
-        binary data 8x8x1; perceptron 64,64; latent 2; 17,732 weights
+        binary data 8x8x1; perceptron 64,64; latent 2; 17,092 weights
         reached: not measured
     """
     preset = table.get(name)

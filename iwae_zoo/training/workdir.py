@@ -115,13 +115,13 @@ class WorkDirectory:
 
 
 def read_config(path):
-    """The fields of the configuration in a config.json; what an older version did not know has its default.
+    """The fields of the configuration in a config.json; what an older version did not know is as it had it.
 
     Raises:
       OSError: if the file cannot be read.
       ValueError, KeyError, TypeError: if it is no configuration.
     """
-    return dataclasses.asdict(Config()) | json.loads(pathlib.Path(path).read_text())["config"]
+    return dataclasses.asdict(Config(schedule="constant")) | json.loads(pathlib.Path(path).read_text())["config"]
 
 
 def data_settings(config, dataset, kind=None, binarize=None):
