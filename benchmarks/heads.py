@@ -1,10 +1,11 @@
-"""What a likelihood head costs: a train step with it over the bare matrix products of its own network.
+"""What each head and network costs: a train step over the bare products of its own network.
 
     python benchmarks/heads.py
 
-A row is a head on 784-200-200-50 with [particles, 784] values; the decoder's last layer is as wide as the head asks
-for, and the bare products have the same width. Beside it, the same network and head with TensorFlow Probability's own
-distribution, where it has one, in place of the fused log-likelihood. All variants take turns in one process.
+A row is a likelihood, a posterior or a prior on 784-200-200-50 with [particles, 784] values, or another network. The
+bare products are those of the same network: matrix products and convolutions, forward and back, and nothing else.
+Beside a likelihood, the same network with TensorFlow Probability's own distribution, where it has one, in place of the
+fused log-likelihood. The variants of a row take turns in one process.
 """
 
 import pathlib
@@ -22,14 +23,11 @@ with quiet():
 
     from benchmarks import report, workload
     from iwae_zoo import figures, objectives, presets
+    from iwae_zoo.distributions import likelihoods, posteriors
     from iwae_zoo.distributions.values import positive
+    from iwae_zoo.networks import prior as priors
 
-_HEADS = flags.DEFINE_list(
-    "heads",
-    "bernoulli,continuous_bernoulli,beta,discretized_logistic,normal,student_t,laplace,poisson,negative_binomial,"
-    "zero_inflated_negative_binomial",
-    "Names of heads.",
-)
+_ONLY = flags.DEFINE_list("only", None, "Names of rows. Default: all.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "Examples in a batch.", lower_bound=1)
 _M = flags.DEFINE_integer("m", 8, "Groups of particles.", lower_bound=1)
 _K = flags.DEFINE_integer("k", 8, "Particles in a group.", lower_bound=1)
@@ -58,10 +56,26 @@ TFP = {
 }
 
 
-def build(name):
-    """The network with a head, compiled, and a batch drawn from it."""
-    objective = objectives.get("piwae", m=_M.value, k=_K.value)
-    model = presets.build("rainforth", data_shape=(_SIZE,), objective=objective, likelihood=name)
+# Each row: fields of the preset, and how many of the particles (a convolution's are dear).
+ROWS = {f"likelihood {name}": ({"likelihood": name}, 1) for name in likelihoods.names() if name != "categorical"}
+ROWS |= {f"posterior {name}": ({"posterior": name}, 1) for name in posteriors.names() if name != "normal"}
+ROWS |= {f"prior {name}": ({"prior": name}, 1) for name in priors.names() if name != "standard_normal"}
+ROWS |= {
+    "two stochastic layers": ({"preset": "burda_2"}, 1),
+    "residual, normalized perceptron": ({"network": "perceptron,residual=True,normalized=True"}, 1),
+    "convolution": ({"preset": "conv_28"}, 8),
+}
+
+
+def build(fields, share):
+    """The network of a row, compiled, and a batch drawn from it."""
+    fields = {"preset": "rainforth", **fields}
+    objective = objectives.get("piwae", m=_M.value, k=max(_K.value // share, 1))
+    shape = (28, 28, 1) if "conv" in fields["preset"] else (_SIZE,)
+    model = presets.build(fields.pop("preset"), data_shape=shape, objective=objective, **fields)
+    random = tf.random.Generator.from_seed(0)
+    for variable in model.trainable_variables:  # Some start at zero, all alike.
+        variable.assign_add(0.01 * random.normal(variable.shape))
     model.compile()
     z = model.prior.distribution().sample(_BATCH_SIZE.value, seed=(0, 1))
     x = model.decoder.likelihood(z).sample(seed=(0, 2))
@@ -93,34 +107,31 @@ def with_tfp(model):
     return model
 
 
+def measure(name, fields, share):
+    """One row: milliseconds, and ratios to the bare products."""
+    model, x = build(fields, share)
+    steps = {"bare": workload.bare_products(model, x), "ours": workload.train_step(model, x)}
+    if name.split()[-1] in TFP and "likelihood" in fields:
+        steps["TFP's"] = workload.train_step(with_tfp(build(fields, share)[0]), x)
+    turns = report.take_turns(steps, _REPEATS.value)
+    row = {"milliseconds": turns.milliseconds("ours"), "over_bare": turns.ratio("ours", "bare"), "load": turns.load}
+    return row | ({"tfp_over_bare": turns.ratio("TFP's", "bare")} if "TFP's" in steps else {})
+
+
 def main(_):
     """Prints medians and ratios."""
-    steps = {}
-    for name in _HEADS.value:
-        model, x = build(name)
-        particles = _M.value * _K.value
-        steps[f"{name}, bare products"] = workload.bare_products(
-            _BATCH_SIZE.value, particles, outputs=_SIZE * model.decoder.head.parameters_per_value
-        )
-        steps[name] = workload.train_step(model, x)
-        if name in TFP:
-            steps[f"{name}, TFP's"] = workload.train_step(with_tfp(build(name)[0]), x)
-    turns = report.take_turns(steps, _REPEATS.value)
     title = f"[{_M.value * _K.value * _BATCH_SIZE.value}, {_SIZE}] values"
-    print(f"{title}, {turns}")
-    print(f"{'':36}{'ms':>8}{'/ bare':>8}{'TFP / bare':>12}")
-    rows, ratios = {}, {}
-    for name in _HEADS.value:
-        bare = f"{name}, bare products"
-        rows[name] = {"milliseconds": turns.milliseconds(name), "over_bare": turns.ratio(name, bare)}
-        ratios[name] = rows[name]["over_bare"]
-        line = f"{name:36}{rows[name]['milliseconds']:8.2f}{rows[name]['over_bare']:8.2f}"
-        if name in TFP:
-            rows[name]["tfp_over_bare"] = ratios[f"{name}, TFP's"] = turns.ratio(f"{name}, TFP's", bare)
-            line += f"{rows[name]['tfp_over_bare']:12.2f}"
-        print(line)
-    figure = figures.ratio_bars(ratios, f"Train step by likelihood, {title}", "time / time of the bare matrix products")
-    report.write({"load": turns.load, "heads": rows}, figure)
+    print(f"{title}\n{'':48}{'ms':>8}{'/ bare':>8}{'TFP / bare':>12}", flush=True)
+    rows = {}
+    for name, (fields, share) in ROWS.items():
+        if _ONLY.value and name not in _ONLY.value:
+            continue
+        row = rows[name] = measure(name, fields, share)
+        tfp = f"{row['tfp_over_bare']:12.2f}" if "tfp_over_bare" in row else ""
+        print(f"{name:48}{row['milliseconds']:8.2f}{row['over_bare']:8.2f}{tfp}", flush=True)
+    ratios = {name: row["over_bare"] for name, row in rows.items()}
+    figure = figures.ratio_bars(ratios, f"Train step, {title}", "time / time of the bare products")
+    report.write({"rows": rows}, figure)
 
 
 if __name__ == "__main__":

@@ -36,14 +36,13 @@ flags.adopt_module_key_flags(report)
 def measure(k, chunk):
     """One point: peak memory, time, ratio to the bare matrix products."""
     objective = objectives.get(_OBJECTIVE.value, m=_M.value, k=k)
-    step = workload.train_step(
-        workload.build(objective, particle_chunk=chunk or None), workload.images(_BATCH_SIZE.value)
-    )
+    model, x = workload.build(objective, particle_chunk=chunk or None), workload.images(_BATCH_SIZE.value)
+    step = workload.train_step(model, x)
     for _ in range(3):
         step()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     count = _M.value * k
-    steps = {"step": step, "bare": workload.bare_products(_BATCH_SIZE.value, count)}
+    steps = {"step": step, "bare": workload.bare_products(model, x)}
     turns = report.take_turns(steps, min(_REPEATS.value, max(5, 64 * _REPEATS.value // count)), warm_up=1)
     return {
         "particles": count,

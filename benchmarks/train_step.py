@@ -64,14 +64,14 @@ def variants(x):
         return workload.train_step(workload.build(objective, **options), x)
 
     steps = {
-        _BARE: workload.bare_products(len(x), count),
+        _BARE: workload.bare_products(workload.build(piwae), x),
         _ONE: step(objectives.get("iwae", m=_M.value, k=_K.value)),
         "piwae (two objectives)": step(piwae),
         "piwae, two naive tapes": naive_step(piwae, x),
     }
     if _BACKWARD.value < count:
         steps[f"piwae, back through {_BACKWARD.value} of {count}"] = step(piwae, backward_particles=_BACKWARD.value)
-    steps["bare products in bfloat16"] = workload.bare_products(len(x), count, tf.bfloat16)
+    steps["bare products in bfloat16"] = workload.bare_products(workload.build(piwae), x, tf.bfloat16)
     steps["piwae in bfloat16"] = step(piwae, mixed_precision="bfloat16")
     return steps
 

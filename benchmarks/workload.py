@@ -1,10 +1,12 @@
-"""The network that the benchmarks measure, 784-200-200-50, and the arithmetic it cannot avoid."""
+"""The network that most benchmarks measure, 784-200-200-50, and the arithmetic that a network cannot avoid."""
 
-import itertools
+import functools
 
 import tensorflow as tf
+from tensorflow.python.framework import op_callbacks  # TensorFlow has no public way to hear of its operations.
 
 from iwae_zoo import presets
+from iwae_zoo.distributions import fusion
 
 __all__ = ["bare_products", "build", "finished", "images", "train_step"]
 
@@ -31,37 +33,65 @@ def train_step(model, x):
     return finished(tf.function(lambda: model.train_step(x)))
 
 
-def bare_products(batch_size, particles, dtype=tf.float32, outputs=784):
-    """The matrix products that any train step needs, alone.
+def bare_products(model, x, dtype=None):
+    """The matrix products and convolutions that a train step of a model cannot do without, alone.
 
-    Forward, by the weights and by the inputs, of every layer, without the gradient by x.
+    Those of its networks: forward, by the weights and by the inputs, but for the gradient by x.
 
     Args:
-      batch_size: int, rows of the encoder.
-      particles: int, particles of each: their product is the rows of the decoder.
-      dtype: of the matrices.
-      outputs: int, numbers that the decoder gives for each particle.
+      model: `ImportanceWeightedAutoencoder`.
+      x: tensor [B, ...].
+      dtype: of the numbers; None for the model's own.
     """
-    rows = {"encoder": batch_size, "decoder": particles * batch_size}
-    layers = {"encoder": (784, 200, 200, 100), "decoder": (50, 200, 200, outputs)}
+    operations = _products(model, x)
     random = tf.random.Generator.from_seed(0)
 
-    def matrix(*shape):
-        return tf.cast(random.normal(shape), dtype)
+    def numbers(like):
+        return tf.cast(random.normal(like.shape), dtype or like.dtype)
 
-    values = {side: [matrix(rows[side], size) for size in layers[side]] for side in layers}
-    weights = {side: [matrix(a, b) for a, b in itertools.pairwise(sizes)] for side, sizes in layers.items()}
+    arguments = [(*map(numbers, inputs), numbers(output)) for _, inputs, output in operations]
 
     @tf.function
     def products():
         results = []
-        for side in layers:
-            for i, weight in enumerate(weights[side]):
-                before, after = values[side][i], values[side][i + 1]
-                results.append(tf.matmul(before, weight))
-                results.append(tf.matmul(before, after, transpose_a=True))
-                if side == "decoder" or i > 0:
-                    results.append(tf.matmul(after, weight, transpose_b=True))
-        return [result[0, 0] for result in results]
+        for i, ((operation, _, _), (left, right, upstream)) in enumerate(zip(operations, arguments, strict=True)):
+            sources = [right] if i == 0 else [left, right]
+            with tf.GradientTape() as tape:
+                tape.watch(sources)
+                result = operation(left, right)
+            results += [result, *tape.gradient(result, sources, output_gradients=upstream)]
+        return [tf.reshape(result, [-1])[0] for result in results]
 
     return finished(products)
+
+
+def _products(model, x):
+    """(function of two tensors, the two, the result) for each weight in a forward pass, the encoder's first."""
+    found = {}
+
+    def record(op_type, inputs, attributes, outputs, name, graph=None):
+        del name, graph
+        op_type = tf.compat.as_str(op_type)
+        settings = dict(zip(attributes[::2], attributes[1::2], strict=True)) if attributes else {}
+        output = outputs[0]
+        if op_type == "MatMul":
+            operation, pair = tf.matmul, inputs[:2]
+        elif op_type == "Conv2D":
+            operation, pair = functools.partial(tf.nn.conv2d, strides=settings["strides"], padding="SAME"), inputs[:2]
+        elif op_type == "Conv2DBackpropInput":
+            transposed = functools.partial(tf.nn.conv2d_transpose, strides=settings["strides"])
+            operation, pair = functools.partial(transposed, output_shape=output.shape), inputs[:0:-1]
+        else:
+            return
+        # A weight that meets the same particles twice need not have: once for a draw and once for its density, say.
+        key = pair[1].numpy().tobytes()
+        if key not in found or found[key][1][0].shape[0] < pair[0].shape[0]:
+            found[key] = (operation, pair, output)
+
+    op_callbacks.add_op_callback(record)
+    try:
+        with fusion.portable():  # As plain operations, which are heard of one by one.
+            model.log_weights(x, model.objective.m, model.objective.k, seed=(0, 1))
+    finally:
+        op_callbacks.remove_op_callback(record)
+    return list(found.values())
