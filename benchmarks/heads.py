@@ -62,7 +62,7 @@ ROWS |= {f"posterior {name}": ({"posterior": name}, 1) for name in posteriors.na
 ROWS |= {f"prior {name}": ({"prior": name}, 1) for name in priors.names() if name != "standard_normal"}
 ROWS |= {
     "two stochastic layers": ({"preset": "burda_2"}, 1),
-    "residual, normalized perceptron": ({"network": "perceptron,residual=True,normalized=True"}, 1),
+    "residual normalized perceptron": ({"network": "perceptron,residual=True,normalized=True"}, 1),
     "convolution": ({"preset": "conv_28"}, 8),
 }
 

@@ -69,8 +69,10 @@ def _products(model, x):
     """(function of two tensors, the two, the result) for each weight in a forward pass, the encoder's first."""
     found = {}
 
-    def record(op_type, inputs, attributes, outputs, name, graph=None):
-        del name, graph
+    def record(op_type, inputs, attributes, outputs, op_name, graph=None):
+        del op_name
+        if graph is not None:  # Traced, not computed.
+            return
         op_type = tf.compat.as_str(op_type)
         settings = dict(zip(attributes[::2], attributes[1::2], strict=True)) if attributes else {}
         output = outputs[0]
