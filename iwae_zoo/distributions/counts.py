@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from iwae_zoo.distributions import fitting
+from iwae_zoo.distributions import fitting, fusion
 from iwae_zoo.distributions.units import Standardized
 from iwae_zoo.distributions.values import ValueLikelihood, limited, positive
 
@@ -150,8 +150,12 @@ class NegativeBinomial(_Counts):
 def _negative_binomial(statistics, parameters, shared):
     """x log(rate / x) - (x + r) log((r + rate) / (r + x)), relative to its value where the rate is x."""
     x, log_x, offset = tf.unstack(statistics, axis=-2)
-    log_rate, r = _log_rate(parameters, offset), positive(shared[0])
-    excess = log_rate - log_x
+    return _relative(x, _log_rate(parameters, offset) - log_x, positive(shared[0]))
+
+
+@fusion.custom_gradient
+def _relative(x, excess, r):
+    """The same of x [..., V], log(rate / x) [..., V] (of the rate alone for x = 0) and r [V]; no gradient by x."""
     rate = tf.maximum(x, 1.0) * tf.exp(excess)
     growth = (rate - x) / (r + x)
     # log(1 + growth): by 2 atanh(growth / (2 + growth)) where r is large and the rest of 1 + growth rounding.
@@ -159,7 +163,32 @@ def _negative_binomial(statistics, parameters, shared):
     square = tf.minimum(tf.square(t), 1e-3)
     near = 2.0 * t * (1.0 + square * (1 / 3 + square * (1 / 5 + square * (1 / 7 + square / 9))))
     far = tf.math.log((r + rate) / (r + x))
-    return x * excess - (x + r) * tf.where(tf.abs(growth) < 0.05, near, far)
+    log_growth = tf.where(tf.abs(growth) < 0.05, near, far)
+
+    def gradient(upstream):
+        share = (x - rate) / (r + rate)
+        by_r = tf.reduce_sum(upstream * -(log_growth + share), axis=tf.range(tf.rank(upstream) - 1))
+        return None, upstream * r * share, by_r
+
+    return x * excess - (x + r) * log_growth, gradient
+
+
+@fusion.custom_gradient
+def _inflated(is_zero, gate, log_prob):
+    """log(exp(gate) + p) for 0, log p for others, minus softplus(gate)."""
+    # Of both, the terms within [1, 2] share a logarithm.
+    open_gate, excess = tf.nn.relu(gate), gate - log_prob
+    of_zero = tf.nn.relu(excess)
+    from_zero, from_gate = tf.exp(excess - 2.0 * of_zero), tf.exp(gate - 2.0 * open_gate)
+    factor = tf.where(is_zero, 1.0 + from_zero, 1.0) / (1.0 + from_gate)
+
+    def gradient(upstream):
+        one, none = tf.ones_like(gate), tf.zeros_like(gate)
+        lost = tf.where(is_zero, tf.where(excess > 0.0, one, from_zero) / (1.0 + from_zero), none)
+        gone = tf.where(gate > 0.0, one, from_gate) / (1.0 + from_gate)
+        return None, upstream * (lost - gone), upstream * (1.0 - lost)
+
+    return log_prob + tf.where(is_zero, of_zero, 0.0) - open_gate + tf.math.log(factor), gradient
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,15 +204,8 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
 
     @staticmethod
     def log_density(statistics, parameters, shared):
-        gate = limited(parameters[..., 1, :])
         of_binomial = _negative_binomial(statistics, parameters, shared)
-        # log(exp(gate) + p) for 0, log p for others, minus softplus(gate): of both, the terms within [1, 2] share a
-        # logarithm.
-        open_gate, excess = tf.nn.relu(gate), gate - of_binomial
-        of_zero = tf.nn.relu(excess)
-        is_zero = statistics[..., 0, :] == 0.0
-        factor = tf.where(is_zero, 1.0 + tf.exp(excess - 2.0 * of_zero), 1.0) / (1.0 + tf.exp(gate - 2.0 * open_gate))
-        return of_binomial + tf.where(is_zero, of_zero, 0.0) - open_gate + tf.math.log(factor)
+        return _inflated(statistics[..., 0, :] == 0.0, limited(parameters[..., 1, :]), of_binomial)
 
     def value_mean(self, parameters, shared):
         return tf.sigmoid(-limited(parameters[..., 1, :])) * super().value_mean(parameters, shared)
