@@ -175,7 +175,7 @@ def _relative(x, excess, r):
 
 @fusion.custom_gradient
 def _inflated(is_zero, gate, log_prob):
-    """log(exp(gate) + p) for 0, log p for others, minus softplus(gate)."""
+    """log(exp(gate) + p) for 0, log p for others, minus softplus(gate); gate and log p of one shape."""
     # Of both, the terms within [1, 2] share a logarithm.
     open_gate, excess = tf.nn.relu(gate), gate - log_prob
     of_zero = tf.nn.relu(excess)
@@ -205,7 +205,8 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     @staticmethod
     def log_density(statistics, parameters, shared):
         of_binomial = _negative_binomial(statistics, parameters, shared)
-        return _inflated(statistics[..., 0, :] == 0.0, limited(parameters[..., 1, :]), of_binomial)
+        gate = tf.broadcast_to(limited(parameters[..., 1, :]), tf.shape(of_binomial))
+        return _inflated(statistics[..., 0, :] == 0.0, gate, of_binomial)
 
     def value_mean(self, parameters, shared):
         return tf.sigmoid(-limited(parameters[..., 1, :])) * super().value_mean(parameters, shared)
