@@ -31,8 +31,8 @@ def pytest_report_header(config):
 
 
 # Files that take long, the longest first, so that both test processes end at about the same time.
-LONGEST = ("workers", "programs", "zoo", "strategies", "cells", "run", "autoencoder", "end_to_end", "diagnostics")
-LONGEST += ("annealing", "certificates")
+LONGEST = ("contract", "workers", "programs", "annealing", "end_to_end", "cells", "strategies", "run", "saved_model")
+LONGEST += ("laplace", "stacked_estimation", "likelihood", "console", "docs", "certificates", "diagnostics", "zoo")
 
 
 def pytest_collection_modifyitems(items):

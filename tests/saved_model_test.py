@@ -14,6 +14,7 @@ from iwae_zoo import annealing, likelihood, objectives, presets, resampling, sav
 from iwae_zoo.estimation import importance
 from iwae_zoo.testing import LinearGaussian
 
+pytestmark = pytest.mark.slow
 ESTIMATE = [*importance.OUTPUTS]
 BUDGET = {"num_temperatures": 5, "num_chains": 8}
 
@@ -210,7 +211,6 @@ else:  # The C++ loader that TF Serving uses.
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("loader", ["eager", "session"])
 def test_loads_without_the_library(exported, x, loader, tmp_path):
     np.save(tmp_path / "x.npy", x)

@@ -39,6 +39,7 @@ def directory(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_rest_and_grpc_give_the_models_answers(directory, x):
     expected = saved_model.Exported(directory).estimate_log_prob(x, SAMPLES, seed=3)
     annealed = saved_model.Exported(directory).estimate_log_prob(x, SAMPLES, seed=3, method="annealed")
@@ -56,6 +57,7 @@ def test_rest_and_grpc_give_the_models_answers(directory, x):
             ask.close()
 
 
+@pytest.mark.slow
 def test_curl_of_the_readme(directory):
     """Row format, with a row outside the support and one with NaN: bare -Infinity, and neighbours untouched."""
     rows = np.zeros((3, 3, 2, 1)).tolist()

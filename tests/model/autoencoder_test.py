@@ -1,6 +1,5 @@
 """The model over the whole registry of objectives; `contract_test.py` has what it is made of, saved and served."""
 
-
 import keras
 import numpy as np
 import pytest
@@ -120,6 +119,7 @@ def test_the_prior_trains_with_the_decoder(linear_gaussian):
 # Training.
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights():
     def trained(seed):
         model = pixel_model("piwae", seed)
@@ -179,6 +179,7 @@ def test_training_reaches_the_likelihood(linear_gaussian):
     assert reached == pytest.approx(linear_gaussian.log_prob(x).mean(), abs=0.03)
 
 
+@pytest.mark.slow
 def test_steps_per_execution_and_jit():
     x = binary(8)
     weights = []

@@ -39,6 +39,7 @@ def binary(count):
     return (np.random.default_rng(0).random((count, 5)) < 0.4).astype("float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", PAIRS, ids=title)
 def test_gradients_are_those_of_two_naive_tapes(options):
     """Finite, and in graph mode the same. Each posterior meets every objective, and so does each prior."""
@@ -61,6 +62,7 @@ def test_gradients_are_those_of_two_naive_tapes(options):
     assert all(np.abs(g).max() > 0 for g in (*received.encoder, *received.decoder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_two_tapes_of_two_layers_at_extreme_weights(dtype):
     """A likelihood so sharp that particles differ by hundreds of nats."""

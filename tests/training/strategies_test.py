@@ -36,6 +36,7 @@ def trained(strategy, name, x, batch_size=10, **settings):
 
 
 # The last batch of 21 has one example: some replicas get none. 10 does not divide by 3; a batch of 50 is never full.
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "batch_size", "replicas"), [("piwae", 10, 3), ("dreg", 50, 2), ("rws", 10, 2)])
 def test_several_devices_train_to_the_weights_of_one(name, batch_size, replicas):
     x = binary(21)
@@ -63,6 +64,7 @@ def test_steps_per_execution_is_for_one_device():
             model.compile(steps_per_execution=4)
 
 
+@pytest.mark.slow
 def test_a_model_without_variables():
     with mirrored(2).scope():
         model = ImportanceWeightedAutoencoder(
@@ -81,6 +83,7 @@ def test_log_weights_that_are_not_finite_stop_all_replicas():
         trained(mirrored(2), "iwae", x)
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_one_device():
     one = presets.build("small", data_shape=(3, 3, 1))
     with mirrored(2).scope():
