@@ -107,6 +107,8 @@ def built(row, seed=0):
     rng = np.random.default_rng(seed)
     for variable in model.trainable_variables:
         variable.assign_add(0.1 * rng.normal(size=variable.shape))
+    if row.likelihood == "student_t":  # Fitted to Normal data, its degrees of freedom are at their bound.
+        model.decoder.shared.assign(np.ones(model.decoder.shared.shape))
     return model
 
 
@@ -267,11 +269,12 @@ def test_the_loader_of_tensorflow_serving_gives_the_same(row, model, exported, x
     if row is not next(other for other in ROWS if other.kind == row.kind):
         return
     names = ("log_prob", "reconstruct")
-    expected = {name: ask(exported, name, **requests(model, x)[name]) for name in names}
+    asked = {name: requests(model, x)[name] for name in names}
+    expected = {name: ask(exported, name, **inputs) for name, inputs in asked.items()}
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
         graph = tf.compat.v1.saved_model.load(session, ["serve"], str(exported.path))
         for name in names:
-            signature, inputs = graph.signature_def[name], requests(model, x)[name]
+            signature, inputs = graph.signature_def[name], asked[name]
             received = session.run(
                 {key: value.name for key, value in signature.outputs.items()},
                 {signature.inputs[key].name: value for key, value in inputs.items()},
