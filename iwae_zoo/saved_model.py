@@ -240,8 +240,12 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget):
     estimated = {name: scalar if spec.dtype == tf.float64 else spec for name, spec in importance.OUTPUTS.items()}
     betas = tf.constant(budget.betas)
 
+    @tf.function(autograph=False)  # Traced once, for two signatures: the one does not look at z, nor waits for it.
+    def walk(x, seed):
+        return walks.sample(networks, x, seed, budget, betas)
+
     def estimate_annealed(x, seed):
-        row = walks.estimate(networks, x, _unpacked(seed), budget, betas)
+        row = walk(x, _unpacked(seed))
         # The ELBO is the encoder's, as everywhere.
         answer = estimate(x, default_samples, seed)
         answer |= {name: tf.cast(row[name], spec.dtype) for name, spec in estimated.items() if name in row}
@@ -257,8 +261,8 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget):
 
     def posterior_sample_annealed(x, seed):
         # The first of the draws that `annealing.sample_posterior` makes.
-        drawn = walks.sample(networks, x, particles.derive_seed(_unpacked(seed), 0), budget, betas)
-        return {name: tf.cast(value, tf.float32) for name, value in drawn.items()}
+        drawn = walk(x, particles.derive_seed(_unpacked(seed), 0))
+        return {name: tf.cast(drawn[name], tf.float32) for name in ("z", "ess")}
 
     def decode(z):
         return {"mean": _single(networks.decoder.likelihood(z[tf.newaxis]).mean())}

@@ -1,6 +1,7 @@
 """Shared by all tests: one fixed seed, and `--vary-seed` to see whether a statistical test only passes by luck."""
 
 import os
+import signal
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -10,6 +11,10 @@ import pytest
 import tensorflow as tf
 
 from iwae_zoo.testing import LinearGaussian
+
+# A run in the background ignores Ctrl-C, and so would the programs that it starts and interrupts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # For tf.distribute; they share the processor, and nothing else uses more than the first.
 tf.config.set_logical_device_configuration(
@@ -26,8 +31,8 @@ def pytest_report_header(config):
 
 
 # Files that take long, the longest first, so that both test processes end at about the same time.
-LONGEST = ("workers", "programs", "zoo", "strategies", "cells", "run", "autoencoder", "end_to_end", "diagnostics")
-LONGEST += ("annealing", "certificates")
+LONGEST = ("contract", "workers", "programs", "annealing", "end_to_end", "cells", "strategies", "run", "saved_model")
+LONGEST += ("laplace", "stacked_estimation", "likelihood", "console", "docs", "certificates", "diagnostics", "zoo")
 
 
 def pytest_collection_modifyitems(items):

@@ -22,6 +22,7 @@ def run_blocks(page):
     return names
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:log p")
 def test_every_room_takes_a_new_piece(monkeypatch, tmp_path):
     for module in (bounds, kinds, likelihoods, bodies, table):

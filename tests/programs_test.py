@@ -28,6 +28,7 @@ def trained(tmp_path_factory):
     """A work directory of the default data, briefly trained, with diagnostics."""
     folder = tmp_path_factory.mktemp("trained")
     flags = ["--objective=piwae", "--m=2", "--k=3", "--epochs=2", "--eval_samples=50", "--diagnostics_every=2"]
+    flags += ["--eval_method=importance"]
     result = call(train, *flags, "--workdir=run", cwd=folder)
     assert result.returncode == 0, result.stderr
     return folder / "run"
@@ -69,16 +70,17 @@ def test_evaluate_main(trained, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "shape", "flags", "pictures"),
+    ("kind", "shape", "flags", "pictures", "method"),
     [
-        ("byte", (8, 8, 3), [], {"samples", "reconstructions"}),
-        ("count", (6,), ["--likelihood=negative_binomial,offset=True"], {"pairs", "dispersion"}),
-        ("real", (5,), ["--likelihood=student_t,spread=column"], {"pairs"}),
+        ("byte", (8, 8, 3), [], {"samples", "reconstructions"}, "importance"),
+        ("count", (6,), ["--likelihood=negative_binomial,offset=True"], {"pairs", "dispersion"}, "importance"),
+        ("real", (5,), ["--likelihood=student_t,spread=column"], {"pairs"}, "auto"),
     ],
 )
-def test_every_kind_of_data_from_the_command_line(kind, shape, flags, pictures, tmp_path):
+def test_every_kind_of_data_from_the_command_line(kind, shape, flags, pictures, method, tmp_path):
     np.save(tmp_path / "own.npy", examples(kind, 100, shape).astype({"byte": "uint8", "count": int}.get(kind, float)))
     flags = ["--dataset=own.npy", "--preset=plane", "--m=2", "--k=2", "--epochs=1", "--eval_samples=20", *flags]
+    flags += [f"--eval_method={method}"]
     result = call(train, *flags, "--workdir=run", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert f"kind {kind} (" in result.stdout.splitlines()[0]
@@ -88,6 +90,7 @@ def test_every_kind_of_data_from_the_command_line(kind, shape, flags, pictures, 
     assert all(is_a_picture(tmp_path / "run" / f"{name}.png") for name in pictures)
     # Evaluated again, the data are loaded as they were.
     arguments = ["--model=run/model.keras", "--dataset=own.npy", "--num_samples=20", "--output=again.json"]
+    arguments += [f"--method={method}"]
     result = call(evaluate, *arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     again = json.loads((tmp_path / "again.json").read_text())

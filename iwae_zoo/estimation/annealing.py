@@ -278,7 +278,8 @@ def _sample_function(model, budget):
     networks = Networks.of(model)
 
     def one(seed, x, betas, draw):
-        return walks.sample(networks, x, particles.derive_seed(seed, draw), budget, betas)
+        drawn = walks.sample(networks, x, particles.derive_seed(seed, draw), budget, betas)
+        return {name: drawn[name] for name in outputs}
 
     shared = [_BETAS, tf.TensorSpec([], tf.int32)]
     outputs = {"z": _latent(model), "ess": walks.OUTPUTS["ess"]}

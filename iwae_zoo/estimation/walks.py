@@ -127,16 +127,17 @@ def bracket(networks, x, z, seed, budget, betas):
 
 
 def sample(networks, x, seed, budget, betas):
-    """A draw from p(z | x) of one example, nearly; arguments as in `estimate`.
+    """A draw from p(z | x) of one example, nearly, and what `estimate` gives of the same chains; arguments as there.
 
     Returns:
-      dict: z [D] and ess, float64 []: NaN and 0 for an x that is not finite or outside the likelihood's support.
+      dict: z [D], and tensors [] by the names of `OUTPUTS`: z is NaN and ess 0 for an x that is not finite or outside
+      the likelihood's support.
     """
     walk = _Walk(networks, x, seed, budget, betas)
     log_weights, acceptance, state = walk.forward()
     summary = walk.summary(log_weights, acceptance)
     z = walk.chosen(log_weights, state)
-    return {"z": tf.where(summary["in_support"], z, tf.constant(np.nan, z.dtype)), "ess": summary["ess"]}
+    return {**summary, "z": tf.where(summary["in_support"], z, tf.constant(np.nan, z.dtype))}
 
 
 class _Walk:

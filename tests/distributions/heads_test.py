@@ -221,6 +221,7 @@ def test_draws_are_those_of_the_density(spec, seed):
         assert stddev == pytest.approx(x.std(), rel=0.1)
 
 
+@pytest.mark.slow
 @EVERY
 def test_gradients_are_finite_differences(spec):
     case = CASES[spec]
@@ -246,6 +247,7 @@ def test_gradients_are_finite_differences(spec):
 EXTREME = np.array([-3.4e38, -1e38, -1e10, -1e3, -30.0, -1.0, -1e-38, 0.0, 0.5, 30.0, 1e3, 1e10, 1e38, 3.4e38], "f4")
 
 
+@pytest.mark.slow
 @EVERY
 def test_no_parameters_give_nan(spec):
     """Whatever finite numbers a network gives, in single precision, compiled: values, and finite gradients."""

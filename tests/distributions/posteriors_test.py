@@ -87,6 +87,7 @@ def test_a_part_draws_what_the_whole_draws(name):
     assert len(np.unique(same[..., 0, :])) == 2 * D
 
 
+@pytest.mark.slow
 @POSTERIORS
 def test_log_prob_against_draws(name, seed):
     """Expectations by two routes: draws of q, and draws of another distribution weighted with q's density."""

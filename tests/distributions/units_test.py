@@ -48,6 +48,7 @@ def test_images_have_the_units_of_their_channels():
     np.testing.assert_allclose(head.independent().stddev(), source.train.std(axis=0), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_constant_columns_are_no_division_by_zero():
     x = dataset("normal", (3,), 40).train
     x[:, 0], x[:, 2] = 0.0, 1e6

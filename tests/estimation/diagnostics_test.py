@@ -91,6 +91,7 @@ def test_parameter_without_effect_has_no_snr(linear_gaussian, seed):
     np.testing.assert_allclose([encoder.mean, encoder.median], [np.nanmean(flat), np.nanmedian(flat)])
 
 
+@pytest.mark.slow
 def test_objective_replaces_the_models_own(linear_gaussian, seed):
     x = linear_gaussian.sample(4, seed=seed)
     dreg = objectives.get("dreg", m=1, k=3)
@@ -113,6 +114,7 @@ def test_snr_follows_the_weights(linear_gaussian, seed):
     assert before.encoder.mean != after.encoder.mean and before.decoder.mean != after.decoder.mean
 
 
+@pytest.mark.slow
 def test_error_is_the_spread_over_seeds(linear_gaussian, seed):
     model = linear_gaussian.model(objectives.get("iwae", m=1, k=2), mismatch=0.3)
     x = linear_gaussian.sample(20, seed=seed)
@@ -124,6 +126,7 @@ def test_error_is_the_spread_over_seeds(linear_gaussian, seed):
             assert 0.5 < np.mean(errors) / np.std(values, ddof=1) < 2.0, (side, name)
 
 
+@pytest.mark.slow
 def test_slopes_over_particles_are_the_theorys(linear_gaussian, seed):
     """Rainforth et al. 2018, theorem 1: as K^(-1/2) for the encoder, as K^(1/2) for the decoder."""
     model = linear_gaussian.model("iwae", mismatch=0.2)
@@ -198,6 +201,7 @@ def test_kl_of_a_dependent_posterior(linear_gaussian, seed):
     np.testing.assert_allclose(use.mean_variance, mean.var(axis=0), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_summary_is_the_parts(linear_gaussian, seed):
     model = linear_gaussian.model(objectives.get("iwae", m=1, k=4), mismatch=0.3)
     x = linear_gaussian.sample(12, seed=seed)
@@ -219,6 +223,7 @@ class Recorder(keras.callbacks.Callback):
         self.epochs.append(dict(logs))
 
 
+@pytest.mark.slow
 def test_callback_hands_its_numbers_on(seed):
     x = binary((40, 8, 8, 1), seed)
     model = presets.build("small", data_shape=(8, 8, 1), objective=objectives.get("iwae", m=2, k=2), seed=1)
@@ -265,6 +270,7 @@ def test_bad_arguments(linear_gaussian):
         diagnostics.summarize(model, x, batch_size=True)
 
 
+@pytest.mark.slow
 def test_kept_functions_let_the_model_go(linear_gaussian, seed):
     model = linear_gaussian.model("elbo")
     diagnostics.gradient_snr(model, linear_gaussian.sample(2, seed=seed), 10, seed)

@@ -137,13 +137,20 @@ class TwoNormals(keras.Layer):
         return tfd.Independent(tfd.MixtureSameFamily(tfd.Categorical(probs=[[0.5, 0.5]]), normals), 1)
 
 
-@pytest.mark.parametrize("encoder_scale", [0.9, 5.0])
-def test_a_second_mode_is_not_missed(encoder_scale, seed):
-    """Two modes eight standard deviations apart, of which the Laplace approximation, and a narrow encoder, know one."""
-    # x | z ~ N(z, 4) at x = 0: posterior modes at +- 3.6, with a variance of 0.8.
+@pytest.fixture(scope="module")
+def two_modes():
+    """x | z ~ N(z, 4): at x = 0 the posterior's modes are at +- 3.6, with a variance of 0.8."""
     decoder = linear_gaussian.LinearGaussianDecoder(np.ones((1, 1)), np.zeros(1), 2.0)
-    encoder = linear_gaussian.LinearGaussianEncoder(np.zeros((1, 1)), [3.6], np.full((1, 1), encoder_scale))
-    model = iwae_zoo.ImportanceWeightedAutoencoder(encoder, decoder, TwoNormals())
+    encoder = linear_gaussian.LinearGaussianEncoder(np.zeros((1, 1)), [3.6], np.ones((1, 1)))
+    return iwae_zoo.ImportanceWeightedAutoencoder(encoder, decoder, TwoNormals())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder_scale", [0.9, 5.0])
+def test_a_second_mode_is_not_missed(encoder_scale, two_modes, seed):
+    """Two modes eight standard deviations apart, of which the Laplace approximation, and a narrow encoder, know one."""
+    model = two_modes
+    model.encoder.scale.assign([[encoder_scale]])
     x = np.zeros((150, 1), "float32")
     log_prob = scipy.stats.norm.logpdf(TwoNormals.a, scale=np.sqrt(5))
     estimate = annealing.estimate_log_prob(model, x, seed=seed, verbose=0)
@@ -166,6 +173,7 @@ def test_a_discrete_latent_cannot_be_annealed():
     assert list(answer.method) == ["importance"]
 
 
+@pytest.mark.slow
 def test_coverage(seed):
     """The truth is within two stated errors about as often as a Gaussian's would be, and never far outside."""
     truth = LinearGaussian.random(latent_size=5, data_size=8, stddev=0.5, seed=1)
@@ -177,6 +185,7 @@ def test_coverage(seed):
     assert 0.3 < z.std() < 1.3
 
 
+@pytest.mark.slow
 def test_draws_of_the_posterior_are_the_posteriors(seed):
     truth = LinearGaussian.random(latent_size=2, data_size=3, stddev=0.5, seed=1)
     x = truth.sample(1).astype("float32")

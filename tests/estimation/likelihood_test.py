@@ -102,6 +102,7 @@ def test_coverage(latent_size, data_size, seed):
     assert abs(covered.mean() - 0.954) < 4 * np.sqrt(0.954 * 0.046 / trusted.sum())
 
 
+@pytest.mark.slow
 def test_more_samples_are_tighter_and_surer(truth, model):
     x = truth.sample(400, seed=2)
     previous = None
@@ -159,6 +160,7 @@ def test_prior_as_proposal(truth, model):
     assert (guided.ess > naive.ess).mean() > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:log p")
 def test_outside_the_support():
     model = presets.build("small", data_shape=(2, 2, 1))
@@ -183,6 +185,7 @@ def test_untrusted_examples_are_counted(truth):
     assert result.num_untrusted > 0
 
 
+@pytest.mark.slow
 def test_auto_anneals_what_importance_samples_cannot_answer(truth):
     """An encoder that is off by four standard deviations: the ladder is right where importance samples are not."""
     far_off = truth.model(mismatch=4.0)
@@ -314,6 +317,7 @@ def test_bernoulli_baseline_is_a_product_of_pixels():
     assert np.isfinite(evaluation.bernoulli_baseline(np.array([[0.0, 1.0]]), x))
 
 
+@pytest.mark.slow
 def test_kept_functions_let_the_model_go(linear_gaussian):
     model = linear_gaussian.model("elbo")
     likelihood.estimate_log_prob(model, linear_gaussian.sample(2), 10)

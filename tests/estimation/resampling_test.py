@@ -49,6 +49,7 @@ def test_one_particle_is_the_encoder(linear_gaussian, seed):
     np.testing.assert_allclose(ess, [1.0, 1.0])
 
 
+@pytest.mark.slow
 def test_many_particles_are_the_posterior(linear_gaussian, seed):
     model = linear_gaussian.model("iwae", mismatch=0.5)
     x = linear_gaussian.sample(2, seed=seed)

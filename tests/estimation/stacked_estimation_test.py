@@ -47,6 +47,7 @@ def test_resampled_draws_are_the_posteriors(truth, model, seed):
     assert (np.abs(z[:, 0].mean(axis=0) - np.mean(exact, axis=0)) < 5 * error + 0.01).all()
 
 
+@pytest.mark.slow
 def test_latent_use_by_layer(truth, seed):
     x = truth.sample(150, seed=seed)
     model = truth.model(dtype="float64")
@@ -67,6 +68,7 @@ def test_latent_use_by_layer(truth, seed):
     assert diagnostics.summarize(model, x[:20], 10, num_samples=20)["active_units_2"] == 0
 
 
+@pytest.mark.slow
 def test_exported_answers_are_the_models(truth, model, tmp_path):
     x = truth.sample(4).astype("float32")
     exported = saved_model.Exported(saved_model.export(model, tmp_path / "stacked", num_samples=40))

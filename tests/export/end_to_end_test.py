@@ -4,6 +4,7 @@ import concurrent.futures
 import csv
 import json
 import re
+import shutil
 import time
 
 import numpy as np
@@ -31,13 +32,14 @@ def model(seed):
     return presets.build("small", data_shape=(3, 2, 1), objective="miwae", seed=seed)
 
 
-@pytest.fixture
-def directory(tmp_path):
-    path = tmp_path / "digits"
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "digits"
     saved_model.export(model(0), path, num_samples=SAMPLES, max_num_samples=1000)
     return path
 
 
+@pytest.mark.slow
 def test_rest_and_grpc_give_the_models_answers(directory, x):
     expected = saved_model.Exported(directory).estimate_log_prob(x, SAMPLES, seed=3)
     annealed = saved_model.Exported(directory).estimate_log_prob(x, SAMPLES, seed=3, method="annealed")
@@ -55,6 +57,7 @@ def test_rest_and_grpc_give_the_models_answers(directory, x):
             ask.close()
 
 
+@pytest.mark.slow
 def test_curl_of_the_readme(directory):
     """Row format, with a row outside the support and one with NaN: bare -Infinity, and neighbours untouched."""
     rows = np.zeros((3, 3, 2, 1)).tolist()
@@ -76,8 +79,9 @@ def test_curl_of_the_readme(directory):
 
 
 @pytest.mark.slow
-def test_eight_clients_and_a_new_version(directory, x):
+def test_eight_clients_and_a_new_version(directory, x, tmp_path):
     """No failed valid request, no wrong answer, while bad requests come in and a version is dropped in."""
+    directory = shutil.copytree(directory, tmp_path / "digits")
     answers = [likelihood.estimate_log_prob(model(seed), x, SAMPLES, seed=3).log_prob for seed in (0, 1)]
     with serve(directory, "digits", port=0, rest_api_port=0, poll_seconds=0.2) as ports:
         deadline = time.monotonic() + 120

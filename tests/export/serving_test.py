@@ -245,6 +245,7 @@ def test_connection_is_kept(server):
     connection.close()
 
 
+@pytest.mark.slow
 def test_program_needs_neither_keras_nor_tfp(toy_path, rest):
     # A name that is None in sys.modules cannot be imported: as if the package were not installed.
     script = (
@@ -270,6 +271,7 @@ def test_program_needs_neither_keras_nor_tfp(toy_path, rest):
         process.communicate()
 
 
+@pytest.mark.slow
 def test_program_says_why_it_cannot_start():
     run = [sys.executable, "export/serve_main.py", "--model_base_path=/nowhere"]
     done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=60)

@@ -31,6 +31,7 @@ def fresh(**options):
     return model
 
 
+@pytest.mark.slow
 def test_every_callback_on_an_array(x, tmp_path):
     """Of a model that is not built, in one run."""
     seen = []
@@ -74,6 +75,7 @@ def test_every_callback_on_an_array(x, tmp_path):
     assert list((tmp_path / "logs").rglob("events*"))
 
 
+@pytest.mark.slow
 def test_early_stopping_brings_the_best_weights_back(x):
     """A learning rate that ruins the second epoch."""
     model = fresh()
@@ -103,6 +105,7 @@ def test_reduce_on_plateau_moves_both_rates(x):
     assert float(model.decoder_optimizer.learning_rate) == pytest.approx(2e-11, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_backup_goes_on_where_it_was_cut_off(x, tmp_path):
     class Interrupted(CALLBACKS.Callback):
         def on_epoch_begin(self, epoch, logs=None):

@@ -201,6 +201,7 @@ def test_sticking_the_landing_is_unbiased_for_the_elbo_only(truth, seed):
     assert bias @ wake > 0.9 * np.linalg.norm(bias) * np.linalg.norm(wake)
 
 
+@pytest.mark.slow
 def test_wake_approaches_the_gradient_of_the_inclusive_divergence(truth, seed):
     """By the bias of q(z_1 | x), -KL(p || q) is S_q^-1 (mean_p - mean_q); self-normalising shrinks it."""
     x = truth.sample(1, seed=7)
@@ -252,6 +253,7 @@ def test_a_layer_without_its_path_is_seen(path, seed, monkeypatch):
         test_elbo_gradient_is_the_closed_forms(truth, seed)
 
 
+@pytest.mark.slow
 def test_signal_to_noise_of_two_layers(seed):
     """Of the plain estimator it falls with the number of particles, as 1 / sqrt(K); doubly reparameterised it grows."""
 

@@ -96,6 +96,7 @@ def test_interrupted(monkeypatch, tmp_path):
     assert ended == (130, "", "")
 
 
+@pytest.mark.slow
 def test_the_client_imports_tensorflow_quietly(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros([1, 2]))
     flags = ["--input=x.npy", "--protocol=grpc", "--server=127.0.0.1:9", "--retries=0"]
@@ -111,6 +112,7 @@ def test_the_client_imports_tensorflow_quietly(tmp_path):
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_wrong_flag_is_the_whole_of_stderr(tmp_path):
     result = subprocess.run(
         [sys.executable, ROOT / "train_main.py", "--obejctive=iwae"], capture_output=True, text=True
@@ -139,6 +141,7 @@ def installed(tmp_path_factory):
 def test_the_wheel_trains_and_exports(installed, tiny, tmp_path):
     """And says nothing on stderr, and nothing but plain lines on stdout."""
     flags = [f"--dataset={tiny}", "--preset=small", "--epochs=2", "--eval_samples=200", "--export_dir=models"]
+    flags += ["--eval_method=importance"]
     result = subprocess.run(
         [sys.executable, str(installed / "bin" / "iwae-zoo"), "train", *flags],
         cwd=tmp_path,

@@ -24,7 +24,8 @@ FOREVER = 100_000
 
 
 def config(tiny, **changes):
-    settings = {"objective": "iwae", "m": 1, "k": 2, "preset": "small", "epochs": 2, "eval_samples": 20}
+    settings = {"objective": "iwae", "m": 1, "k": 2, "preset": "small", "epochs": 2}
+    settings |= {"eval_samples": 20, "eval_method": "importance"}
     return training.Config(dataset=tiny, **{**settings, **changes})
 
 
@@ -190,9 +191,11 @@ def test_no_worker_outlives_the_program(ending, tiny, tmp_path):
             if ending == signal.SIGINT:  # While the workers import TensorFlow.
                 # Two workers, and multiprocessing's resource tracker.
                 wait_until(lambda: working(lambda: len(children.read_text().split()) == 3))
-                for child in children.read_text().split():  # It leaves them cold.
-                    os.kill(int(child), ending)
-                time.sleep(1)
+                started = [pathlib.Path("/proc", child) for child in children.read_text().split()]
+                for child in started:  # It leaves them cold: they begin to import TensorFlow.
+                    os.kill(int(child.name), ending)
+                workers = started[1:]
+                wait_until(lambda: working(lambda: all("tensorflow" in (w / "maps").read_text() for w in workers)))
                 assert len(children.read_text().split()) == 3
                 os.killpg(program.pid, ending)
             else:

@@ -57,6 +57,7 @@ def test_errors_come_before_training(options, message):
 def test_a_stacked_model_from_flags(tiny, tmp_path):
     flags = [f"--dataset={tiny}", "--preset=plane", "--latent_size=4,2", "--hidden_sizes=8+6", "--m=1", "--k=4"]
     flags += ["--posterior=full_normal", "--prior=mixture_of_normals", "--eval_samples=20", "--workdir=run"]
+    flags += ["--eval_method=importance"]
     result = call(train, *flags, "--epochs=2", "--export_dir=served", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "served" / "1" / "saved_model.pb").exists()

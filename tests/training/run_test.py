@@ -22,7 +22,8 @@ def command(*flags):
 
 
 def config(tiny, **changes):
-    settings = {"objective": "piwae", "m": 2, "k": 3, "preset": "small", "epochs": 3, "eval_samples": 50}
+    settings = {"objective": "piwae", "m": 2, "k": 3, "preset": "small", "epochs": 3}
+    settings |= {"eval_samples": 50, "eval_method": "importance"}
     return training.Config(dataset=tiny, **{**settings, **changes})
 
 
@@ -71,7 +72,7 @@ def test_work_directory(tiny, tmp_path):
 @pytest.mark.slow
 def test_killed_and_resumed_is_the_same_as_undisturbed(tiny, tmp_path):
     flags = [f"--dataset={tiny}", "--objective=dreg", "--m=2", "--k=2", "--preset=small", "--eval_samples=20"]
-    flags += ["--epochs=50", "--workdir=run"]
+    flags += ["--eval_method=importance", "--epochs=50", "--workdir=run"]
     process = subprocess.Popen(command(*flags), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 300  # For both processes, on a busy machine.
@@ -103,7 +104,7 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(tiny, tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:log p")
 def test_training_beats_the_untrained_model_and_independent_pixels(tmp_path):
-    settings = training.Config(objective="miwae", epochs=15, eval_samples=200)
+    settings = training.Config(objective="miwae", epochs=15, eval_samples=200, eval_method="importance")
     run = training.Run(settings, tmp_path / "run")
     result = run.evaluate(run.train(verbose=0), verbose=0)
     assert result["iwae_bound"] > result["untrained_iwae_bound"] + 2

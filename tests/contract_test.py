@@ -1,0 +1,302 @@
+"""The contract of a model, whatever it is made of: trained, saved, exported and served; one row for several new things.
+
+A new objective, body, likelihood, posterior or prior needs a row here.
+"""
+
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from oracles import flat, naive_gradients
+from toy_data import dataset
+
+from iwae_zoo import annealing, likelihood, objectives, presets, saved_model, strategies
+from iwae_zoo.data import kinds
+from iwae_zoo.distributions import fusion, likelihoods, posteriors
+from iwae_zoo.estimation import importance
+from iwae_zoo.networks import bodies
+from iwae_zoo.networks import prior as priors
+
+pytestmark = pytest.mark.slow
+
+M, K, SAMPLES = 2, 3, 20
+BUDGET = {"num_temperatures": 3, "num_chains": 4}
+
+
+class Row(NamedTuple):
+    """A model, and which of the dearer checks it is for.
+
+    Attributes:
+      objective: name.
+      likelihood: name, with settings.
+      data_shape: shape of one x.
+      body: name, with settings.
+      posterior: name.
+      prior: name.
+      latent_size: of one stochastic layer, or of each.
+      hidden_sizes: as `presets.Preset` has them.
+      thorough: whether also what is dear, and most rows have in common: it is exported with the annealed signatures,
+        goes on after loading, and is traced once more for its gradients.
+      replicas: None, or how near the weights that two replicas train are to those of one.
+    """
+
+    objective: str
+    likelihood: str
+    data_shape: tuple[int, ...] = (4,)
+    body: str = "perceptron"
+    posterior: str = "normal"
+    prior: str = "standard_normal"
+    latent_size: Any = 3
+    hidden_sizes: Any = (6,)
+    thorough: bool = False
+    replicas: float | None = None
+
+    @property
+    def kind(self):
+        """Of its data."""
+        return likelihoods.get(self.likelihood).kinds[0]
+
+
+TWO_LAYERS: dict[str, Any] = {"latent_size": (3, 2), "hidden_sizes": ((6,), (5,))}
+ROWS = [
+    Row("miwae", "bernoulli", (3, 2, 1)),
+    Row("iwae", "continuous_bernoulli", (3, 2, 1), posterior="full_normal"),
+    Row("elbo", "beta", (3, 2, 1), prior="mixture_of_normals", thorough=True),
+    Row("stl", "discretized_logistic", (4, 3, 3), "convolution,blocks=0", hidden_sizes=(3,)),
+    Row("dreg", "bernoulli", (6, 5, 1), "convolution", hidden_sizes=(3, 4), thorough=True, replicas=5e-6),
+    Row(
+        "dreg",
+        "discretized_logistic_mixture,components=2",
+        posterior="coupling_flow",
+        thorough=True,
+        replicas=5e-6,
+        **TWO_LAYERS,
+    ),
+    Row("ciwae", "normal", posterior="full_normal", prior="mixture_of_normals", thorough=True),
+    Row(
+        "vr_iwae",
+        "student_t",
+        body="perceptron,residual=True,normalized=True",
+        posterior="student_t",
+        hidden_sizes=(6, 6),
+    ),
+    Row("rws_dreg", "laplace,spread=column", prior="coupling_flow"),
+    Row("rws", "categorical", posterior="student_t", prior="coupling_flow", thorough=True, replicas=5e-6),
+    Row("piwae", "negative_binomial", posterior="coupling_flow"),
+    Row("elbo", "poisson", **TWO_LAYERS),
+    # Weights of the decoder that no body has.
+    Row("piwae", "zero_inflated_negative_binomial,offset=True", thorough=True, replicas=2e-5),
+]
+OUTSIDE = {"binary": 0.5, "intensity": 1.5, "byte": 0.5, "class": 3.0, "count": -1.0, "real": np.inf}
+
+
+def built(row, seed=0):
+    """An untrained model, its flows off the identity that they start as."""
+    model = presets.build(
+        "plane",
+        data=dataset(row.likelihood, row.data_shape),
+        objective=objectives.get(row.objective, m=M, k=K),
+        likelihood=row.likelihood,
+        network=row.body,
+        posterior=row.posterior,
+        prior=row.prior,
+        latent_size=row.latent_size,
+        hidden_sizes=row.hidden_sizes,
+        seed=seed,
+    )
+    rng = np.random.default_rng(seed)
+    for variable in model.trainable_variables:
+        variable.assign_add(0.1 * rng.normal(size=variable.shape))
+    if row.likelihood == "student_t":  # Fitted to Normal data, its degrees of freedom are at their bound.
+        model.decoder.shared.assign(np.ones(model.decoder.shared.shape))
+    return model
+
+
+def fit(model, x, **options):
+    data = tf.data.Dataset.from_tensor_slices(x).batch(3)
+    return model.fit(data, shuffle=False, verbose=0, **options).history
+
+
+@pytest.fixture(scope="module", params=ROWS, ids=lambda row: f"{row.objective}-{row.likelihood}")
+def row(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def x(row):
+    return dataset(row.likelihood, row.data_shape).test[:6]
+
+
+@pytest.fixture(scope="module")
+def model(row, x):
+    """Trained for an epoch, with an optimizer of each kind."""
+    model = built(row)
+    model.compile("adam", keras.optimizers.SGD(0.001))
+    history = fit(model, x)
+    assert set(history) == {"loss", "decoder_bound", "encoder_bound", "elbo", "importance_ess"}
+    assert np.isfinite(list(history.values())).all()
+    return model
+
+
+@pytest.fixture(scope="module")
+def exported(row, model, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        if not row.thorough:
+            patch.setattr(annealing, "is_possible", lambda _: False)
+        path = saved_model.export(model, tmp_path_factory.mktemp("served") / "model", SAMPLES, 40, **BUDGET)
+    return saved_model.Exported(path)
+
+
+def requests(model, x):
+    """One request of every signature, with seeds of their own."""
+    seed = 7 + 1000003 * np.arange(len(x), dtype=np.int64)
+    count = np.full(len(x), 30, np.int32)
+    z = np.random.default_rng(1).normal(size=(len(x), model.latent_size)).astype("float32")
+    return {
+        "serving_default": {"x": x},
+        "log_prob": {"x": x, "num_samples": count, "seed": seed},
+        "log_prob_annealed": {"x": x, "seed": seed},
+        "encode": {"x": x},
+        "posterior_sample": {"x": x, "num_samples": count, "seed": seed},
+        "posterior_sample_annealed": {"x": x, "seed": seed},
+        "reconstruct": {"x": x},
+        "decode": {"z": z},
+        "sample": {"seed": seed},
+    }
+
+
+def ask(exported, name, rows=slice(None), **inputs):
+    answer = exported.signatures[name](**{key: tf.constant(value[rows]) for key, value in inputs.items()})
+    return {key: value.numpy() for key, value in answer.items()}
+
+
+def test_everything_in_a_table_has_a_row():
+    assert {row.objective for row in ROWS} == set(objectives.names())
+    assert {row.body.split(",")[0] for row in ROWS} == set(bodies.names())
+    assert {row.likelihood.split(",")[0] for row in ROWS} == set(likelihoods.names())
+    assert {row.posterior for row in ROWS} == set(posteriors.names())
+    assert {row.prior for row in ROWS} == set(priors.names())
+    assert {row.kind for row in ROWS} == set(OUTSIDE) == set(kinds.names())
+
+
+def test_gradients_are_those_of_two_naive_tapes(row, model, x):
+    """Finite, of every weight, and in graph mode the same."""
+    with fusion.portable():  # Compiled is what training runs.
+        encoder, decoder, log_weights = naive_gradients(model, row.objective, x, (3, 4))
+        received = model.compute_gradients(x, seed=(3, 4))
+        graph = tf.function(model.compute_gradients)(x, seed=(3, 4)) if row.thorough else received
+    assert received.log_weights.shape == (M, K, len(x))
+    np.testing.assert_allclose(received.log_weights, log_weights, rtol=1e-5, atol=1e-4)
+    for ours, theirs, graphs in zip(received[:2], (encoder, decoder), graph[:2], strict=True):
+        assert [g.shape for g in ours] == [g.shape for g in theirs]
+        assert np.isfinite(flat(ours)).all()
+        assert all(np.abs(g).max() > 0 for g in ours)
+        size = np.linalg.norm(flat(theirs))
+        assert np.linalg.norm(flat(ours) - flat(theirs)) < 1e-5 * size
+        assert np.linalg.norm(flat(ours) - flat(graphs)) < 1e-5 * size
+
+
+def test_saved_and_loaded_it_is_the_same(row, model, x, tmp_path):
+    """To the bit: weights, densities, and the states of both optimizers."""
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.objective == model.objective
+    assert loaded.decoder.head == model.decoder.head
+    assert isinstance(loaded.decoder_optimizer, keras.optimizers.SGD)
+    before = model.get_weights()
+    np.testing.assert_array_equal(flat(loaded.get_weights()), flat(before))
+    log_weights = [each.log_weights(x, M, K, (3, 4)) for each in (model, loaded)]
+    np.testing.assert_array_equal(*log_weights)
+    for ours, theirs in zip(loaded.optimizer.variables, model.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    if not row.thorough:
+        return
+    for each in (model, loaded):
+        fit(each, x)
+    np.testing.assert_array_equal(flat(loaded.get_weights()), flat(model.get_weights()))
+    assert np.abs(flat(before) - flat(model.get_weights())).max() > 0
+    model.set_weights(before)  # Those that are served.
+
+
+def test_served_answers_are_the_models(row, model, exported, x):
+    expected = likelihood.estimate_log_prob(model, x, SAMPLES, seed=5)
+    answer = exported.estimate_log_prob(x, SAMPLES, seed=5)
+    assert np.isfinite(answer.log_prob).all()
+    for name in importance.OUTPUTS:
+        np.testing.assert_allclose(getattr(answer, name), getattr(expected, name), rtol=1e-3, atol=1e-4, err_msg=name)
+    q = model.encoder.posterior(x)
+    encoded = ask(exported, "encode", x=x)
+    np.testing.assert_allclose(encoded["mean"], q.mean(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(encoded["stddev"], q.stddev(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(ask(exported, "reconstruct", x=x)["mean"], model(x), rtol=1e-4, atol=1e-5)
+    z = requests(model, x)["decode"]["z"]
+    mean = model.decoder.likelihood(z).mean()
+    np.testing.assert_allclose(ask(exported, "decode", z=z)["mean"], mean, rtol=1e-4, atol=1e-5)
+    drawn = ask(exported, "sample", seed=np.arange(5))["x"]
+    assert exported.estimate_log_prob(drawn, SAMPLES).in_support.all()
+    assert b"_XlaMustCompile" not in (exported.path / "saved_model.pb").read_bytes()
+    assert row.thorough == ("log_prob_annealed" in exported.signatures)
+    if row.thorough:
+        annealed = exported.estimate_log_prob(x, SAMPLES, seed=5, method="annealed").log_prob
+        # Chains of so few temperatures are no good answer, but none that is far off.
+        assert np.abs(annealed - answer.log_prob).max() < 5
+
+
+def test_each_row_depends_on_itself_alone(model, exported, x):
+    """Bit for bit, in every signature; and a row that cannot be answered leaves its neighbours alone."""
+    bad = x.copy()
+    bad.reshape(len(x), -1)[1, 2] = OUTSIDE[model.decoder.head.kinds[0]]
+    asked = {name: inputs for name, inputs in requests(model, x).items() if name in exported.signatures}
+    assert sorted(asked) == sorted(exported.signatures)
+    others, part = [0, 2, 3, 4, 5], [5, 2]
+    for name, inputs in asked.items():
+        whole = ask(exported, name, **inputs)
+        some = ask(exported, name, part, **inputs)
+        for key, value in whole.items():
+            assert value.dtype == object or not np.isnan(value).any()
+            np.testing.assert_array_equal(some[key], value[part], err_msg=f"{name} {key}")
+        if "x" in inputs:
+            beside = ask(exported, name, **{**inputs, "x": bad})
+            for key, value in whole.items():
+                np.testing.assert_array_equal(beside[key][others], value[others], err_msg=f"{name} {key}")
+            if "log_prob" in beside:
+                assert list(beside["in_support"]) == [True, False, True, True, True, True]
+                assert beside["log_prob"][1] == -np.inf
+
+
+def test_the_loader_of_tensorflow_serving_gives_the_same(row, model, exported, x):
+    """The C++ one, which knows nothing but the graph; for the first row of each kind of data."""
+    if row is not next(other for other in ROWS if other.kind == row.kind):
+        return
+    names = ("log_prob", "reconstruct")
+    asked = {name: requests(model, x)[name] for name in names}
+    expected = {name: ask(exported, name, **inputs) for name, inputs in asked.items()}
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        graph = tf.compat.v1.saved_model.load(session, ["serve"], str(exported.path))
+        for name in names:
+            signature, inputs = graph.signature_def[name], asked[name]
+            received = session.run(
+                {key: value.name for key, value in signature.outputs.items()},
+                {signature.inputs[key].name: value for key, value in inputs.items()},
+            )
+            for key, value in expected[name].items():
+                np.testing.assert_array_equal(received[key], value, err_msg=f"{name} {key}")
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.replicas], ids=lambda row: row.likelihood, scope="module")
+def test_two_replicas_train_to_the_weights_of_one(row):
+    """Of the last batch, which has one example, a replica gets none."""
+    x = dataset(row.likelihood, row.data_shape).test[:7]
+    weights = []
+    for strategy in (tf.distribute.get_strategy(), strategies._mirrored("CPU", 2)):
+        with strategy.scope():
+            model = built(row)
+            # Not Adam, whose steps do not get smaller where a gradient is little but rounding.
+            model.compile(keras.optimizers.SGD(0.01), keras.optimizers.SGD(0.01))
+        before = flat(model.get_weights())
+        fit(model, x)
+        weights.append(flat(model.get_weights()))
+    assert np.abs(weights[0] - before).max() > 100 * row.replicas
+    np.testing.assert_allclose(*weights, rtol=0, atol=row.replicas)
