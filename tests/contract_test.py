@@ -188,13 +188,15 @@ def test_gradients_are_those_of_two_naive_tapes(row, model, x):
         received = model.compute_gradients(x, seed=(3, 4))
         graph = tf.function(model.compute_gradients)(x, seed=(3, 4)) if row.thorough else received
     assert received.log_weights.shape == (M, K, len(x))
+    # Flows and layers round more often.
+    plain = (row.posterior, row.prior, row.latent_size) == ("normal", "standard_normal", 3)
     np.testing.assert_allclose(received.log_weights, log_weights, rtol=1e-5, atol=1e-4)
     for ours, theirs, graphs in zip(received[:2], (encoder, decoder), graph[:2], strict=True):
         assert [g.shape for g in ours] == [g.shape for g in theirs]
         assert np.isfinite(flat(ours)).all()
         assert all(np.abs(g).max() > 0 for g in ours)
         size = np.linalg.norm(flat(theirs))
-        assert np.linalg.norm(flat(ours) - flat(theirs)) < 1e-5 * size
+        assert np.linalg.norm(flat(ours) - flat(theirs)) < (3e-6 if plain else 1e-5) * size
         assert np.linalg.norm(flat(ours) - flat(graphs)) < 1e-5 * size
 
 
@@ -224,6 +226,7 @@ def test_served_answers_are_the_models(row, model, exported, x):
     expected = likelihood.estimate_log_prob(model, x, SAMPLES, seed=5)
     answer = exported.estimate_log_prob(x, SAMPLES, seed=5)
     assert np.isfinite(answer.log_prob).all()
+    np.testing.assert_allclose(answer.log_prob, expected.log_prob, rtol=1e-4)
     for name in importance.OUTPUTS:
         np.testing.assert_allclose(getattr(answer, name), getattr(expected, name), rtol=1e-3, atol=1e-4, err_msg=name)
     q = model.encoder.posterior(x)
