@@ -45,7 +45,8 @@ class _Convolution(keras.Layer):
         else:
             y = tf.nn.conv2d(x, kernel, strides=2 if self.halves else 1, padding="SAME")
         biased = add_bias(tf.reshape(y, [-1, self.channels]), tf.convert_to_tensor(self.bias))
-        return tf.reshape(biased, tf.shape(y))
+        # Not tf.shape(y): of no images, a replica's share of a last batch, oneDNN's convolution gives other axes.
+        return tf.reshape(biased, [tf.shape(x)[0], *y.shape[1:]])
 
     def compute_output_shape(self, input_shape):
         size = self.size or ([-(-side // 2) for side in input_shape[1:3]] if self.halves else input_shape[1:3])
