@@ -1,6 +1,7 @@
 """The network that most benchmarks measure, 784-200-200-50, and the arithmetic that a network cannot avoid."""
 
 import functools
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 from tensorflow.python.framework import op_callbacks  # TensorFlow has no public way to hear of its operations.
@@ -67,7 +68,7 @@ def bare_products(model, x, dtype=None):
 
 def _products(model, x):
     """(function of two tensors, the two, the result) for each weight in a forward pass, the encoder's first."""
-    found = {}
+    found: dict[bytes, tuple[Callable, Sequence[tf.Tensor], tf.Tensor]] = {}
 
     def record(op_type, inputs, attributes, outputs, op_name, graph=None):
         del op_name

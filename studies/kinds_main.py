@@ -1,0 +1,133 @@
+"""Data of other kinds, each with something that a model's log p(x) can be measured by.
+
+    python studies/kinds_main.py --workdir=runs/kinds
+
+Written are .npz files for `train_main.py`, each with its own test set, and references.json:
+
+    digits_bytes    8x8 digits as bytes: bits per dimension of PNG, zlib and LZMA
+    breast_cancer   30 measurements of 569 cell nuclei: log p(x) of one Normal with full covariance
+    counts          2,000 rows of 50 counts, drawn from a mixture whose log p(x) has a closed form: the truth
+"""
+
+import functools
+import io
+import json
+import lzma
+import pathlib
+import sys
+import zlib
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import PIL.Image
+import scipy.special
+import scipy.stats
+import sklearn.datasets
+from absl import flags
+
+import iwae_zoo_console as console
+
+_FLAGS = console.flag_values()
+_WORKDIR = flags.DEFINE_string("workdir", "runs/kinds", "Folder of the files.", flag_values=_FLAGS)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the splits and of the counts.", lower_bound=0, flag_values=_FLAGS)
+
+
+def split(rows, seed):
+    """dict of train, validation and test, 80, 10 and 10 percent of the rows, permuted."""
+    order = np.random.default_rng(seed).permutation(len(rows))
+    tenth = len(rows) // 10
+    parts = {"test": order[:tenth], "validation": order[tenth : 2 * tenth], "train": order[2 * tenth :]}
+    return {name: rows[places] for name, places in parts.items()}
+
+
+def png(image):
+    """Bytes of a PNG of a uint8 image [height, width]."""
+    file = io.BytesIO()
+    PIL.Image.fromarray(image).save(file, "png", optimize=True)
+    return len(file.getvalue())
+
+
+def compressed(images):
+    """Bits per dimension of uint8 images [N, height, width]: as PNG, and all in one stream."""
+    per_dimension = 8.0 / images.size
+    pngs = sum(png(image) for image in images)
+    stream = images.tobytes()
+    return {
+        "PNG, each image": pngs * per_dimension,
+        "PNG, one under the other": png(images.reshape(-1, images.shape[-1])) * per_dimension,
+        "zlib, all images": len(zlib.compress(stream, 9)) * per_dimension,
+        "LZMA, all images": len(lzma.compress(stream, preset=9 | lzma.PRESET_EXTREME)) * per_dimension,
+    }
+
+
+def normal_log_prob(train, test):
+    """Mean log-density, in nats, of the Normal with the mean and covariance of the training data."""
+    # In their own units columns differ too much for their covariance to have an inverse in float64.
+    mean, scale = train.mean(axis=0), train.std(axis=0)
+    train, test = (train - mean) / scale, (test - mean) / scale
+    fitted = scipy.stats.multivariate_normal(train.mean(axis=0), np.cov(train.T))
+    return float(fitted.logpdf(test).mean() - np.log(scale).sum())
+
+
+class MixtureOfCounts:
+    """p(x) = sum_c weight_c prod_v NB(x_v; mean_cv, concentration), known in full.
+
+    Args:
+      classes: int.
+      columns: int.
+      seed: int, of its parameters.
+    """
+
+    concentration = 4.0
+
+    def __init__(self, classes, columns, seed):
+        rng = np.random.default_rng(seed)
+        self.weights = rng.dirichlet(np.full(classes, 5.0))
+        self.means = rng.gamma(1.5, 3.0, size=(classes, columns))
+
+    def sample(self, size, seed):
+        """Draws [size, columns]."""
+        rng = np.random.default_rng(seed)
+        means = self.means[rng.choice(len(self.weights), size, p=self.weights)]
+        return rng.poisson(means * rng.gamma(self.concentration, 1.0 / self.concentration, size=means.shape))
+
+    def log_prob(self, x):
+        """log p(x) [N] of counts [N, columns], nats."""
+        share = self.concentration / (self.concentration + self.means)
+        of_classes = scipy.stats.nbinom.logpmf(x[:, np.newaxis], self.concentration, share).sum(axis=-1)
+        return scipy.special.logsumexp(of_classes + np.log(self.weights), axis=1)
+
+
+def main(name):
+    """Writes the files, and says what a model can be measured by."""
+    del name
+    folder = pathlib.Path(_WORKDIR.value)
+    folder.mkdir(parents=True, exist_ok=True)
+    seed, references = _SEED.value, {}
+
+    digits = split(np.uint8(np.round(sklearn.datasets.load_digits().images * (255 / 16))), seed)
+    np.savez(folder / "digits_bytes.npz", **{part: rows[..., np.newaxis] for part, rows in digits.items()})
+    references["digits_bytes, bits per dimension"] = compressed(digits["test"])
+
+    cells = split(np.float32(sklearn.datasets.load_breast_cancer().data), seed)
+    np.savez(folder / "breast_cancer.npz", **cells)
+    wide = [np.float64(cells[part]) for part in ("train", "test")]
+    references["breast_cancer, log p(x)"] = {"one Normal with full covariance": normal_log_prob(*wide)}
+
+    truth = MixtureOfCounts(classes=6, columns=50, seed=seed)
+    counts = split(truth.sample(2000, seed + 1), seed)
+    np.savez(folder / "counts.npz", **counts)
+    references["counts, log p(x)"] = {"the truth": float(truth.log_prob(counts["test"]).mean())}
+
+    for title, values in references.items():
+        for what, value in values.items():
+            print(f"{title + ' of ' + what:64}{value:10.3f}")
+    (folder / "references.json").write_text(json.dumps(references, indent=2))
+    print(f"The files are in {folder}.")
+
+
+run = functools.partial(console.run, main, _FLAGS, __doc__)
+
+if __name__ == "__main__":
+    run("kinds_main", sys.argv[1:])

@@ -1,0 +1,39 @@
+"""Data with a reference: the mixture's closed form against its draws, and the files against what reads them."""
+
+import itertools
+import json
+import zlib
+
+import numpy as np
+from inprocess import call
+
+from iwae_zoo import data
+from studies import kinds_main
+
+
+def test_the_mixture_sums_to_one_and_draws_what_it_says(seed):
+    truth = kinds_main.MixtureOfCounts(classes=3, columns=2, seed=1)
+    truth.means /= 4.0
+    grid = np.array(list(itertools.product(range(60), repeat=2)))
+    probabilities = np.exp(truth.log_prob(grid))
+    assert abs(probabilities.sum() - 1) < 1e-6
+    drawn = truth.sample(20_000, seed)
+    for column in range(2):
+        error = drawn[:, column].std() / np.sqrt(len(drawn))
+        assert abs(drawn[:, column].mean() - probabilities @ grid[:, column]) < 4 * error
+    zero = (drawn == 0).all(axis=1).mean()
+    assert abs(zero - probabilities[0]) < 4 * np.sqrt(probabilities[0] / len(drawn))
+
+
+def test_the_files_train(tmp_path):
+    ended = call(kinds_main, "--workdir=kinds", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    kinds = {"digits_bytes": ("byte", (8, 8, 1)), "breast_cancer": ("real", (30,)), "counts": ("count", (50,))}
+    for name, (kind, shape) in kinds.items():
+        loaded = data.load(str(tmp_path / "kinds" / f"{name}.npz"))
+        assert (loaded.kind, loaded.data_shape) == (kind, shape)
+    references = json.loads((tmp_path / "kinds" / "references.json").read_text())
+    images = np.load(tmp_path / "kinds" / "digits_bytes.npz")["test"]
+    bits = references["digits_bytes, bits per dimension"]["zlib, all images"]
+    assert bits == 8 * len(zlib.compress(images.tobytes(), 9)) / images.size
+    assert 2 < bits < references["digits_bytes, bits per dimension"]["PNG, each image"]
