@@ -150,11 +150,14 @@ def test_sandwich_brackets_the_truth_and_closes(initial, truth, model, seed):
 
 @pytest.mark.slow
 def test_no_part_of_the_start_is_out_of_reach(seed):
-    """Of 20 dimensions. A share s of p0 that no chain walks back to leaves the upper bound too high by -log(1 - s)."""
+    """Of 20 dimensions. A share s of p0 that no chain walks back to leaves the upper bound too high by -log(1 - s).
+
+    The prior's is 1/32.
+    """
     truth = LinearGaussian.random(latent_size=20, data_size=40, seed=1)
     result = annealing.sandwich(truth.model(mismatch=0.1), 40, 50, 8, 3, seed=seed, verbose=0)
     assert abs(z_score(result.lower - truth.log_prob(result.x), 0)) < 4
-    assert abs(result.gap.mean()) < 0.03
+    assert abs(result.gap.mean()) < 0.045
 
 
 @pytest.mark.slow

@@ -83,6 +83,7 @@ def test_eight_clients_and_a_new_version(directory, x, tmp_path):
     """No failed valid request, no wrong answer, while bad requests come in and a version is dropped in."""
     directory = shutil.copytree(directory, tmp_path / "digits")
     answers = [likelihood.estimate_log_prob(model(seed), x, SAMPLES, seed=3).log_prob for seed in (0, 1)]
+    new = saved_model.export(model(1), tmp_path / "new", num_samples=SAMPLES, max_num_samples=1000)
     with serve(directory, "digits", port=0, rest_api_port=0, poll_seconds=0.2) as ports:
         deadline = time.monotonic() + 120
 
@@ -107,7 +108,7 @@ def test_eight_clients_and_a_new_version(directory, x, tmp_path):
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             futures = [pool.submit(client, number) for number in range(8)]
             time.sleep(2)
-            saved_model.export(model(1), directory, num_samples=SAMPLES, max_num_samples=1000)
+            new.rename(directory / "2")
             results = [future.result() for future in futures]
     for versions in results:
         assert versions == sorted(versions)
