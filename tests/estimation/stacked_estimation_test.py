@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from iwae_zoo import annealing, diagnostics, likelihood, resampling, saved_model
+from iwae_zoo import annealing, diagnostics, likelihood, resampling
 from iwae_zoo.testing import StackedLinearGaussian
 
 
@@ -68,16 +68,7 @@ def test_latent_use_by_layer(truth, seed):
     assert diagnostics.summarize(model, x[:20], 10, num_samples=20)["active_units_2"] == 0
 
 
-@pytest.mark.slow
-def test_exported_answers_are_the_models(truth, model, tmp_path):
-    x = truth.sample(4).astype("float32")
-    exported = saved_model.Exported(saved_model.export(model, tmp_path / "stacked", num_samples=40))
-    expected = likelihood.estimate_log_prob(model, x, 40, seed=5)
-    np.testing.assert_allclose(exported.estimate_log_prob(x, 40, seed=5).log_prob, expected.log_prob, atol=1e-4)
-    answer = exported.signatures["encode"](x=x)
-    assert (answer["mean"].shape, answer["stddev"].shape) == ((4, 3), (4, 3))
-    np.testing.assert_allclose(answer["mean"][:, :2], model.encoder.posterior(x).mean()[:, :2], rtol=1e-4, atol=1e-5)
-    # z_2 does not matter to x.
+def test_z_2_does_not_matter_to_x(model):
     z = np.random.default_rng(0).normal(size=(2, 3)).astype("float32")
     z[1, :2] = z[0, :2]
-    np.testing.assert_array_equal(*exported.signatures["decode"](z=z)["mean"])
+    np.testing.assert_array_equal(*model.decoder.likelihood(z).mean())
