@@ -63,7 +63,7 @@ TWO_LAYERS: dict[str, Any] = {"latent_size": (3, 2), "hidden_sizes": ((6,), (5,)
 ROWS = [
     Row("miwae", "bernoulli", (3, 2, 1)),
     Row("iwae", "continuous_bernoulli", (3, 2, 1), posterior="full_normal"),
-    Row("elbo", "beta", (3, 2, 1), prior="mixture_of_normals", thorough=True),
+    Row("elbo", "beta", (3, 2, 1), prior="mixture_of_normals"),
     Row("stl", "discretized_logistic", (4, 3, 3), "convolution,blocks=0", hidden_sizes=(3,)),
     Row("dreg", "bernoulli", (6, 5, 1), "convolution", hidden_sizes=(3, 4), thorough=True, replicas=5e-6),
     Row(
