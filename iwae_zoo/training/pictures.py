@@ -53,7 +53,7 @@ def _pairs(model, x, seed, title):
     drawn = samples(model, min(len(x), _POINTS), seed)
     columns = np.sort(np.argsort(-np.std(x, axis=0), kind="stable")[:_PAIRED])
     shown = {"data": x[:_POINTS][:, columns], "samples": drawn[:, columns]}
-    return figures.pairs(shown, f"Pairs of columns {columns.tolist()}, {title}")
+    return figures.pairs(shown, columns.tolist(), f"Pairs of columns, {title}")
 
 
 def _dispersion(model, x, seed, title):
