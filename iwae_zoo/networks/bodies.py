@@ -27,7 +27,6 @@ class Body(NamedTuple):
       encoder: function (posterior head, data_shape, **sizes) that returns the body of an encoder.
       decoder: function (likelihood head, data_shape, **sizes) that returns the body of a decoder, which mirrors it.
       settings: dict from what can be asked for besides, as in "perceptron,residual=True", to its type.
-      hidden_sizes: what its hidden sizes are, in words.
 
     Both take `hidden_sizes`, as the encoder has them, `activation`, `seed` and `dtype`, and the settings.
     """
@@ -35,7 +34,6 @@ class Body(NamedTuple):
     encoder: Callable
     decoder: Callable
     settings: Mapping[str, type] = MappingProxyType({})
-    hidden_sizes: str = "units of the hidden layers"
 
 
 def _perceptron_encoder(posterior, data_shape, *, hidden_sizes, **options):
@@ -91,7 +89,7 @@ def output_bias(likelihood, data_shape):
 # A new body is a row.
 TABLE = {
     "perceptron": Body(_perceptron_encoder, _perceptron_decoder, {"residual": bool, "normalized": bool}),
-    "convolution": Body(_convolution_encoder, _convolution_decoder, {"blocks": int}, "channels of the scales"),
+    "convolution": Body(_convolution_encoder, _convolution_decoder, {"blocks": int}),
 }
 
 
