@@ -22,7 +22,7 @@ def describe(name):
     >>> print(describe("plane"))
     plane: 8x8 digits, with a latent that can be drawn
         binary data 8x8x1; perceptron 64,64; latent 2; 17,092 weights
-        reached: not measured
+        reached: digits, --objective=dreg --m=1: log p(x) -23.02 (0.22)
     """
     preset = table.get(name)
     count = build(name, data_shape=preset.data_shape).count_params()

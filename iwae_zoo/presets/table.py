@@ -98,13 +98,21 @@ _ONE_LAYER = Preset(
 )
 
 TABLE = {
-    "small": dataclasses.replace(_SMALL, data=("digits",)),
-    "plane": dataclasses.replace(_SMALL, summary="8x8 digits, with a latent that can be drawn", latent_size=2),
+    "small": dataclasses.replace(
+        _SMALL, reached="digits, --objective=dreg --m=1: log p(x) -22.36 (0.21)", data=("digits",)
+    ),
+    "plane": dataclasses.replace(
+        _SMALL,
+        summary="8x8 digits, with a latent that can be drawn",
+        latent_size=2,
+        reached="digits, --objective=dreg --m=1: log p(x) -23.02 (0.22)",
+    ),
     "flows": dataclasses.replace(
         _SMALL,
         summary="8x8 digits, coupling flows for posterior and prior",
         posterior="coupling_flow",
         prior="coupling_flow",
+        reached="digits, --objective=dreg --m=1: log p(x) -22.15 (0.22)",
     ),
     "conv_8": dataclasses.replace(
         _SMALL,
@@ -113,14 +121,20 @@ TABLE = {
         hidden_sizes=(16, 32),
         activation="elu",
         epochs=60,
+        reached="digits, --objective=dreg --m=1: log p(x) -22.25 (0.21)",
     ),
     "bytes_8": dataclasses.replace(
-        _SMALL, summary="8x8 grey images as bytes", kind="byte", likelihood="discretized_logistic_mixture"
+        _SMALL,
+        summary="8x8 grey images as bytes",
+        kind="byte",
+        likelihood="discretized_logistic_mixture",
+        reached="digits as bytes, --objective=dreg --m=1: 3.55 bits per dimension",
     ),
     "rainforth": dataclasses.replace(
         _ONE_LAYER,
         summary="MNIST, what the article and its studies train",
         paper="Rainforth et al. 2018, arXiv 1802.04537",
+        reached="MNIST, --objective=piwae --epochs=40 --batch_size=100: log p(x) -88.7 on 500 test images",
     ),
     "burda_1": _ONE_LAYER,
     "burda_2": dataclasses.replace(
@@ -185,6 +199,7 @@ TABLE = {
         batch_size=32,
         learning_rate=2e-3,
         epochs=100,
+        reached="breast cancer (30 columns), --objective=dreg --m=1: log p(x) 35.0 (1.6); one full Normal: 28.6",
     ),
     "counts": Preset(
         summary="tables of counts, such as single cells by genes",
@@ -194,6 +209,7 @@ TABLE = {
         hidden_sizes=(128,),
         batch_size=64,
         epochs=50,
+        reached="counts of studies/kinds_main.py, --objective=dreg --m=1: log p(x) -115.6 (0.6); the truth: -111.7",
     ),
 }
 _DEFAULT = "rainforth"
