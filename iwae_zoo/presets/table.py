@@ -156,6 +156,7 @@ TABLE = {
         epochs=200,
         schedule="cosine",
         paper=None,
+        reached="MNIST, --objective=dreg --m=1: validation bound of 8 particles -88.8 after 143 epochs",
     ),
     "conv_28": dataclasses.replace(
         _ONE_LAYER,
@@ -168,6 +169,7 @@ TABLE = {
         epochs=25,
         schedule="cosine",
         paper=None,
+        reached="MNIST, --objective=dreg --m=1: validation bound of 8 particles -89.3",
     ),
     "grey_28": dataclasses.replace(
         _ONE_LAYER,
