@@ -68,6 +68,7 @@ def test_one_answer():
     assert answer.trusted.all()
 
 
+@pytest.mark.slow
 def test_keras_habits():
     names = run_blocks("docs/training.md")
     assert names["stop"].best is not None

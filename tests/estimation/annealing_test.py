@@ -308,6 +308,7 @@ def test_outside_the_support():
     assert np.isfinite(np.array([estimate.log_prob, estimate.standard_error, estimate.ess])[:, [0, 2]]).all()
 
 
+@pytest.mark.slow
 def test_progress_is_shown_on_demand(truth, model, capsys):
     annealing.estimate_log_prob(model, truth.sample(3), **{**SHORT, "verbose": 1})
     assert "3/3" in capsys.readouterr().out

@@ -16,6 +16,7 @@ from iwae_zoo.testing import LinearGaussian, linear_gaussian
 tfd = tfp.distributions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_linear_gaussian_is_found_exactly(dtype):
     truth = LinearGaussian.random(latent_size=3, data_size=5, stddev=0.2, seed=2)

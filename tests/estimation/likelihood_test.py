@@ -151,6 +151,7 @@ def test_tolerance_stops_each_example_by_itself(truth, model):
         assert cut.log_prob[0] == pytest.approx(loose.log_prob[row], rel=1e-9)
 
 
+@pytest.mark.slow
 def test_prior_as_proposal(truth, model):
     """The naive estimator: unbiased for p(x) too, with far fewer effective samples than the encoder's."""
     x = truth.sample(50, seed=3)

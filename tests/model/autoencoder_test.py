@@ -166,6 +166,7 @@ def test_each_evaluated_batch_draws_anew_and_each_evaluation_the_same():
     assert float(model.train_on_batch(binary(4), return_dict=True)["decoder_bound"]) != first
 
 
+@pytest.mark.slow
 def test_training_reaches_the_likelihood(linear_gaussian):
     """From wrong weights, two objectives find the maximum of the likelihood that the closed form knows."""
     x = linear_gaussian.sample(500).astype("float32")

@@ -192,6 +192,7 @@ def test_a_layer_of_two_networks_is_an_error():
         model.build((None, 3))
 
 
+@pytest.mark.slow
 def test_a_file_of_an_older_version_goes_on():
     """Written by version 0.1 before bodies and heads were apart, with what it then answered and trained to."""
     x = (np.random.default_rng(0).random((40, 3, 3, 1)) < 0.5).astype("float32")

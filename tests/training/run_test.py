@@ -170,6 +170,7 @@ def interrupt_after(run, epochs, between_files):
     run.train(verbose=0)
 
 
+@pytest.mark.slow
 def test_an_older_runs_configuration_is_the_same_run(tiny, tmp_path):
     """One that did not know the newest fields yet."""
     training.Run(config(tiny, epochs=1), tmp_path / "run").train(verbose=0)
@@ -239,6 +240,7 @@ def test_divergence_is_named(tiny, tmp_path):
         run.train(verbose=0)
 
 
+@pytest.mark.slow
 def test_presets():
     for name in presets.names():
         model = presets.build(name, data_shape=(4, 4, 1), objective="miwae", seed=3)
