@@ -107,11 +107,11 @@ def with_tfp(model):
     return model
 
 
-def measure(name, fields, share):
+def measure(fields, share):
     """One row: milliseconds, and ratios to the bare products."""
     model, x = build(fields, share)
     steps = {"bare": workload.bare_products(model, x), "ours": workload.train_step(model, x)}
-    if name.split()[-1] in TFP and "likelihood" in fields:
+    if fields.get("likelihood") in TFP:
         steps["TFP's"] = workload.train_step(with_tfp(build(fields, share)[0]), x)
     turns = report.take_turns(steps, _REPEATS.value)
     row = {"milliseconds": turns.milliseconds("ours"), "over_bare": turns.ratio("ours", "bare"), "load": turns.load}
@@ -126,7 +126,7 @@ def main(_):
     for name, (fields, share) in ROWS.items():
         if _ONLY.value and name not in _ONLY.value:
             continue
-        row = rows[name] = measure(name, fields, share)
+        row = rows[name] = measure(fields, share)
         tfp = f"{row['tfp_over_bare']:12.2f}" if "tfp_over_bare" in row else ""
         print(f"{name:48}{row['milliseconds']:8.2f}{row['over_bare']:8.2f}{tfp}", flush=True)
     ratios = {name: row["over_bare"] for name, row in rows.items()}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from oracles import flat, naive_gradients
+from served import ask, requests
 from toy_data import dataset
 
 from iwae_zoo import annealing, likelihood, objectives, presets, saved_model, strategies
@@ -149,29 +150,6 @@ def exported(row, model, tmp_path_factory):
     return saved_model.Exported(path)
 
 
-def requests(model, x):
-    """One request of every signature, with seeds of their own."""
-    seed = 7 + 1000003 * np.arange(len(x), dtype=np.int64)
-    count = np.full(len(x), 30, np.int32)
-    z = np.random.default_rng(1).normal(size=(len(x), model.latent_size)).astype("float32")
-    return {
-        "serving_default": {"x": x},
-        "log_prob": {"x": x, "num_samples": count, "seed": seed},
-        "log_prob_annealed": {"x": x, "seed": seed},
-        "encode": {"x": x},
-        "posterior_sample": {"x": x, "num_samples": count, "seed": seed},
-        "posterior_sample_annealed": {"x": x, "seed": seed},
-        "reconstruct": {"x": x},
-        "decode": {"z": z},
-        "sample": {"seed": seed},
-    }
-
-
-def ask(exported, name, rows=slice(None), **inputs):
-    answer = exported.signatures[name](**{key: tf.constant(value[rows]) for key, value in inputs.items()})
-    return {key: value.numpy() for key, value in answer.items()}
-
-
 def test_everything_in_a_table_has_a_row():
     assert {row.objective for row in ROWS} == set(objectives.names())
     assert {row.body.split(",")[0] for row in ROWS} == set(bodies.names())
@@ -234,7 +212,7 @@ def test_served_answers_are_the_models(row, model, exported, x):
     np.testing.assert_allclose(encoded["mean"], q.mean(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(encoded["stddev"], q.stddev(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(ask(exported, "reconstruct", x=x)["mean"], model(x), rtol=1e-4, atol=1e-5)
-    z = requests(model, x)["decode"]["z"]
+    z = requests(x, model.latent_size)["decode"]["z"]
     mean = model.decoder.likelihood(z).mean()
     np.testing.assert_allclose(ask(exported, "decode", z=z)["mean"], mean, rtol=1e-4, atol=1e-5)
     drawn = ask(exported, "sample", seed=np.arange(5))["x"]
@@ -251,7 +229,7 @@ def test_each_row_depends_on_itself_alone(model, exported, x):
     """Bit for bit, in every signature; and a row that cannot be answered leaves its neighbours alone."""
     bad = x.copy()
     bad.reshape(len(x), -1)[1, 2] = OUTSIDE[model.decoder.head.kinds[0]]
-    asked = {name: inputs for name, inputs in requests(model, x).items() if name in exported.signatures}
+    asked = {name: inputs for name, inputs in requests(x, model.latent_size).items() if name in exported.signatures}
     assert sorted(asked) == sorted(exported.signatures)
     others, part = [0, 2, 3, 4, 5], [5, 2]
     for name, inputs in asked.items():
@@ -274,7 +252,7 @@ def test_the_loader_of_tensorflow_serving_gives_the_same(row, model, exported, x
     if row is not next(other for other in ROWS if other.kind == row.kind):
         return
     names = ("log_prob", "reconstruct")
-    asked = {name: requests(model, x)[name] for name in names}
+    asked = {name: requests(x, model.latent_size)[name] for name in names}
     expected = {name: ask(exported, name, **inputs) for name, inputs in asked.items()}
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
         graph = tf.compat.v1.saved_model.load(session, ["serve"], str(exported.path))

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from served import ask, requests
 
 from iwae_zoo import annealing, likelihood, objectives, presets, resampling, saved_model
 from iwae_zoo.estimation import importance
@@ -36,52 +37,30 @@ def x():
     return (np.random.default_rng(0).random((9, 3, 2, 1)) < 0.4).astype("float32")
 
 
-def ask(exported, name, **inputs):
-    return {key: value.numpy() for key, value in exported.signatures[name](**inputs).items()}
-
-
-def requests(x, z=None):
-    """One request of every signature for the rows of x, with seeds of their own."""
-    seed = tf.constant(7 + 1000003 * np.arange(len(x)), tf.int64)
-    count = tf.constant(10 + np.arange(len(x)), tf.int32)
-    z = np.random.default_rng(1).normal(size=(9, 16)).astype("float32")[: len(x)] if z is None else z
-    return {
-        "serving_default": {"x": tf.constant(x)},
-        "log_prob": {"x": tf.constant(x), "num_samples": count, "seed": seed},
-        "log_prob_annealed": {"x": tf.constant(x), "seed": seed},
-        "encode": {"x": tf.constant(x)},
-        "posterior_sample": {"x": tf.constant(x), "num_samples": count, "seed": seed},
-        "posterior_sample_annealed": {"x": tf.constant(x), "seed": seed},
-        "reconstruct": {"x": tf.constant(x)},
-        "decode": {"z": tf.constant(z)},
-        "sample": {"seed": seed},
-    }
-
-
 def test_answers_are_the_models(model, exported, x):
     estimate = likelihood.estimate_log_prob(model, x, 40, seed=5)
     answer = exported.estimate_log_prob(x, 40, seed=5)
     for name in ESTIMATE:
         np.testing.assert_allclose(getattr(answer, name), getattr(estimate, name), rtol=1e-4, atol=1e-5)
-    default = ask(exported, "serving_default", x=tf.constant(x))
+    default = ask(exported, "serving_default", x=x)
     assert set(default) == set(ESTIMATE)
-    same = exported.signatures["log_prob"](x=tf.constant(x), num_samples=tf.fill([9], 40), seed=tf.zeros([9], tf.int64))
+    same = exported.signatures["log_prob"](x=x, num_samples=tf.fill([9], 40), seed=tf.zeros([9], tf.int64))
     np.testing.assert_array_equal(default["log_prob"], same["log_prob"])
     q = model.encoder.posterior(x)
-    np.testing.assert_allclose(ask(exported, "encode", x=tf.constant(x))["mean"], q.mean(), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(ask(exported, "encode", x=tf.constant(x))["stddev"], q.stddev(), rtol=1e-4)
-    np.testing.assert_allclose(ask(exported, "reconstruct", x=tf.constant(x))["mean"], model(x), rtol=1e-4)
+    np.testing.assert_allclose(ask(exported, "encode", x=x)["mean"], q.mean(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(ask(exported, "encode", x=x)["stddev"], q.stddev(), rtol=1e-4)
+    np.testing.assert_allclose(ask(exported, "reconstruct", x=x)["mean"], model(x), rtol=1e-4)
     z = tf.random.stateless_normal([4, 16], seed=[1, 2])
     np.testing.assert_allclose(ask(exported, "decode", z=z)["mean"], model.decoder.likelihood(z).mean(), rtol=1e-4)
 
 
 def test_each_row_depends_on_itself_alone(exported, x):
     """Bit for bit: alone, in batches of several sizes, and in another order."""
-    whole = requests(x)
+    whole = requests(x, 16)
     for name, inputs in whole.items():
         together = ask(exported, name, **inputs)
         for rows in ([4], [8, 4], [4, 4, 4], [3, 2, 1, 4, 0], list(range(9))[::-1]):
-            part = ask(exported, name, **{key: tf.gather(value, rows) for key, value in inputs.items()})
+            part = ask(exported, name, rows, **inputs)
             for key, value in part.items():
                 np.testing.assert_array_equal(value, together[key][rows], err_msg=f"{name} {key} {rows}")
 
@@ -92,11 +71,11 @@ def test_bad_rows_leave_their_neighbours_alone(exported, x):
     bad[4, 1, 1] = np.nan
     bad[5, 1, 1] = np.inf
     good = [0, 2, 3, 6, 7, 8]
-    for name, inputs in requests(x).items():
+    for name, inputs in requests(x, 16).items():
         if "x" not in inputs:
             continue
         before = ask(exported, name, **inputs)
-        after = ask(exported, name, **{**inputs, "x": tf.constant(bad)})
+        after = ask(exported, name, **{**inputs, "x": bad})
         for key in before:
             np.testing.assert_array_equal(after[key][good], before[key][good])
         if "log_prob" in after:
@@ -111,7 +90,7 @@ def test_annealed_answers_are_the_models(model, exported, x):
     """Of the same seeds, in every output; and the ladder, which anneals no row that importance samples can answer."""
     expected = annealing.estimate_log_prob(model, x, **BUDGET, seed=5, verbose=0)
     rows = tf.constant((np.arange(9) << 32) + 5, tf.int64)
-    answer = ask(exported, "log_prob_annealed", x=tf.constant(x), seed=rows)
+    answer = ask(exported, "log_prob_annealed", x=x, seed=rows)
     assert sorted(answer) == sorted([*ESTIMATE, "method"])
     for name in ("log_prob", "standard_error", "ess", "pareto_k"):
         np.testing.assert_allclose(answer[name], getattr(expected, name), rtol=1e-3, atol=1e-4)
@@ -126,7 +105,7 @@ def test_annealed_answers_are_the_models(model, exported, x):
     np.testing.assert_array_equal(climbed.method == "annealed", climbs)
     np.testing.assert_array_equal(climbed.log_prob, np.where(climbs, answer["log_prob"], sampled.log_prob))
     np.testing.assert_array_equal(climbed.importance_log_prob, sampled.log_prob)
-    drawn = ask(exported, "posterior_sample_annealed", x=tf.constant(x), seed=rows)
+    drawn = ask(exported, "posterior_sample_annealed", x=x, seed=rows)
     z, ess = annealing.sample_posterior(model, x, **BUDGET, seed=5, verbose=0)
     np.testing.assert_allclose(drawn["z"], z[0], rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(drawn["ess"], ess, rtol=1e-3)
@@ -134,12 +113,12 @@ def test_annealed_answers_are_the_models(model, exported, x):
 
 def test_requests_are_clamped(exported, x):
     count = np.array([-5, 0, 1, 50, 100, 101, 2**31 - 1, 3, 4], np.int32)
-    answer = ask(exported, "log_prob", x=tf.constant(x), num_samples=tf.constant(count), seed=tf.zeros([9], tf.int64))
+    answer = ask(exported, "log_prob", x=x, num_samples=tf.constant(count), seed=tf.zeros([9], tf.int64))
     np.testing.assert_array_equal(answer["num_samples"], np.clip(count, 1, 100))
 
 
 def test_empty_batch(exported):
-    for name, inputs in requests(np.zeros((0, 3, 2, 1), "float32")).items():
+    for name, inputs in requests(np.zeros((0, 3, 2, 1), "float32"), 16).items():
         for value in ask(exported, name, **inputs).values():
             assert value.shape[0] == 0, name
 
@@ -170,7 +149,7 @@ def test_posterior_samples_are_the_resamplings(tmp_path):
     exported = saved_model.Exported(directory)
     x = np.repeat(truth.sample(1), 2000, axis=0).astype("float32")
     count, seed = tf.fill([2000], 200), tf.range(2000, dtype=tf.int64)
-    z = ask(exported, "posterior_sample", x=tf.constant(x), num_samples=count, seed=seed)["z"]
+    z = ask(exported, "posterior_sample", x=x, num_samples=count, seed=seed)["z"]
     error = z.std(axis=0) / np.sqrt(2000)
     assert (np.abs(z.mean(axis=0) - truth.posterior_mean(x[:1])[0]) < 5 * error + 0.01).all()
     one = resampling.resample(model, x[5], tf.constant(200), tf.constant([0, 5]), likelihood.default_chunk(100))
@@ -273,7 +252,7 @@ def test_warm_up_requests_fit_the_signatures(exported):
     for record in tf.data.TFRecordDataset(str(path)):
         request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
         name = request.model_spec.signature_name
-        ask(exported, name, **{key: tf.constant(tf.make_ndarray(value)) for key, value in request.inputs.items()})
+        ask(exported, name, **{key: tf.make_ndarray(value) for key, value in request.inputs.items()})
         warmed.append(name)
     assert sorted(warmed) == sorted(exported.signatures)
 

@@ -27,6 +27,7 @@ class Body(NamedTuple):
       encoder: function (posterior head, data_shape, **sizes) that returns the body of an encoder.
       decoder: function (likelihood head, data_shape, **sizes) that returns the body of a decoder, which mirrors it.
       settings: dict from what can be asked for besides, as in "perceptron,residual=True", to its type.
+      check: function (data_shape, hidden_sizes) that raises ValueError if they cannot be had.
 
     Both take `hidden_sizes`, as the encoder has them, `activation`, `seed` and `dtype`, and the settings.
     """
@@ -34,6 +35,7 @@ class Body(NamedTuple):
     encoder: Callable
     decoder: Callable
     settings: Mapping[str, type] = MappingProxyType({})
+    check: Callable = lambda data_shape, hidden_sizes: None
 
 
 def _perceptron_encoder(posterior, data_shape, *, hidden_sizes, **options):
@@ -47,12 +49,11 @@ def _perceptron_decoder(likelihood, data_shape, *, hidden_sizes, **options):
 
 
 def _convolution_encoder(posterior, data_shape, *, hidden_sizes, **options):
-    _check_image(data_shape, hidden_sizes)
+    del data_shape
     return DownConvolution(hidden_sizes, posterior.num_parameters, **options)
 
 
 def _convolution_decoder(likelihood, data_shape, *, hidden_sizes, **options):
-    _check_image(data_shape, hidden_sizes)
     return UpConvolution(
         tuple(hidden_sizes)[::-1],
         data_shape,
@@ -89,7 +90,7 @@ def output_bias(likelihood, data_shape):
 # A new body is a row.
 TABLE = {
     "perceptron": Body(_perceptron_encoder, _perceptron_decoder, {"residual": bool, "normalized": bool}),
-    "convolution": Body(_convolution_encoder, _convolution_decoder, {"blocks": int}),
+    "convolution": Body(_convolution_encoder, _convolution_decoder, {"blocks": int}, _check_image),
 }
 
 

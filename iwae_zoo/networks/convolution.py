@@ -100,7 +100,8 @@ class DownConvolution(keras.Layer):
     def __init__(self, scales, output_size, activation="elu", blocks=1, seed=0, **kwargs):
         super().__init__(**kwargs)
         self.scales, self.output_size, self.blocks, self.seed = tuple(scales), output_size, blocks, seed
-        self.activation = keras.activations.get(activation)
+        self._activate = keras.activations.get(activation)
+        self.activation = keras.activations.serialize(self._activate)
         self.stack: list[keras.Layer] = []
         for channels in self.scales:
             before = activation if self.stack else None
@@ -117,14 +118,14 @@ class DownConvolution(keras.Layer):
     def call(self, x):
         for layer in self.stack:
             x = layer(x)
-        return self.output_layer(tf.reshape(self.activation(x), [-1, self.output_layer.kernel.shape[0]]))
+        return self.output_layer(tf.reshape(self._activate(x), [-1, self.output_layer.kernel.shape[0]]))
 
     def get_config(self):
         return {
             **super().get_config(),
             "scales": list(self.scales),
             "output_size": self.output_size,
-            "activation": keras.activations.serialize(self.activation),
+            "activation": self.activation,
             "blocks": self.blocks,
             "seed": self.seed,
         }

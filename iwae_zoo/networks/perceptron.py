@@ -36,7 +36,8 @@ class Perceptron(keras.Layer):
         super().__init__(**kwargs)
         self.hidden_sizes = tuple(hidden_sizes)
         self.output_size = output_size
-        self.activation = keras.activations.serialize(keras.activations.get(activation))
+        self._activate = keras.activations.get(activation)
+        self.activation = keras.activations.serialize(self._activate)
         self.seed = seed
         self.residual, self.normalized = residual, normalized
         sizes = [*hidden_sizes, output_size]
@@ -53,7 +54,6 @@ class Perceptron(keras.Layer):
         ]
         # Between the affine part of a hidden layer and its activation.
         self.norms = [keras.layers.LayerNormalization(dtype=self.dtype_policy) for _ in hidden_sizes if normalized]
-        self._activate = keras.activations.get(activation)
 
     def build(self, input_shape):
         shape = (None, tf.TensorShape(input_shape[1:]).num_elements())

@@ -8,7 +8,7 @@ from iwae_zoo.networks import Conditional, Decoder, Encoder, Perceptron, Stacked
 from iwae_zoo.networks import prior as priors
 from iwae_zoo.presets import table
 
-__all__ = ["build", "choose_likelihood", "dtype_policy"]
+__all__ = ["build", "check_shape", "choose_likelihood", "dtype_policy"]
 
 
 def dtype_policy(mixed_precision):
@@ -41,6 +41,12 @@ def choose_likelihood(name, likelihood=None, kind=None):
     """
     head = likelihoods.get(likelihood or table.get(name).likelihood or likelihoods.default(kind or "binary"))
     return head if kind is None else likelihoods.checked(head, kind)
+
+
+def check_shape(name, data_shape, **fields):
+    """Raises ValueError if the networks of a preset, with `fields` in place of its own, cannot take x of the shape."""
+    preset = table.get(name, **fields)
+    bodies.get(preset.network).check(data_shape, preset.layers[0][1])
 
 
 def build(
@@ -122,6 +128,7 @@ def _networks(preset, likelihood, data_shape, seed, dtype):
     common = {"activation": preset.activation, "dtype": dtype}
     sizes = {"hidden_sizes": hidden_sizes, **common}
     body = bodies.get(preset.network)
+    body.check(data_shape, hidden_sizes)
     head = posteriors.get(preset.posterior, latent_size)
     encoder_body = body.encoder(head, data_shape, seed=seed, **sizes)
     encoder = Encoder(encoder_body, head, inputs=likelihood, seed=seed + 50, dtype=dtype)

@@ -32,8 +32,9 @@ def describe(name):
         f"{preset.network} {'+'.join(','.join(map(str, hidden)) for _, hidden in layers)}",
         f"latent {','.join(str(size) for size, _ in layers)}",
     ]
-    usual = {field: getattr(table.Preset, field) for field in ("likelihood", "posterior", "prior")}
-    parts += [f"{field} {getattr(preset, field)}" for field in usual if getattr(preset, field) != usual[field]]
+    for field in ("likelihood", "posterior", "prior"):
+        if getattr(preset, field) != getattr(table.Preset, field):
+            parts.append(f"{field} {getattr(preset, field)}")
     lines = [f"{name}: {preset.summary}", f"{'; '.join(parts)}; {count:,} weights"]
     lines += [preset.paper] if preset.paper else []
     return "\n    ".join([*lines, f"reached: {preset.reached or 'not measured'}"])

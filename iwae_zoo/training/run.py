@@ -55,6 +55,7 @@ class Run:
         self.files.check(may_be_there=resume or not self.is_chief)
         self.dataset = data.load(config.dataset, config.data_dir, config.kind, config.binarize)
         self.likelihood = presets.choose_likelihood(self.config.preset, config.likelihood, self.dataset.kind_of_x)
+        presets.check_shape(self.config.preset, self.dataset.data_shape, **self.config.architecture)
         self.test_set = self.dataset.evaluation_array("test")
 
     def train(self, verbose=1):

@@ -52,6 +52,13 @@ def test_errors_come_before_training(options, message):
         training.Config(**options).resolved()
 
 
+def test_networks_that_cannot_take_the_data_are_an_error_before_anything_is_written(tiny, tmp_path):
+    config = training.Config(dataset=tiny, network="convolution", hidden_sizes="4,8")
+    with pytest.raises(ValueError, match=r"sides of at least 4 for 2 scales .*received data of shape \(3, 3\)"):
+        training.Run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:log p")
 def test_a_stacked_model_from_flags(tiny, tmp_path):
