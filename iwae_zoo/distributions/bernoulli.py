@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from iwae_zoo.distributions import fusion
+from iwae_zoo.distributions import fusion, holes
 from iwae_zoo.distributions.head import Likelihood
 
 __all__ = ["Bernoulli", "IndependentBernoulli"]
@@ -35,9 +35,9 @@ class Bernoulli(Likelihood):
     parameters_per_value = 1
 
     def distribution(self, parameters, event_ndims, dtype=None):
-        return IndependentBernoulli(tf.squeeze(parameters, axis=-1 - event_ndims), event_ndims, dtype)
+        return IndependentBernoulli(tf.squeeze(parameters, axis=-1 - event_ndims), event_ndims, dtype, self.missing)
 
-    def fitted(self, data):
+    def _fitted(self, data):
         mean = np.clip(np.mean(data, axis=0), self.smoothing, 1.0 - self.smoothing)
         return dataclasses.replace(self, start=(np.log(mean) - np.log1p(-mean))[np.newaxis])
 
@@ -55,13 +55,14 @@ class IndependentBernoulli(tfd.Independent):
       event_ndims: int, how many of the last axes are the event.
       dtype: of log-likelihoods and draws; that of the logits by default. Logits of a shorter type are widened within
         the one pass over them.
+      missing: bool, whether values of x may be missing, as NaN; log p is then that of the others.
 
     #### Examples
     >>> float(IndependentBernoulli(tf.zeros([3]), event_ndims=1).log_prob([0.0, 1.0, 1.0]) / tf.math.log(0.5))
     3.0
     """
 
-    def __init__(self, logits, event_ndims, dtype=None, name="IndependentBernoulli"):
+    def __init__(self, logits, event_ndims, dtype=None, missing=False, name="IndependentBernoulli"):
         parameters = dict(locals())
         self._logits = tf.convert_to_tensor(logits)
         dtype = tf.as_dtype(dtype or self._logits.dtype)
@@ -71,6 +72,7 @@ class IndependentBernoulli(tfd.Independent):
             name=name,
         )
         self._parameters = parameters
+        self._missing = missing
 
     @property
     def logits(self):
@@ -81,9 +83,12 @@ class IndependentBernoulli(tfd.Independent):
         del kwargs
         event_ndims = self.event_shape.rank
         x = _flatten_event(tf.cast(x, self.dtype), event_ndims)
+        observed = [~tf.math.is_nan(x)] if self._missing else []
         holds = (x == 0.0) | (x == 1.0)
         x = tf.where(holds, x, tf.zeros_like(x))  # No gradient may be NaN: 0 * NaN is.
-        log_prob = _log_likelihood(x, _flatten_event(self._logits, event_ndims))
+        log_prob = _log_likelihood(x, _flatten_event(self._logits, event_ndims), *observed)
+        for seen in observed:
+            holds |= ~seen
         return tf.where(tf.reduce_all(holds, axis=-1), log_prob, tf.constant(float("-inf"), log_prob.dtype))
 
 
@@ -95,24 +100,25 @@ def _flatten_event(x, event_ndims):
 
 
 @fusion.custom_gradient
-def _log_likelihood(x, logits):
+def _log_likelihood(x, logits, *observed):
     """Sum over the last axis of -softplus((1 - 2 x_j) l_j), which is log p(x_j) for x_j in {0, 1}.
 
     Args:
       x: float tensor [*b, P] of zeros and ones; it broadcasts against the logits and gets no gradient.
       logits: float tensor [..., *b, P], of the type of x or a shorter one.
+      *observed: bool tensor [*b, P], which values the sum is over; none for all.
     """
 
     def gradient(upstream):
-        return None, _log_likelihood_gradient(x, logits, upstream)
+        return None, _log_likelihood_gradient(upstream, x, logits, *observed), *[None for _ in observed]
 
-    return _log_likelihood_value(x, logits), gradient
+    return _log_likelihood_value(x, logits, *observed), gradient
 
 
 @fusion.fused
-def _log_likelihood_value(x, logits):
+def _log_likelihood_value(x, logits, *observed):
     """softplus(u) = max(u, 0) + log(1 + exp(-|u|)), and several factors in [1, 2] share one logarithm."""
-    signed = (1.0 - 2.0 * x) * tf.cast(logits, x.dtype)
+    signed = holes.only((1.0 - 2.0 * x) * tf.cast(logits, x.dtype), *observed, otherwise=-np.inf)
     pixels = signed.shape[-1] or 1
     # At most 16, whose product is far from overflow; fastest with strips of whole vector registers.
     shared = max((n for n in range(1, 17) if pixels % n == 0), key=lambda n: (pixels // n % 8 == 0, n))
@@ -123,6 +129,6 @@ def _log_likelihood_value(x, logits):
 
 
 @fusion.fused
-def _log_likelihood_gradient(x, logits, upstream):
-    residual = x - tf.sigmoid(tf.cast(logits, x.dtype))
+def _log_likelihood_gradient(upstream, x, logits, *observed):
+    residual = holes.only(x - tf.sigmoid(tf.cast(logits, x.dtype)), *observed)
     return tf.cast(residual * upstream[..., tf.newaxis], logits.dtype)

@@ -44,7 +44,7 @@ class _Bytes(ValueLikelihood):
     def measures(self, log_prob, data_shape):
         return {"bits_per_dimension": -log_prob / (math.prod(data_shape) * math.log(2.0))}
 
-    def fitted(self, data):
+    def _fitted(self, data):
         values = np.asarray(data).reshape(len(data), -1)
         grid = np.arange(256.0)[:, np.newaxis]
         counts = np.stack([np.bincount(column, minlength=256) for column in values.T.astype(np.int64)], axis=1)
@@ -56,13 +56,23 @@ class _Bytes(ValueLikelihood):
         return dataclasses.replace(self, start=start.reshape(-1, *np.shape(data)[1:]))
 
     def value_mean(self, parameters, shared):
+        return self._moments(parameters)[0]
+
+    def value_stddev(self, parameters, shared):
+        mean, mean_square = self._moments(parameters)
+        return tf.sqrt(tf.maximum(mean_square - tf.square(mean), 0.0))
+
+    def _moments(self, parameters):
+        """E[x] and E[x^2]: the sums of P(x > k) and of (2 k + 1) P(x > k) over k = 0 ... 254."""
         weights, loc, spread = self._components_of(parameters)
 
-        def above(total, edge):  # E[x] = P(x > 0) + ... + P(x > 254)
-            return total + tf.reduce_sum(weights * tf.sigmoid((loc - edge) / spread), axis=-2)
+        def above(totals, k):
+            edge = (k + 0.5) / _HALF_RANGE - 1.0
+            share = tf.reduce_sum(weights * tf.sigmoid((loc - edge) / spread), axis=-2)
+            return totals[0] + share, totals[1] + (2.0 * k + 1.0) * share
 
-        edges = (tf.range(255, dtype=loc.dtype) + 0.5) / _HALF_RANGE - 1.0
-        return tf.foldl(above, edges, tf.zeros_like(loc[..., 0, :]))
+        zeros = tf.zeros_like(loc[..., 0, :])
+        return tf.foldl(above, tf.range(255, dtype=loc.dtype), (zeros, zeros))
 
     def value_draw(self, shape, seed, parameters, shared):
         weights, loc, spread = self._components_of(parameters)

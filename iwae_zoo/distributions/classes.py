@@ -44,6 +44,9 @@ class Categorical(ValueLikelihood):
         hot = tf.one_hot(tf.cast(limited(x, 1e6), tf.int32), self.classes, dtype=x.dtype)
         return tf.reshape(hot, tf.concat([tf.shape(x)[:-1], [x.shape[-1] * self.classes]], axis=0))
 
+    def of_features(self, flags):
+        return tf.repeat(flags, self.classes, axis=-1)
+
     def holds(self, x):
         return (x >= 0.0) & (x < self.classes) & (x == tf.round(x))
 
@@ -58,6 +61,11 @@ class Categorical(ValueLikelihood):
         names = tf.range(self.classes, dtype=parameters.dtype)[:, tf.newaxis]
         return tf.reduce_sum(names * tf.nn.softmax(limited(parameters), axis=-2), axis=-2)
 
+    def value_stddev(self, parameters, shared):
+        names = tf.range(self.classes, dtype=parameters.dtype)[:, tf.newaxis]
+        deviations = tf.square(names - self.value_mean(parameters, shared)[..., tf.newaxis, :])
+        return tf.sqrt(tf.reduce_sum(deviations * tf.nn.softmax(limited(parameters), axis=-2), axis=-2))
+
     def value_draw(self, shape, seed, parameters, shared):
         """By Gumbel noise: the largest of logits with it."""
         shape = tf.concat([shape[:-1], [self.classes], shape[-1:]], axis=0)
@@ -66,7 +74,7 @@ class Categorical(ValueLikelihood):
         noisy = limited(parameters) - tf.math.log(-tf.math.log(uniform))
         return tf.cast(tf.argmax(noisy, axis=-2), parameters.dtype)
 
-    def fitted(self, data):
+    def _fitted(self, data):
         values = np.asarray(data)
         classes = int(values.max()) + 1
         counts = np.stack([np.sum(values == name, axis=0) for name in range(classes)]) + self.smoothing

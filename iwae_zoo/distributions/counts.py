@@ -53,7 +53,7 @@ class _Counts(Standardized, ValueLikelihood):
             offset += tf.math.log(tf.maximum(total, _NO_TOTAL) / self.total)
         return tf.stack([x, tf.math.log(tf.maximum(x, 1.0)), offset], axis=-2)
 
-    def fitted(self, data):
+    def _fitted(self, data):
         values = np.asarray(data, np.float64)
         total = float(np.mean(np.sum(values.reshape(len(values), -1), axis=1)))
         head = dataclasses.replace(self, total=total or 1.0, **self.of(np.log1p(values)))

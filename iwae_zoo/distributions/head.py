@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
+from iwae_zoo.distributions import holes
+
 __all__ = ["Likelihood"]
 
 
@@ -23,6 +25,8 @@ class Likelihood(abc.ABC):
         training data, whatever z: where a decoder's output biases start. None before `fitted`. It is no part of a
         head's configuration: a trained decoder has biases of its own.
       shared_start: float array [shared_parameters, columns], the same for the shared parameters.
+      missing: bool, whether values may be missing, as NaN. p(x) is then that of the values that are there. `fitted` sees
+        it in the data.
 
     Class attributes:
       name: str, as the table has it.
@@ -37,6 +41,7 @@ class Likelihood(abc.ABC):
 
     start: Any = dataclasses.field(default=None, compare=False, repr=False, kw_only=True)
     shared_start: Any = dataclasses.field(default=None, compare=False, repr=False, kw_only=True)
+    missing: bool = dataclasses.field(default=False, repr=False, kw_only=True)
 
     name: ClassVar[str]
     title: ClassVar[str]
@@ -68,24 +73,35 @@ class Likelihood(abc.ABC):
           `tfd.Distribution`, batch [...], event `data_shape`.
         """
 
-    @abc.abstractmethod
     def fitted(self, data):
         """The same head, with `start`, `shared_start` and the units of its configuration fitted to the data.
 
         Args:
-          data: array [N, *data_shape], training examples, or for draws of x their expectations.
+          data: array [N, *data_shape], training examples, or for draws of x their expectations; NaN where missing.
         """
+        data = np.asarray(data)
+        if not holes.any_missing(data):
+            return self._fitted(data)
+        return dataclasses.replace(self._fitted(holes.completed(data)), missing=True)
+
+    @abc.abstractmethod
+    def _fitted(self, data):
+        """As `fitted`, of data without holes."""
 
     def features(self, x):
         """What an encoder's body is given: x on a scale that networks start from.
 
         Args:
-          x: float tensor [B, *data_shape]. Numbers outside the support have finite features too.
+          x: float tensor [B, *data_shape], no value missing. Numbers outside the support have finite features too.
 
         Returns:
           float tensor [B, ...].
         """
         return x
+
+    def of_features(self, flags):
+        """What is said of each value of x, said of its features: `flags` [B, *data_shape], shaped as `features`."""
+        return flags
 
     def measures(self, log_prob, data_shape):
         """The same mean log-likelihood in the other units that this kind of data is reported in.

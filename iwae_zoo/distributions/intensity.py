@@ -79,6 +79,16 @@ class ContinuousBernoulli(_Intensities):
         far = 1.0 / size - 1.0 / tf.math.expm1(size)
         return tf.where(tf.abs(logit) < _SMALL_LOGIT, near, tf.where(logit < 0, far, 1.0 - far))
 
+    def value_stddev(self, parameters, shared):
+        """Root of 1 / l^2 - 1 / (2 sinh(l / 2))^2, and its series around 0."""
+        size = tf.abs(limited(parameters[..., 0, :]))
+        square = tf.square(tf.minimum(size, 1.0))
+        near = 1.0 / 12.0 - square * (1.0 / 240.0 - square * (1.0 / 6048.0 - square / 172800.0))
+        size = tf.maximum(size, 1.0)
+        shrunk = tf.exp(-size)
+        far = 1.0 / tf.square(size) - shrunk / tf.square(1.0 - shrunk)
+        return tf.sqrt(tf.where(size > 1.0, far, near))
+
     def value_draw(self, shape, seed, parameters, shared):
         """By the inverse of the distribution function of -|l|, log(1 + u (exp(-|l|) - 1)) / -|l|."""
         logit = limited(parameters[..., 0, :])
@@ -88,7 +98,7 @@ class ContinuousBernoulli(_Intensities):
         drawn = tf.where(logit < 0, near_zero, 1.0 - near_zero)
         return tf.clip_by_value(tf.where(tf.abs(logit) < 1e-3, uniform, drawn), 0.0, 1.0)
 
-    def fitted(self, data):
+    def _fitted(self, data):
         mean = np.clip(np.mean(data, axis=0, dtype=np.float64), self.smoothing, 1.0 - self.smoothing)
         low, high = np.full_like(mean, -2.0 / self.smoothing), np.full_like(mean, 2.0 / self.smoothing)
         for _ in range(60):  # The mean grows with the logit.
@@ -137,19 +147,25 @@ class Beta(_Intensities):
         return (a - 1.0) * log_x + (b - 1.0) * log_rest - log_beta
 
     def log_unit(self, size):
-        return size * math.log1p(-1.0 / _LEVELS)
+        return np.full(size, math.log1p(-1.0 / _LEVELS))
 
     def value_mean(self, parameters, shared):
         """Of the variable itself, brought back from the squeeze: what is beyond counts as it is."""
         a, b = _concentrations(parameters)
         return tf.clip_by_value(_unsqueezed(a / (a + b)), 0.0, 1.0)
 
+    def value_stddev(self, parameters, shared):
+        """Of the variable itself, as the mean."""
+        a, b = _concentrations(parameters)
+        mean = a / (a + b)
+        return _LEVELS / (_LEVELS - 1.0) * tf.sqrt(mean * (1.0 - mean) / (a + b + 1.0))
+
     def value_draw(self, shape, seed, parameters, shared):
         seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
         log_a, log_b = (_log_gamma_draw(shape, s, c) for s, c in zip(seeds, _concentrations(parameters), strict=True))
         return tf.clip_by_value(_unsqueezed(tf.sigmoid(log_a - log_b)), 0.0, 1.0)
 
-    def fitted(self, data):
+    def _fitted(self, data):
         values = np.asarray(data, np.float64).reshape(len(data), -1)
         uniform = np.broadcast_to(np.linspace(0.0, 1.0, 256)[:, np.newaxis], (256, values.shape[1]))
         mean, variance = np.mean(values, axis=0), np.var(values, axis=0) + 1e-3

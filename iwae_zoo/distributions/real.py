@@ -79,7 +79,7 @@ class _LocationScale(Standardized, ValueLikelihood):
         return limited(self.standardized(x))
 
     def log_unit(self, size):
-        return -self.log_volume(size)
+        return -self.log_scales(size)
 
     def value_mean(self, parameters, shared):
         return self.in_units(parameters[..., 0, :])
@@ -88,7 +88,7 @@ class _LocationScale(Standardized, ValueLikelihood):
         loc, log_spread = _location_and_log_spread(parameters, shared)
         return self.in_units(loc + tf.exp(log_spread) * self._standard_draw(shape, seed, shared))
 
-    def fitted(self, data):
+    def _fitted(self, data):
         head = dataclasses.replace(self, **self.of(data))
         values = head.standardized(np.asarray(data, np.float64))
         loc, spread = self._location_and_spread_of(values)

@@ -45,9 +45,9 @@ class Standardized:
         shift, scale = self._tiled(values.shape[-1], values.dtype)
         return scale * values + shift if shifted else scale * values
 
-    def log_volume(self, size):
-        """Log of the volume, in units of x, of a cube of side 1 of so many standardised values."""
-        return float(np.sum(np.log(self.scale))) * (size // len(self.scale)) if self.scale else 0.0
+    def log_scales(self, size):
+        """Log of the unit of each of so many standardised values, in units of x: float array [size], or 0."""
+        return np.tile(np.log(self.scale), size // len(self.scale)) if self.scale else 0.0
 
     def standardized_features(self, values):
         """As `standardized`, kept from infinity: what a network is given."""

@@ -5,11 +5,12 @@ import dataclasses
 import functools
 import math
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
-from iwae_zoo.distributions import fusion
+from iwae_zoo.distributions import fusion, holes
 from iwae_zoo.distributions.head import Likelihood
 
 __all__ = ["IndependentValues", "ValueLikelihood", "limited", "log_positive", "positive"]
@@ -83,7 +84,7 @@ class ValueLikelihood(Likelihood):
         return shared
 
     def log_unit(self, size):
-        """Float, what is added to the log-density of an x of so many values."""
+        """What is added to the log-densities of the values of an x of so many: float array [size], or 0."""
         del size
         return 0.0
 
@@ -149,13 +150,25 @@ class IndependentValues(tfd.Distribution):
     def _log_prob(self, x):
         x = tf.cast(x, self.dtype)
         x = tf.reshape(x, tf.concat([tf.shape(x)[: x.shape.rank - self._event.rank], [self._size]], axis=0))
+        observed = [~tf.math.is_nan(x)] if self._head.missing else []
         holds = self._head.holds(x)
         x = tf.where(holds, x, tf.zeros_like(x))
-        log_prob = _summed(self._head.log_density)(self._head.statistics(x), self._raw, self._shared)
+        log_prob = _summed(self._head.log_density)(self._head.statistics(x), self._raw, self._shared, *observed)
         if self._head.has_constant:
-            log_prob += tf.cast(tf.reduce_sum(self._head.constant(x, self._shared), axis=-1), self.dtype)
-        log_prob += tf.constant(self._head.log_unit(self._size), self.dtype)
+            constant = holes.only(self._head.constant(x, self._shared), *observed)
+            log_prob += tf.cast(tf.reduce_sum(constant, axis=-1), self.dtype)
+        log_prob += tf.cast(self._log_units(*observed), self.dtype)
+        for seen in observed:
+            holds |= ~seen
         return tf.where(tf.reduce_all(holds, axis=-1), log_prob, tf.constant(float("-inf"), self.dtype))
+
+    def _log_units(self, *observed):
+        """Sum of the log units: float64 [] if all values are there."""
+        units = np.broadcast_to(self._head.log_unit(self._size), [self._size]).astype(np.float64)
+        total = tf.constant(np.sum(units))
+        for seen in observed:  # To the bit the same if none is missing.
+            total -= tf.reduce_sum(holes.only(tf.constant(units), ~seen), axis=-1)
+        return total
 
     def _mean(self):
         return self._in_event(self._head.value_mean(tf.cast(self._raw, self.dtype), self._shared))
@@ -175,27 +188,28 @@ class IndependentValues(tfd.Distribution):
 
 @functools.cache
 def _summed(log_density):
-    """A head's log-density, summed over the values and compiled; there is no gradient by x.
+    """A head's log-density, summed over the values (of those observed) and compiled; there is no gradient by x.
 
     Backward, XLA derives the gradient and fuses it with what it needs of the density, computed again.
     """
 
     @fusion.fused
-    def value(statistics, parameters, shared):
-        return tf.reduce_sum(log_density(statistics, tf.cast(parameters, statistics.dtype), shared), axis=-1)
+    def value(statistics, parameters, shared, *observed):
+        values = log_density(statistics, tf.cast(parameters, statistics.dtype), shared)
+        return tf.reduce_sum(holes.only(values, *observed), axis=-1)
 
     @fusion.fused
-    def gradients(statistics, parameters, shared, upstream):
+    def gradients(upstream, statistics, parameters, shared, *observed):
         with tf.GradientTape() as tape:
             tape.watch([parameters, shared])
-            summed = value.__wrapped__(statistics, parameters, shared)
+            summed = value.__wrapped__(statistics, parameters, shared, *observed)
         return tape.gradient(summed, [parameters, shared], output_gradients=upstream, unconnected_gradients="zero")
 
     @fusion.custom_gradient
-    def call(statistics, parameters, shared):
+    def call(*tensors):
         def gradient(upstream):
-            return None, *gradients(statistics, parameters, shared, upstream)
+            return None, *gradients(upstream, *tensors), *[None for _ in tensors[3:]]
 
-        return value(statistics, parameters, shared), gradient
+        return value(*tensors), gradient
 
     return call

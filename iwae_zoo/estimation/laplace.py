@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from iwae_zoo.distributions import fusion
+from iwae_zoo.distributions import fusion, holes
 from iwae_zoo.model import particles
 
 __all__ = ["INFORMATION", "Laplace", "approximate", "standard"]
@@ -140,7 +140,9 @@ def _products(networks, x, z, directions):
         tape.watch(z)
         parameters, weights = zip(*_information(likelihood(z)), strict=True)
     changes = [accumulator.jvp(parameter, unconnected_gradients="zero") for parameter in parameters]
-    weighted = [weight * change for weight, change in zip(weights, changes, strict=True)]
+    # What is missing tells nothing about z.
+    observed = [~tf.math.is_nan(x)] if particles.takes_missing(networks.decoder) else []
+    weighted = [holes.only(weight * change, *observed) for weight, change in zip(weights, changes, strict=True)]
     fisher = tape.gradient(parameters, z, output_gradients=weighted)[:, 0]
     return fisher + _hessian(lambda z: networks.prior.distribution().log_prob(z), z, directions)
 

@@ -94,8 +94,7 @@ def resample(networks, x, num_particles, seed, chunk_size):
     #### References
     Maddison, Tarlow, Minka. A* Sampling. NIPS 2014, section 2 (the Gumbel-max trick). https://arxiv.org/abs/1411.0030
     """
-    finite = tf.reduce_all(tf.math.is_finite(tf.cast(x, tf.float32)))
-    x = tf.where(finite, x, tf.zeros_like(x))[tf.newaxis]
+    x, usable = particles.alone(networks.decoder, x)
     posterior = networks.encoder.posterior(x)
     noise = tfp.distributions.Gumbel(np.float64(0.0), np.float64(1.0))
     minus_infinity = tf.constant(-np.inf, tf.float64)
@@ -124,7 +123,7 @@ def resample(networks, x, num_particles, seed, chunk_size):
         (tf.zeros_like(num_particles), minus_infinity, minus_infinity, minus_infinity, nothing),
         parallel_iterations=1,
     )
-    supported = finite & ~(log_sum == minus_infinity)
+    supported = usable & ~(log_sum == minus_infinity)
     ess = tf.where(supported, tf.exp(2.0 * log_sum - log_sum_of_squares), tf.constant(0.0, tf.float64))
     return tf.where(supported, z, nothing), ess
 

@@ -33,8 +33,7 @@ def stream(networks, x, num_samples, seed, tolerance, chunk_size, capacity, prop
     Returns:
       dict of tensors [] by the names of `importance.OUTPUTS`; the floats are float64.
     """
-    finite = tf.reduce_all(tf.math.is_finite(tf.cast(x, tf.float32)))
-    x = tf.where(finite, x, tf.zeros_like(x))[tf.newaxis]
+    x, usable = particles.alone(networks.decoder, x)
     source = networks.encoder.posterior(x) if proposal == "encoder" else networks.prior.distribution()
     shape = [chunk_size] if proposal == "encoder" else [chunk_size, 1]
     minus_infinity = tf.constant(-np.inf, tf.float64)
@@ -70,7 +69,7 @@ def stream(networks, x, num_samples, seed, tolerance, chunk_size, capacity, prop
         parallel_iterations=1,
     )
     n = tf.cast(count, tf.float64)
-    in_support = finite & ~(log_sum == minus_infinity)
+    in_support = usable & ~(log_sum == minus_infinity)
     outside = {"log_prob": minus_infinity, "elbo": minus_infinity}
     inside = {
         "log_prob": log_sum - tf.math.log(n),

@@ -144,8 +144,7 @@ class _Walk:
     """An example's path, and the step sizes that were found for it."""
 
     def __init__(self, networks, x, seed, budget, betas):
-        self._finite = tf.reduce_all(tf.math.is_finite(tf.cast(x, tf.float32)))
-        x = tf.where(self._finite, x, tf.zeros_like(x))[tf.newaxis]
+        x, self._usable = particles.alone(networks.decoder, x)
         self._path = paths.Path(networks, x, paths.INITIAL[budget.initial], budget.num_leapfrog_steps)
         self._num_chains, self._betas, self._seed = budget.num_chains, betas, seed
         self._step_sizes = paths.step_sizes(self._path, self._stream(_ADAPTING), betas)
@@ -182,7 +181,7 @@ class _Walk:
     def summary(self, log_weights, acceptance):
         """dict by the names of `OUTPUTS`, from the log weights and acceptance probabilities [C] of chains."""
         log_sum, log_sum_of_squares = tf.reduce_logsumexp(log_weights), tf.reduce_logsumexp(2.0 * log_weights)
-        in_support = self._finite & ~(log_sum == -np.inf)
+        in_support = self._usable & ~(log_sum == -np.inf)
         largest = tf.sort(log_weights, direction="DESCENDING")[: psis.capacity(self._num_chains)]
         values = (
             log_sum - math.log(self._num_chains),

@@ -57,6 +57,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
                         f"The {role} holds a batch normalisation, {part.name!r}, with which log p(x) of a row would "
                         "depend on the rows beside it. Use keras.layers.LayerNormalization."
                     )
+        if getattr(decoder, "takes_missing", False) and getattr(encoder, "takes_missing", None) is False:
+            raise ValueError("The decoder takes missing values and the encoder does not: pass it inputs=decoder.head.")
         self.encoder = encoder
         self.decoder = decoder
         self.prior = prior
@@ -246,15 +248,17 @@ class ImportanceWeightedAutoencoder(keras.Model):
         `keras.callbacks.TerminateOnNaN` is among the callbacks, by that.
 
         Raises:
-          ValueError: if an array holds NaN or infinity, with the row.
+          ValueError: if an array holds NaN or infinity, with the row; NaN is a missing value where the networks take that.
           tf.errors.InvalidArgumentError: if log weights are not finite.
 
         Warns:
           UserWarning: if columns of a table are far from the scale that networks start from.
         """
-        examples.check(x)
+        missing = particles.takes_missing(self.decoder)
+        examples.check(x, missing=missing)
         validation = kwargs.get("validation_data")
-        examples.check(validation[0] if isinstance(validation, (tuple, list)) else validation, "validation_data")
+        validation = validation[0] if isinstance(validation, (tuple, list)) else validation
+        examples.check(validation, "validation_data", missing)
         examples.warn_of_scale(x, getattr(self.encoder, "inputs", None))
         callbacks = tf.nest.flatten(kwargs.get("callbacks") or [])
         goes_on = any(isinstance(callback, keras.callbacks.TerminateOnNaN) for callback in callbacks)

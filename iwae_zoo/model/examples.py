@@ -5,6 +5,8 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
+from iwae_zoo.model import particles
+
 __all__ = ["check", "data_shape", "fitting", "some", "warn_of_scale"]
 
 # Root mean square above which a column is far from the scale that networks start at.
@@ -22,19 +24,27 @@ def data_shape(x):
     return tuple(shape[1:]) if shape is not None and len(shape) > 1 else None
 
 
-def check(x, name="x"):
+def check(x, name="x", missing=False):
     """Returns x; what can be read as an array is looked at, anything else is left as it is.
 
+    Args:
+      x: what the user passes.
+      name: str, what it is called.
+      missing: bool, whether NaN stands for a missing value.
+
     Raises:
-      ValueError: if an array holds NaN or infinity; the message names the first row.
+      ValueError: if an array holds infinity, or NaN where nothing can be missing; the message names the first row.
     """
     array = _array(x)
     if array is not None and array.dtype.kind == "f" and array.size:
-        rows = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
+        wrong = np.isinf(array) if missing else ~np.isfinite(array)
+        rows = np.flatnonzero(wrong.reshape(len(array), -1).any(axis=1))
         if len(rows):
+            what, remedy = ("infinity", "") if missing else ("NaN or infinity", ", or train a model that takes missing "
+                "values: pass the data to presets.build, or a likelihood such as 'normal,missing=True'")
             raise ValueError(
-                f"{name} holds NaN or infinity in {len(rows)} of {len(array)} examples, the first at row {rows[0]}. "
-                "Remove or mend these examples."
+                f"{name} holds {what} in {len(rows)} of {len(array)} examples, the first at row {rows[0]}. Remove or "
+                f"mend these examples{remedy}."
             )
     return x
 
@@ -43,7 +53,8 @@ def fitting(model, x):
     """Returns x as a float32 array [B, ...] that fits the model, which is built for it if need be.
 
     Raises:
-      ValueError: on another shape, or values that are not finite (with the rows named).
+      ValueError: on another shape, or values that are not finite (with the rows named); NaN is a missing value where
+        the model takes that.
     """
     x = np.asarray(x, np.float32)
     if not model.built:
@@ -53,7 +64,7 @@ def fitting(model, x):
             f"x must have shape [B, {', '.join(map(str, model.data_shape))}]: received shape {list(x.shape)}."
             + (" Add a batch axis: x[np.newaxis]." if x.shape == tuple(model.data_shape) else "")
         )
-    return check(x)
+    return check(x, missing=particles.takes_missing(model.decoder))
 
 
 def some(model, x):
@@ -77,9 +88,12 @@ def warn_of_scale(x, inputs=None):
     array = _array(x)
     if array is None or array.ndim != 2 or array.dtype.kind not in "iuf" or not len(array):
         return
+    there = ~np.isnan(array)
     if inputs is not None:
-        array = np.asarray(inputs.features(tf.cast(array, tf.float32)))
-    sizes = np.sqrt(np.mean(np.square(array, dtype=np.float64), axis=0))
+        array = np.asarray(inputs.features(tf.cast(np.where(there, array, 0), tf.float32)))
+        there = np.asarray(inputs.of_features(tf.constant(there)))
+    squares = np.where(there, np.square(array, dtype=np.float64), 0.0)
+    sizes = np.sqrt(np.sum(squares, axis=0) / np.maximum(np.sum(there, axis=0), 1))
     columns = np.flatnonzero(sizes > _LARGE)
     if len(columns):
         shown = ", ".join(f"{column} (about {sizes[column]:.3g})" for column in columns[:_SHOWN])

@@ -10,7 +10,7 @@ Seeds are stateless: a pair of integers determines the draw, whatever was drawn 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-__all__ = ["derive_seed", "draw", "log_joint", "log_weights"]
+__all__ = ["alone", "derive_seed", "draw", "log_joint", "log_weights", "takes_missing"]
 
 
 def derive_seed(seed, *labels):
@@ -61,6 +61,28 @@ def draw(posterior, m, k, seed, reparameterized=True, first_row=0):
     if getattr(posterior, "samples_by_row", False):
         return posterior.sample([m, k], seed=seed, first_row=first_row)
     return posterior.sample([m, k], seed=derive_seed(seed, first_row))
+
+
+def takes_missing(decoder):
+    """Whether values of x may be missing for a decoder, as NaN: log p is then that of the others."""
+    return bool(getattr(decoder, "takes_missing", False))
+
+
+def alone(decoder, x):
+    """One example as a batch that no network chokes on.
+
+    Args:
+      decoder: layer with `likelihood(z)`.
+      x: tensor [...], one example.
+
+    Returns:
+      (x [1, ...], whether it is what was received: bool tensor []); otherwise, where it holds infinity, or NaN that the
+      decoder does not take for missing, zeros.
+    """
+    numbers = tf.cast(x, tf.float32)
+    wrong = tf.math.is_inf(numbers) if takes_missing(decoder) else ~tf.math.is_finite(numbers)
+    usable = ~tf.reduce_any(wrong)
+    return tf.where(usable, x, tf.zeros_like(x))[tf.newaxis], usable
 
 
 def log_joint(decoder, prior, x, z):

@@ -4,6 +4,8 @@
     class Decoder(keras.Layer):  def likelihood(self, z)     # z [..., D] -> batch [...], event = shape of one x
     class Prior(keras.Layer):    def distribution(self)      # batch [], event [D]
 
+A decoder whose `takes_missing` is true takes x with NaN for what is missing, and so does its encoder.
+
 Any Keras layer that keeps one of these methods can take its place in the model. Those here are a body, which knows
 nothing of probabilities, and a head of `distributions`, which knows nothing of layers.
 """

@@ -39,6 +39,11 @@ class Decoder(keras.Layer):
                 initializer="zeros" if start is None else keras.initializers.Constant(start),
             )
 
+    @property
+    def takes_missing(self):
+        """Whether values of x may be missing, as NaN: p(x | z) is then that of the others."""
+        return self.head.missing
+
     def likelihood(self, z):
         """p(x | z): batch [...], event `data_shape`, for z [..., D]."""
         z = tf.convert_to_tensor(z)

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from iwae_zoo.distributions import likelihoods, posteriors
+from iwae_zoo.networks.holes import Holes
 from iwae_zoo.networks.perceptron import Perceptron
 from iwae_zoo.networks.weights import add_weights
 
@@ -18,6 +19,8 @@ class Encoder(keras.Layer):
       body: Keras layer from x [B, ...] to [B, head.num_parameters].
       head: `posteriors.Posterior`.
       inputs: optional `likelihoods.Likelihood`, or the name of one: the body is given its features of x instead of x.
+        Where that takes missing values, a learned number stands for each feature that is missing, and the body is given
+        besides, along the last axis, which values are.
       seed: int, of the head's initial weights, where it has some.
     """
 
@@ -30,13 +33,26 @@ class Encoder(keras.Layer):
         self.inputs = inputs if inputs is None else likelihoods.get(inputs)
         self.head_weights = add_weights(self, head.weights, seed)
         setattr(self, self._body_name, body)
+        self.holes = Holes(name="holes") if self.takes_missing else None
+
+    @property
+    def takes_missing(self):
+        """Whether values of x may be missing, as NaN."""
+        return self.inputs is not None and self.inputs.missing
 
     def posterior(self, x):
         """q(z | x): batch [B], event [D], for x [B, ...]."""
         x = tf.convert_to_tensor(x)
         if self.inputs is not None:
-            x = self.inputs.features(tf.cast(x, self.variable_dtype))
+            x = self._features(tf.cast(x, self.variable_dtype))
         return self._read(self._parameters(x))
+
+    def _features(self, x):
+        if self.holes is None:
+            return self.inputs.features(x)
+        missing = tf.math.is_nan(x)
+        features = self.inputs.features(tf.where(missing, tf.zeros_like(x), x))
+        return self.holes(features, self.inputs.of_features(missing), missing)
 
     def _parameters(self, features):
         """What the head reads, [B, head.num_parameters]."""
