@@ -6,7 +6,7 @@ Where to look, by question:
     distributions/    what networks end in: likelihoods, posteriors
     networks/         functions with weights: bodies, encoder, decoder, prior
     model/            how a step is computed: the Keras model, its gradients, particles
-    estimation/       what a trained model is asked: log p(x), annealing, resampling, diagnostics
+    estimation/       what a trained model is asked: log p(x), annealing, resampling, imputation, diagnostics
     data/             where x comes from
     presets/          what comes ready made
     training/         a run in a work directory, devices, schedules
@@ -25,6 +25,7 @@ from iwae_zoo.estimation import (
     annealing,
     diagnostics,
     evaluation,
+    imputation,
     laplace,
     likelihood,
     paths,
@@ -51,6 +52,7 @@ __all__ = [
     "evaluation",
     "figures",
     "gradients",
+    "imputation",
     "laplace",
     "likelihood",
     "networks",

@@ -79,6 +79,11 @@ class IndependentBernoulli(tfd.Independent):
         """Float tensor [..., *event], the log odds of a 1."""
         return self._logits
 
+    def class_probabilities(self):
+        """Float tensor [..., *event, 2], the probabilities of 0 and 1."""
+        logits = tf.cast(self._logits, self.dtype)
+        return tf.sigmoid(tf.stack([-logits, logits], axis=-1))
+
     def _log_prob(self, x, **kwargs):
         del kwargs
         event_ndims = self.event_shape.rank

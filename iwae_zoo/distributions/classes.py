@@ -66,6 +66,9 @@ class Categorical(ValueLikelihood):
         deviations = tf.square(names - self.value_mean(parameters, shared)[..., tf.newaxis, :])
         return tf.sqrt(tf.reduce_sum(deviations * tf.nn.softmax(limited(parameters), axis=-2), axis=-2))
 
+    def value_probabilities(self, parameters):
+        return tf.nn.softmax(tf.linalg.matrix_transpose(limited(parameters)), axis=-1)
+
     def value_draw(self, shape, seed, parameters, shared):
         """By Gumbel noise: the largest of logits with it."""
         shape = tf.concat([shape[:-1], [self.classes], shape[-1:]], axis=0)

@@ -71,6 +71,10 @@ class ValueLikelihood(Likelihood):
         """Standard deviation of each value, where it has a closed form."""
         raise NotImplementedError(f"The standard deviation of {self.title} values has no closed form: use draws.")
 
+    def value_probabilities(self, parameters):
+        """Probability of each class [..., V, C], where values are classes; None where they are numbers."""
+        return None
+
     @abc.abstractmethod
     def value_draw(self, shape, seed, parameters, shared):
         """Draws of each value: float tensor of `shape` [N, ..., V], by a stateless seed."""
@@ -175,6 +179,14 @@ class IndependentValues(tfd.Distribution):
 
     def _stddev(self):
         return self._in_event(self._head.value_stddev(tf.cast(self._raw, self.dtype), self._shared))
+
+    def class_probabilities(self):
+        """Float tensor [..., *event, C], where the values are classes; None where they are numbers."""
+        probabilities = self._head.value_probabilities(tf.cast(self._raw, self.dtype))
+        if probabilities is None:
+            return None
+        shape = tf.concat([self.batch_shape_tensor(), self._event.as_list(), [probabilities.shape[-1]]], axis=0)
+        return tf.reshape(probabilities, shape)
 
     def _sample_n(self, n, seed=None):
         shape = tf.concat([[n], self.batch_shape_tensor(), [self._size]], axis=0)

@@ -4,6 +4,9 @@ So memory does not depend on the number of samples, and an answer does not depen
 operations only, for graphs, those of exported models among them.
 """
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import numpy as np
 import tensorflow as tf
 
@@ -11,10 +14,26 @@ from iwae_zoo._checks import integer
 from iwae_zoo.estimation import psis
 from iwae_zoo.model import particles
 
-__all__ = ["checked_chunk", "default_chunk", "standard_error", "stream"]
+__all__ = ["Observer", "checked_chunk", "default_chunk", "observed", "standard_error", "stream"]
 
 # Most particles decoded at once: enough to keep the processor busy, few enough that memory is small.
 _DEFAULT_CHUNK = 2500
+
+
+class Observer(NamedTuple):
+    """Something else that is learned of the particles while they pass by.
+
+    Attributes:
+      state: nested tensors, what is known before the first chunk.
+      update: function (state, z [chunk, 1, D], log_weights float64 [chunk], log_sum before and after the chunk, chunk's
+        seed) that returns the state after it. Particles that do not count have log weight -inf.
+    """
+
+    state: Any
+    update: Callable
+
+
+NOBODY = Observer((), lambda state, *_: state)
 
 
 def stream(networks, x, num_samples, seed, tolerance, chunk_size, capacity, proposal="encoder"):
@@ -33,30 +52,38 @@ def stream(networks, x, num_samples, seed, tolerance, chunk_size, capacity, prop
     Returns:
       dict of tensors [] by the names of `importance.OUTPUTS`; the floats are float64.
     """
+    return observed(networks, x, num_samples, seed, tolerance, chunk_size, capacity, proposal)[0]
+
+
+def observed(networks, x, num_samples, seed, tolerance, chunk_size, capacity, proposal="encoder", observer=NOBODY):
+    """As `stream`, with an `Observer`; returns the dict and the observer's last state."""
     x, usable = particles.alone(networks.decoder, x)
     source = networks.encoder.posterior(x) if proposal == "encoder" else networks.prior.distribution()
     shape = [chunk_size] if proposal == "encoder" else [chunk_size, 1]
     minus_infinity = tf.constant(-np.inf, tf.float64)
 
-    def draw(start, log_sum, log_sum_of_squares, sum_of_logs, largest):
-        z = source.sample(shape, seed=particles.derive_seed(seed, start // chunk_size))  # [chunk, 1, D]
+    def draw(start, log_sum, log_sum_of_squares, sum_of_logs, largest, state):
+        chunk_seed = particles.derive_seed(seed, start // chunk_size)
+        z = source.sample(shape, seed=chunk_seed)  # [chunk, 1, D]
         log_weights = particles.log_joint(networks.decoder, networks.prior, x, z) - source.log_prob(z)
         log_weights = tf.cast(log_weights[:, 0], tf.float64)
         wanted = tf.range(chunk_size) < num_samples - start
         weighed = tf.where(wanted, log_weights, minus_infinity)
+        total = tf.reduce_logsumexp(tf.concat([[log_sum], weighed], axis=0))
         return (
             tf.minimum(start + chunk_size, num_samples),
-            tf.reduce_logsumexp(tf.concat([[log_sum], weighed], axis=0)),
+            total,
             tf.reduce_logsumexp(tf.concat([[log_sum_of_squares], 2.0 * weighed], axis=0)),
             sum_of_logs + tf.reduce_sum(tf.where(wanted, log_weights, tf.zeros_like(log_weights))),
             tf.math.top_k(tf.concat([largest, weighed], axis=0), capacity).values,
+            observer.update(state, z, weighed, log_sum, total, chunk_seed),
         )
 
     def unfinished(count, log_sum, log_sum_of_squares, *_):
         error = standard_error(count, log_sum, log_sum_of_squares)
         return (count < num_samples) & ((count == 0) | (tolerance <= 0.0) | ~(error <= tolerance))
 
-    count, log_sum, log_sum_of_squares, sum_of_logs, largest = tf.while_loop(
+    count, log_sum, log_sum_of_squares, sum_of_logs, largest, state = tf.while_loop(
         unfinished,
         draw,
         (
@@ -65,6 +92,7 @@ def stream(networks, x, num_samples, seed, tolerance, chunk_size, capacity, prop
             minus_infinity,
             tf.constant(0.0, tf.float64),
             tf.fill([capacity], minus_infinity),
+            observer.state,
         ),
         parallel_iterations=1,
     )
@@ -82,7 +110,7 @@ def stream(networks, x, num_samples, seed, tolerance, chunk_size, capacity, prop
         name: tf.where(in_support, value, outside.get(name, tf.constant(0.0, tf.float64)))
         for name, value in inside.items()
     }
-    return {**rows, "in_support": in_support, "num_samples": count}
+    return {**rows, "in_support": in_support, "num_samples": count}, state
 
 
 def standard_error(count, log_sum, log_sum_of_squares):

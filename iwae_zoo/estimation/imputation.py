@@ -1,0 +1,252 @@
+"""What is missing, given what was observed: E[x_mis | x_obs], draws and intervals, from importance samples.
+
+    p(x_mis | x_obs) = E_{p(z | x_obs)}[ p(x_mis | z) ]
+
+Particles from the encoder, weighed by p(x_obs, z) / q(z | x_obs), stand for p(z | x_obs). The same ones give log p(x_obs)
+and say how far all of it can be trusted.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from iwae_zoo._checks import integer
+from iwae_zoo._tracing import Networks, per_model
+from iwae_zoo.distributions import noise
+from iwae_zoo.estimation import importance, psis
+from iwae_zoo.estimation.rows import by_rows, checked_seed
+from iwae_zoo.estimation.streaming import Observer, checked_chunk, observed
+from iwae_zoo.model import examples, particles
+
+__all__ = ["Imputation", "check_takes_missing", "impute", "outputs", "row"]
+
+# Sub-streams of a row's seed, beside those of its chunks, which are numbered from 0.
+_DRAWING = -1
+
+
+class Imputation(NamedTuple):
+    """What stands for the missing values of each example. What was observed stays as it is.
+
+    Attributes:
+      mean: float array [B, ...], E[x_mis | x_obs]. Of zeros and ones it is the probability of a one.
+      stddev: float array [B, ...], standard deviation of x_mis given x_obs; 0 where observed.
+      draws: float array [R, B, ...], draws of x_mis given x_obs.
+      point: float array [B, ...], one value for each: the most probable one of zeros and ones and of classes, the mean
+        of other numbers.
+      probability: float array [B, ...], of that value where it is a zero, a one or a class; NaN for other numbers; 1
+        where observed.
+      log_prob: float64 array [B], log p(x_obs), nats: 0 within its error where nothing was observed.
+      standard_error: float64 array [B], of `log_prob`, nats.
+      ess: float64 array [B], effective number (Kong) of the particles.
+      pareto_k: float64 array [B], Pareto shape of the largest weights.
+      in_support: bool array [B]; where it is false, everything that was missing is NaN.
+      num_samples: int array [B].
+    """
+
+    mean: np.ndarray
+    stddev: np.ndarray
+    draws: np.ndarray
+    point: np.ndarray
+    probability: np.ndarray
+    log_prob: np.ndarray
+    standard_error: np.ndarray
+    ess: np.ndarray
+    pareto_k: np.ndarray
+    in_support: np.ndarray
+    num_samples: np.ndarray
+
+    @property
+    def trusted(self):
+        """bool array [B], whether the particles can stand for p(z | x_obs): Pareto k is at most 0.7."""
+        sure = (self.pareto_k <= importance.PARETO_K_LIMIT) | (self.standard_error == 0.0)
+        return sure & self.in_support
+
+    def interval(self, level=0.9):
+        """Central intervals that cover a missing value with a probability, from the draws.
+
+        Their ends are order statistics of the R draws, at (R + 1) (1 -+ level) / 2, so that a draw more from the same
+        distribution is covered with that very probability.
+
+        Args:
+          level: float, between 0 and 1.
+
+        Returns:
+          (low, high): float arrays [B, ...].
+
+        Raises:
+          ValueError: if there are too few draws for the level.
+        """
+        least = int(np.ceil(2.0 / (1.0 - level) - 1.0 - 1e-9)) if 0.0 < level < 1.0 else np.inf
+        if len(self.draws) < least:
+            raise ValueError(
+                f"An interval of level {level} takes num_imputations of at least {least}: received {len(self.draws)}."
+                if least < np.inf
+                else f"level must be between 0 and 1: received {level!r}."
+            )
+        low, high = np.quantile(self.draws, [0.5 - level / 2, 0.5 + level / 2], axis=0, method="weibull")
+        return low, high
+
+
+def impute(model, x, num_samples=1000, num_imputations=5, seed=0, chunk_size=None, *, first_row=0):
+    """Answers what is missing from x, with how far the answer can be trusted.
+
+    Args:
+      model: `ImportanceWeightedAutoencoder` whose networks take missing values, as one from `presets.build` that was
+        given data with holes.
+      x: array [B, ...], NaN where missing.
+      num_samples: int, number S of particles per example; any number, memory does not grow with it.
+      num_imputations: int, number R of draws. They are of the same particles, and independent given these.
+      seed: int, 0 <= seed < 2^31. Example i draws from the stateless seed (`first_row` + i, `seed`), whatever the other
+        examples are.
+      chunk_size: int, number of particles decoded at once, at most `num_samples`; None chooses.
+      first_row: int, index of the first example within a larger data set.
+
+    Returns:
+      `Imputation`.
+
+    Raises:
+      ValueError: on a number out of range, an x of another shape or with infinity in it, a model that takes no missing
+        values, or one whose weights are NaN.
+
+    #### Examples
+    >>> from iwae_zoo import presets
+    >>> holes = np.array([[1.0, np.nan, 2.0]], np.float32)
+    >>> model = presets.build("real_small", data_shape=(3,), likelihood="normal,missing=True")
+    >>> filled = impute(model, holes, num_samples=10, num_imputations=2)
+    >>> filled.mean.shape, filled.draws.shape, filled.mean[0, 0]
+    ((1, 3), (2, 1, 3), np.float32(1.0))
+
+    #### References
+    Mattei, Frellsen. MIWAE: Deep Generative Modelling and Imputation of Incomplete Data Sets. ICML 2019, section 3.
+    https://arxiv.org/abs/1812.02633
+    Rubin. Multiple Imputation for Nonresponse in Surveys. 1987.
+    """
+    integer("num_imputations", num_imputations)
+    check_takes_missing(model)
+    chunk_size = checked_chunk(chunk_size, num_samples=num_samples)
+    x, seed = examples.fitting(model, x), checked_seed(seed)
+    rows = np.arange(first_row, first_row + len(x), dtype=np.int32)
+    answer = _rows_function(model, chunk_size, psis.capacity(num_samples), num_imputations)
+    answers = {name: value.numpy() for name, value in answer(rows, seed, x, num_samples).items()}
+    if np.isnan(answers["log_prob"]).any():
+        raise ValueError(
+            "The model's log weights are NaN for an x that is finite: its weights are not finite, or the likelihood "
+            "overflows. Restore weights from before training diverged."
+        )
+    answers["draws"] = np.moveaxis(answers["draws"], 1, 0)
+    return Imputation(**{name: answers[name] for name in Imputation._fields})
+
+
+def check_takes_missing(model):
+    """Raises ValueError if a model takes no missing values."""
+    if not particles.takes_missing(model.decoder):
+        raise ValueError(
+            "The model takes no missing values. Train one on data with holes, or with a likelihood such as "
+            "'normal,missing=True'."
+        )
+
+
+def outputs(data_shape, num_imputations):
+    """dict of `tf.TensorSpec`, what `row` returns."""
+    values = dict.fromkeys(("mean", "stddev", "point", "probability"), tf.TensorSpec(data_shape))
+    draws = {"draws": tf.TensorSpec([num_imputations, *data_shape])}
+    return {**values, **draws, **{name: spec for name, spec in importance.OUTPUTS.items() if name != "elbo"}}
+
+
+def row(networks, x, num_samples, seed, chunk_size, capacity, num_imputations):
+    """The imputation of one example; TensorFlow operations only, for graphs.
+
+    Args:
+      networks: anything with `encoder`, `decoder` and `prior`, such as a model.
+      x: float tensor [...], one example.
+      num_samples: int tensor [], number of particles.
+      seed: stateless seed [2].
+      chunk_size: int, particles decoded at once.
+      capacity: int, as in `streaming.stream`.
+      num_imputations: int.
+
+    Returns:
+      dict of tensors by the names of `outputs`.
+    """
+    observer = _observer(networks, num_imputations)
+    tolerance = tf.constant(0.0, tf.float64)
+    answer, state = observed(networks, x, num_samples, seed, tolerance, chunk_size, capacity, observer=observer)
+    mean, mean_square, probabilities, _, z = state
+    drawn = networks.decoder.likelihood(z).sample(seed=particles.derive_seed(seed, _DRAWING))
+    point, probability = mean, tf.fill(tf.shape(mean), tf.constant(np.nan, mean.dtype))
+    for of_classes in probabilities:
+        is_class = tf.reduce_sum(of_classes, axis=-1) > 0.0
+        point = tf.where(is_class, tf.cast(tf.argmax(of_classes, axis=-1), mean.dtype), mean)
+        probability = tf.where(is_class, tf.reduce_max(of_classes, axis=-1), probability)
+    stddev = tf.sqrt(tf.maximum(mean_square - tf.square(mean), 0.0))
+    missing = {"mean": mean, "stddev": stddev, "draws": drawn, "point": point, "probability": probability}
+    there = {"mean": x, "draws": x, "point": x, "stddev": tf.zeros_like(x), "probability": tf.ones_like(x)}
+    nothing = tf.fill(tf.shape(x), tf.constant(np.nan, x.dtype))
+    for name, values in missing.items():
+        values = tf.where(answer["in_support"], tf.cast(values, x.dtype), nothing)
+        answer[name] = tf.where(tf.math.is_nan(x), values, there[name])
+    return {name: value for name, value in answer.items() if name != "elbo"}
+
+
+def _observer(networks, num_imputations):
+    """What is learned of the particles: moments and probabilities of x, and a race for each draw.
+
+    The particle with the largest log weight plus independent Gumbel noise has been chosen with probability proportional
+    to its weight, and a maximum can be kept while the particles pass by.
+    """
+    latent_shape = networks.prior.distribution().event_shape
+    p = networks.decoder.likelihood(tf.zeros([1, *latent_shape], networks.prior.distribution().dtype))
+    size, dtype = p.event_shape, tf.float64
+    begin = (
+        tf.zeros(size, dtype),
+        tf.zeros(size, dtype),
+        [tf.zeros(of_classes.shape[1:], dtype) for of_classes in _probabilities(p)],
+        tf.fill([num_imputations], tf.constant(-np.inf, dtype)),
+        tf.zeros([num_imputations, *latent_shape], networks.prior.distribution().dtype),
+    )
+
+    def update(state, z, log_weights, before, after, seed):
+        mean, mean_square, probabilities, best, best_z = state
+        p = networks.decoder.likelihood(z[:, 0])
+        # Self-normalised weights, of the chunk's particles and of all before; 0 where none has any.
+        weights, rest = (
+            tf.where(after == -np.inf, tf.zeros_like(logs), tf.exp(logs - after)) for logs in (log_weights, before)
+        )
+
+        def average(so_far, values):
+            return rest * so_far + tf.tensordot(weights, tf.cast(values, dtype), 1)
+
+        means, stddevs = (tf.cast(values, dtype) for values in (p.mean(), p.stddev()))
+        uniform = noise.uniform(num_imputations, tf.size(log_weights), particles.derive_seed(seed, 1), dtype=dtype)
+        scores = log_weights - tf.math.log(-tf.math.log(uniform))
+        winner = tf.argmax(scores, axis=-1)
+        score = tf.reduce_max(scores, axis=-1)
+        better = score > best
+        return (
+            average(mean, means),
+            average(mean_square, tf.square(means) + tf.square(stddevs)),
+            [average(*of_classes) for of_classes in zip(probabilities, _probabilities(p), strict=True)],
+            tf.where(better, score, best),
+            tf.where(better[:, tf.newaxis], tf.gather(z[:, 0], winner), best_z),
+        )
+
+    return Observer(begin, update)
+
+
+def _probabilities(p):
+    """Probabilities of classes [..., *event, C], zeros for values that are none; an empty list where no value is."""
+    probabilities = p.class_probabilities() if hasattr(p, "class_probabilities") else None
+    return [] if probabilities is None else [probabilities]
+
+
+@per_model
+def _rows_function(model, chunk_size, capacity, num_imputations):
+    """The traced function that imputes each example of a batch."""
+    networks = Networks.of(model)
+
+    def one(seed, x, num_samples):
+        return row(networks, x, num_samples, seed, chunk_size, capacity, num_imputations)
+
+    inputs, shared = [tf.TensorSpec(model.data_shape)], [tf.TensorSpec([], tf.int32)]
+    return by_rows(model.distribute_strategy, one, inputs, shared, outputs(model.data_shape, num_imputations))
