@@ -1,4 +1,4 @@
-"""The command line, `iwae-zoo train|evaluate|export`, and what every program shares: a quiet start, flags, errors.
+"""The command line, `iwae-zoo PROGRAM`, and what every program shares: a quiet start, flags, errors.
 
 This module lies outside the package because it runs before TensorFlow is imported, which the package does.
 """
@@ -18,6 +18,7 @@ __all__ = ["fail", "flag_values", "is_interactive", "main", "quiet", "run", "sta
 PROGRAMS = {
     "train": "train a model and leave everything about the run in a work directory",
     "evaluate": "evaluate a trained model: log p(x) with its errors",
+    "impute": "fill the holes of a table, and say how far each answer can be trusted",
     "export": "export the model of a work directory for TensorFlow Serving",
 }
 

@@ -59,7 +59,9 @@ def main(name):
     try:
         exported = saved_model.Exported(_SAVED_MODEL.value)
         card = json.loads((exported.path / saved_model.CARD).read_text())
-        settings = training.data_settings(card.get("config", {}), _DATASET.value, _KIND.value, _BINARIZE.value)
+        settings = training.data_settings(
+            card.get("config", {}), _DATASET.value, kind=_KIND.value, binarize=_BINARIZE.value
+        )
         x = data.load_rows(_INPUT.value, _DATASET.value, _DATA_DIR.value, _SPLIT.value, **settings)[: _EXAMPLES.value]
         examples = likelihood.in_batches(
             lambda batch, row: exported.estimate_log_prob(batch, _NUM_SAMPLES.value, _SEED.value, row, _METHOD.value),

@@ -5,6 +5,7 @@ python export/query_main.py --input=x.npy --model_name=digits --output=results.c
 
 import contextlib
 import functools
+import json
 import pathlib
 import sys
 
@@ -27,7 +28,14 @@ _SERVER = flags.DEFINE_string(
 _PROTOCOL = flags.DEFINE_enum("protocol", "rest", ["rest", "grpc"], "How to ask.", flag_values=_FLAGS)
 _MODEL_NAME = flags.DEFINE_string("model_name", "default", "Name of the model on the server.", flag_values=_FLAGS)
 _SIGNATURE_NAME = flags.DEFINE_string("signature_name", "log_prob", "What to ask.", flag_values=_FLAGS)
+flags.DEFINE_alias("signature", "signature_name", flag_values=_FLAGS)
 _INPUT = flags.DEFINE_string("input", None, "A .npy file with an array of rows.", flag_values=_FLAGS)
+_CSV = flags.DEFINE_string(
+    "csv", None, "Instead of --input: a .csv or .parquet table; needs --model_card.", flag_values=_FLAGS
+)
+_MODEL_CARD = flags.DEFINE_string(
+    "model_card", None, "The model_card.json in the folder of the served model's version.", flag_values=_FLAGS
+)
 _DATASET = flags.DEFINE_string(
     "dataset", None, "Instead of --input: the test set of a data set, as in train_main.py.", flag_values=_FLAGS
 )
@@ -51,7 +59,23 @@ _OUTPUT = flags.DEFINE_string(
 )
 
 
+def _columns():
+    """The columns that the served model was trained on, from its card."""
+    with console.quiet():  # Takes seconds, with all that it needs.
+        from iwae_zoo.columns import Column
+
+    columns = json.loads(pathlib.Path(str(_MODEL_CARD.value)).read_text())["input"].get("columns")
+    if not columns:
+        raise ValueError(f"{_MODEL_CARD.value} is of a model that was not trained on a table: use --input.")
+    return [Column(**column) for column in columns]
+
+
 def _rows():
+    if _CSV.value:
+        columns = _columns()
+        from iwae_zoo.data import tables
+
+        return tables.rows(columns, *tables.read(_CSV.value), _CSV.value)
     if _DATASET.value:
         with console.quiet():
             from iwae_zoo import data  # Takes seconds, with all that it needs; a file does without.
@@ -69,10 +93,30 @@ def _server():
         return ask(_SERVER.value or f"127.0.0.1:{port}", _MODEL_NAME.value, _TIMEOUT.value)
 
 
+def _write(output, outputs):
+    """The answers of a table's imputation as the table with its holes filled; others as columns of their own."""
+    if not (_CSV.value and _SIGNATURE_NAME.value == "impute" and output.suffix == ".csv"):
+        client.write(output, outputs)
+        return
+    from iwae_zoo import imputation
+    from iwae_zoo._files import whole
+    from iwae_zoo.data import filled
+
+    outputs = {**outputs, "draws": outputs["draw"][np.newaxis]}
+    answer = imputation.Imputation(**{name: outputs[name] for name in imputation.Imputation._fields})
+    columns, row = _columns(), 0
+    with whole(output) as partial, filled.writer(partial, columns, num_imputations=1) as write:
+        for part in filled.parts(_CSV.value, columns):
+            write(part, answer.rows(row, row + len(part.x)))
+            row += len(part.x)
+
+
 def main(name):
     """Asks and writes; the exit status is not 0 if any row has no answer."""
-    if (_INPUT.value is None) == (_DATASET.value is None):
-        console.fail(name, "one of --input=x.npy and --dataset=digits is needed.")
+    if sum(flag.value is not None for flag in (_INPUT, _DATASET, _CSV)) != 1:
+        console.fail(name, "one of --input=x.npy, --dataset=digits and --csv=table.csv is needed.")
+    if (_CSV.value is None) != (_MODEL_CARD.value is None):
+        console.fail(name, "--csv and --model_card go together: the card says what the table's columns are.")
     output = pathlib.Path(_OUTPUT.value)
     if output.suffix not in (".csv", ".npz") or not output.parent.is_dir():
         console.fail(name, f"--output={output} must end in .csv or .npz, in a folder that exists.")
@@ -93,7 +137,7 @@ def main(name):
                 retries=_RETRIES.value,
                 progress=bar.update,
             )
-        client.write(output, outputs)
+        _write(output, outputs)
     except (errors.ServingError, ValueError, OSError, RuntimeError) as error:
         console.fail(name, error)
     print(f"{len(x)} rows of {', '.join(outputs)} in {output}")

@@ -76,24 +76,24 @@ def image_grid(rows, title, labels=None):
     return figure
 
 
-def pairs(columns, numbers, title):
+def pairs(columns, names, title):
     """Scatter plots of pairs of columns, what is compared side by side.
 
     Args:
       columns: dict from a label to an array [N, C].
-      numbers: sequence of C int, the columns' own.
+      names: sequence of C str, the columns' own.
       title: str.
 
     Returns:
       `matplotlib.figure.Figure`.
     """
-    shown = [(i, j) for i in range(len(numbers)) for j in range(i)] or [(0, 0)]
+    shown = [(i, j) for i in range(len(names)) for j in range(i)] or [(0, 0)]
     figure = matplotlib.figure.Figure(figsize=(1 + 3 * len(columns), 0.7 + 2.2 * len(shown)), layout="constrained")
     grid = figure.subplots(len(shown), len(columns), squeeze=False, sharex="row", sharey="row")
     for row, (i, j) in zip(grid, shown, strict=True):
         for axes, (label, values) in zip(row, columns.items(), strict=True):
             axes.plot(values[:, j], values[:, i], ".", markersize=3, alpha=0.4)
-            axes.set(title=label, xlabel=f"column {numbers[j]}", ylabel=f"column {numbers[i]}")
+            axes.set(title=label, xlabel=names[j], ylabel=names[i])
     figure.suptitle(title)
     return figure
 

@@ -15,8 +15,12 @@ row's own seed. Memory is bounded by the chunk of particles, whatever a request 
     reconstruct                x                     mean of p(x | z) at the mean of q(z | x)
     decode                     z                     mean of p(x | z)
     sample                     seed                  x, drawn from the model, and the mean of its p(x | z)
+    impute                     x, num_samples, seed  of models that take missing values, NaN: mean and stddev of what is
+                                                     missing given the rest, a draw, the point to put there and its
+                                                     probability if it is a class; log_prob of the rest, and as above
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -31,7 +35,7 @@ from iwae_zoo._checks import integer, look_up
 from iwae_zoo._tracing import Networks
 from iwae_zoo._version import __version__
 from iwae_zoo.distributions import fusion, likelihoods
-from iwae_zoo.estimation import annealing, importance, likelihood, psis, resampling, walks
+from iwae_zoo.estimation import annealing, importance, imputation, likelihood, psis, resampling, walks
 from iwae_zoo.model import particles
 
 __all__ = ["Exported", "export", "export_run"]
@@ -251,6 +255,11 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget):
         answer |= {name: tf.cast(row[name], spec.dtype) for name, spec in estimated.items() if name in row}
         return {**answer, "num_samples": tf.constant(budget.num_chains), "method": tf.constant(importance.ANNEALED)}
 
+    def impute(x, count, seed):
+        drawn = imputation.row(networks, x, clamped(count), _unpacked(seed), chunk_size, capacity, 1)
+        answer = {name: tf.cast(drawn[name], spec.dtype) for name, spec in imputed.items() if name in drawn}
+        return {**answer, "draw": drawn["draws"][0]}
+
     def encode(x):
         q = networks.encoder.posterior(x[tf.newaxis])
         return {"mean": _single(q.mean()), "stddev": _single(q.stddev())}
@@ -279,6 +288,9 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget):
     def default(x):
         return estimate(x, default_samples, tf.constant(default_seed, tf.int64))
 
+    imputed = {name: image for name in ("mean", "stddev", "point", "probability", "draw")}
+    imputed |= {name: spec for name, spec in estimated.items() if name != "elbo"}
+    holes = {"impute": _by_rows(impute, [x, num_samples, seed], imputed)}
     annealed = {
         "log_prob_annealed": _by_rows(
             estimate_annealed, [x, seed], {**estimated, "method": tf.TensorSpec([], tf.string)}
@@ -287,6 +299,7 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget):
     }
     return {
         **(annealed if annealing.is_possible(model) else {}),
+        **(holes if particles.takes_missing(model.decoder) else {}),
         "serving_default": _by_rows(default, [x], estimated),
         "log_prob": _by_rows(estimate, [x, num_samples, seed], estimated),
         "encode": _by_rows(encode, [x], {"mean": vector, "stddev": vector}),
@@ -324,6 +337,8 @@ def _card(model, num_samples, max_num_samples, seed, budget, extra):
         "input": {
             "x": f"float32 [batch, {', '.join(map(str, model.data_shape))}]",
             "values": f"in the support of the decoder's likelihood: {likelihoods.support(model.decoder)}",
+            "missing": "NaN" if particles.takes_missing(model.decoder) else None,
+            "columns": [dataclasses.asdict(c) for c in getattr(getattr(model.decoder, "head", None), "columns", ())],
             "outside": "log_prob is -inf and in_support false, for that row alone",
         },
         "latent_size": int(model.latent_size),
@@ -350,6 +365,7 @@ def _write_warm_up(path, model, signatures):
         "serving_default": {"x": x},
         "log_prob": {"x": x, "num_samples": count, "seed": seed},
         "log_prob_annealed": {"x": x, "seed": seed},
+        "impute": {"x": x, "num_samples": count, "seed": seed},
         "encode": {"x": x},
         "posterior_sample": {"x": x, "num_samples": count, "seed": seed},
         "posterior_sample_annealed": {"x": x, "seed": seed},

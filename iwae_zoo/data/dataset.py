@@ -1,15 +1,20 @@
 """A data set: three splits, and pipelines of x."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from iwae_zoo._checks import look_up
+from iwae_zoo.columns import Column, used
 from iwae_zoo.data import kinds
 from iwae_zoo.data.splits import SPLITS
 
 __all__ = ["Dataset"]
+
+# Places that are named, of those where most is missing.
+_SHOWN = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +28,9 @@ class Dataset:
       test: the same.
       kind: name of the kind of data, as `kinds` has it.
       binarize: whether intensities are probabilities, of which each batch is a fresh draw.
+      columns: the `Column`s of a table.
+
+    NaN stands for what is missing.
 
     Raises:
       ValueError: on an unknown kind.
@@ -34,6 +42,7 @@ class Dataset:
     test: np.ndarray
     kind: str
     binarize: bool = True
+    columns: tuple[Column, ...] = ()
 
     def __post_init__(self):
         kinds.get(self.kind)
@@ -54,12 +63,42 @@ class Dataset:
         shape = " x ".join(map(str, self.data_shape))
         sizes = " / ".join(f"{len(part):,}" for part in (self.train, self.validation, self.test))
         drawn = ", binarised afresh for each batch" if self._draw else ""
-        return f"{self.name}: {sizes} examples of {shape}, kind {self.kind} ({kinds.get(self.kind).values}){drawn}"
+        said = f"{self.name}: {sizes} examples of {shape}, kind {self.kind} ({kinds.get(self.kind).values}){drawn}"
+        return said + self._missing() + (f"; columns {', '.join(map(str, self.columns))}" if self.columns else "")
+
+    def _missing(self):
+        """How much is missing where."""
+        missing = np.isnan(self.train) if self.train.dtype.kind == "f" else np.zeros(self.train.shape, bool)
+        if not missing.any():
+            return ""
+        of_places = missing.reshape(len(missing), -1).mean(axis=0)
+        names = [column.name for column in used(self.columns)] or [str(place) for place in range(len(of_places))]
+        most = np.argsort(-of_places, kind="stable")[:_SHOWN]
+        where = ", ".join(f"{names[place]} {of_places[place]:.1%}" for place in most if of_places[place])
+        return f"; {missing.mean():.1%} of the training values missing, most in {where}"
 
     @property
     def train_mean(self):
-        """Mean of the training examples, of shape `data_shape`."""
-        return self.train.mean(axis=0) / self._unit
+        """Mean of the training examples, of shape `data_shape`; of what was observed."""
+        return np.nanmean(self.train, axis=0) / self._unit
+
+    def without(self, share, seed=0):
+        """The same with a share of all values taken away, each with that probability, whatever its value.
+
+        Raises:
+          ValueError: if the share is not between 0 and 1.
+        """
+        if not 0.0 < share < 1.0:
+            raise ValueError(f"The share of values to take away must be between 0 and 1: received {share!r}.")
+        holes: dict[str, Any] = {}
+        for i, name in enumerate(SPLITS):
+            values = self._scaled(getattr(self, name))
+            gone = np.random.RandomState([seed, i]).random_sample(values.shape) < share
+            holes[name] = np.where(gone, np.float32(np.nan), values)
+        return dataclasses.replace(self, **holes)
+
+    def _scaled(self, values):
+        return np.asarray(values / self._unit, np.float32)
 
     @property
     def training_values(self):

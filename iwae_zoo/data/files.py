@@ -50,6 +50,5 @@ def _check(name, array):
         raise ValueError(f"{name} must hold real numbers: received dtype {array.dtype}.")
     if array.ndim < 2 or 0 in array.shape:
         raise ValueError(f"{name} must have shape [N, ...] with at least one example: received {list(array.shape)}.")
-    if np.isnan(array).any():
-        rows = np.flatnonzero(np.isnan(array.reshape(len(array), -1)).any(axis=1))
-        raise ValueError(f"{name} holds NaN in {len(rows)} of {len(array)} examples, the first at row {rows[0]}.")
+    if np.isnan(array).all():
+        raise ValueError(f"{name} holds NaN only: nothing was observed.")

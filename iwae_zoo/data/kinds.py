@@ -17,7 +17,7 @@ class Kind:
 
     Attributes:
       values: str, what the numbers may be.
-      holds: function of an array; whether all of its numbers are of this kind.
+      holds: function of an array, of what is not missing; whether all of its numbers are of this kind.
       draw: function (values float32 [...], stateless seed [2]) that returns binary x, or None where the values are x.
       of_dtype: function of a numpy dtype; whether numbers of it are taken for this kind if nobody says so.
       byte_unit: float, the number that stands for 1 in arrays of unsigned bytes.
@@ -50,9 +50,14 @@ def _is_real(array):
     return np.isfinite(array).all()
 
 
+def _is_positive(array):
+    return array.min() > 0 and np.isfinite(array).all()
+
+
 def _binarized(intensities, seed):
-    """A fresh binary image: the intensities are its probabilities."""
-    return tf.cast(tf.random.stateless_uniform(tf.shape(intensities), seed) < intensities, tf.float32)
+    """A fresh binary image: the intensities are its probabilities. What is missing stays so."""
+    drawn = tf.cast(tf.random.stateless_uniform(tf.shape(intensities), seed) < intensities, tf.float32)
+    return tf.where(tf.math.is_nan(intensities), intensities, drawn)
 
 
 # From the narrowest to the widest. A new kind of data is a row.
@@ -62,7 +67,9 @@ TABLE = {
     "intensity": Kind("values in [0, 1]", _is_intensity, _binarized, byte_unit=255.0),
     "count": Kind("whole numbers from 0", _is_count),
     "class": Kind("whole numbers from 0, as names", _is_count, of_dtype=lambda dtype: False),
+    "positive": Kind("finite numbers above 0", _is_positive, of_dtype=lambda dtype: False),
     "real": Kind("finite numbers", _is_real),
+    "table": Kind("columns, each of its own kind", _is_real, of_dtype=lambda dtype: False),
 }
 
 
@@ -90,9 +97,14 @@ def seen(*arrays):
     ('real', None)
     """
     for name, kind in TABLE.items():
-        if all(kind.of_dtype(array.dtype) and kind.holds(array) for array in arrays):
+        if all(kind.of_dtype(array.dtype) and kind.holds(_there(array)) for array in arrays):
             return name
     return None
+
+
+def _there(array):
+    """The numbers of an array that are not missing."""
+    return array[~np.isnan(array)] if array.dtype.kind == "f" and np.isnan(array).any() else array
 
 
 def cast(array, name, what):
@@ -110,11 +122,13 @@ def cast(array, name, what):
     """
     kind = get(name)
     is_byte = array.dtype == np.uint8
-    if name == "byte" and not is_byte and _is_intensity(array):
-        return np.rint(255.0 * array).astype(np.uint8)
-    if not kind.holds(array / 255.0 if is_byte and kind.draw else array):
+    there = _there(array)
+    if name == "byte" and not is_byte and _is_intensity(there):
+        bytes_ = np.rint(255.0 * array)
+        return bytes_.astype(np.uint8 if there.size == array.size else np.float32)
+    if not kind.holds(there / 255.0 if is_byte and kind.draw else there):
         raise ValueError(
-            f"{what} must hold {kind.values} to be of kind {name}: received values from {array.min():g} to "
-            f"{array.max():g}."
+            f"{what} must hold {kind.values} to be of kind {name}: received values from {there.min():g} to "
+            f"{there.max():g}."
         )
     return array if is_byte and (kind.draw or name == "byte") else array.astype(np.float32)

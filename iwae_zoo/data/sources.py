@@ -8,6 +8,7 @@ Splits never depend on a training seed, so that runs with different seeds are co
     PATH.npy          [N, ...]: 80 % / 10 % / 10 %, permuted once
     PATH.npz          arrays "train" and, where present, "validation" and "test" (split off "train" if missing);
                       or one array, as .npy
+    PATH.csv          a table with a header: 80 % / 10 % / 10 % of its rows, permuted once; .parquet too
     tfds:NAME         the images of a prepared TensorFlow data set: its own splits, and what is missing as in .npz
 """
 
@@ -17,7 +18,7 @@ import numpy as np
 import sklearn.datasets
 
 from iwae_zoo._checks import look_up
-from iwae_zoo.data import files, kinds, prepared
+from iwae_zoo.data import files, kinds, prepared, tables
 from iwae_zoo.data.dataset import Dataset
 from iwae_zoo.data.splits import SPLITS, split
 
@@ -33,18 +34,21 @@ def names():
     return tuple(TABLE)
 
 
-def load(name, data_dir=None, kind=None, binarize=None):
+def load(name, data_dir=None, kind=None, binarize=None, columns=None, missing=None):
     """Loads a data set.
 
     Args:
-      name: one of `names()`, the path of a .npy or .npz file, or "tfds:" and the name of a set of images that
-        TensorFlow Datasets has prepared.
+      name: one of `names()`, the path of a .npy, .npz, .csv or .parquet file, or "tfds:" and the name of a set of
+        images that TensorFlow Datasets has prepared. NaN, or an empty cell, is a missing value.
       data_dir: folder of prepared TensorFlow Datasets. Default: TensorFlow Datasets' own, where "mnist" and
         "binarized_mnist" are downloaded to if there is a network.
       kind: name of the kind of data, as `kinds` has it. Default: the data set's own, or as values and dtype have it.
         Of intensities that are to be bytes the nearest are taken.
       binarize: what becomes of intensities: "dynamic", the default, a fresh binary draw for each batch; "fixed", one
         draw for good; "none", they stay as they are.
+      columns: of a table, what its columns hold where they do not look like it, as "age:count,id:ignore"; or the
+        `Column`s of a model that was trained on another.
+      missing: float, share of all values to take away at random, for studies of what is missing.
 
     Returns:
       `Dataset`.
@@ -61,21 +65,33 @@ def load(name, data_dir=None, kind=None, binarize=None):
         look_up({known: known for known in BINARIZE}, binarize, "binarize")
     if str(name).endswith((".npy", ".npz")):
         dataset = files.load(str(name), kind)
+    elif str(name).endswith(tables.ENDINGS):
+        dataset = tables.load(str(name), columns)
     elif str(name).startswith(_TFDS):
         dataset = prepared.load(str(name).removeprefix(_TFDS), data_dir)
     else:
-        dataset = look_up(TABLE, name, "data set (or path of a .npy or .npz file, or tfds:NAME)")(data_dir)
+        dataset = look_up(TABLE, name, "data set (or path of a .npy, .npz, .csv or .parquet file, or tfds:NAME)")(
+            data_dir
+        )
+    if columns and not dataset.columns:
+        raise ValueError(f"columns are those of a .csv or .parquet file: {name} has none.")
+    if dataset.columns and kind not in (None, "table"):
+        raise ValueError(
+            f"The kinds of a table's columns are set with columns, such as {dataset.columns[0].name}:{kind}."
+        )
     if kind not in (None, dataset.kind):
         cast = {part: kinds.cast(getattr(dataset, part), kind, f"The data set {name}") for part in SPLITS}
         dataset = dataclasses.replace(dataset, kind=kind, **cast)
     if binarize and not kinds.get(dataset.kind).draw:
         raise ValueError(f"binarize={binarize!r} is for data of kind intensity: {name} is of kind {dataset.kind}.")
+    if missing is not None:
+        dataset = dataset.without(missing)
     if binarize == "fixed":
         return dataset.binarized_once()
     return dataclasses.replace(dataset, binarize=binarize != "none")
 
 
-def load_rows(path, name, data_dir=None, split="test", kind=None, binarize=None):
+def load_rows(path, name, data_dir=None, split="test", **settings):
     """Rows to ask a model about: those of a file as they are, or else a split of a data set, drawn once.
 
     Args:
@@ -83,8 +99,7 @@ def load_rows(path, name, data_dir=None, split="test", kind=None, binarize=None)
       name: as in `load`, if there is no path.
       data_dir: as in `load`.
       split: "train", "validation" or "test".
-      kind: as in `load`.
-      binarize: the same.
+      **settings: `kind`, `binarize`, `columns` and `missing` of `load`.
 
     Returns:
       Float32 array [N, ...].
@@ -95,7 +110,7 @@ def load_rows(path, name, data_dir=None, split="test", kind=None, binarize=None)
       RuntimeError: as `load`.
     """
     if path is None:
-        return load(name, data_dir, kind, binarize).evaluation_array(split)
+        return load(name, data_dir, **settings).evaluation_array(split)
     rows = np.load(path, allow_pickle=False)
     if not isinstance(rows, np.ndarray) or rows.ndim < 2 or not (np.isrealobj(rows) and rows.dtype.kind in "biuf"):
         raise ValueError(f"{path} must be a .npy file with an array [N, ...] of real numbers.")

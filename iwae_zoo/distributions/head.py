@@ -25,8 +25,8 @@ class Likelihood(abc.ABC):
         training data, whatever z: where a decoder's output biases start. None before `fitted`. It is no part of a
         head's configuration: a trained decoder has biases of its own.
       shared_start: float array [shared_parameters, columns], the same for the shared parameters.
-      missing: bool, whether values may be missing, as NaN. p(x) is then that of the values that are there. `fitted` sees
-        it in the data.
+      missing: bool, whether values may be missing, as NaN. p(x) is then that of those that are there. `fitted` sees it
+        in the data.
 
     Class attributes:
       name: str, as the table has it.
@@ -58,6 +58,14 @@ class Likelihood(abc.ABC):
     def shared_parameters(self) -> int:
         """See above; a class attribute or a property."""
         return 0
+
+    def parameter_shape(self, data_shape):
+        """Shape of all parameters of one x."""
+        return (self.parameters_per_value, *data_shape)
+
+    def shared_shape(self, data_shape):
+        """Shape of the shared parameters."""
+        return (self.shared_parameters, data_shape[-1])
 
     @abc.abstractmethod
     def distribution(self, parameters, event_ndims, dtype=None):

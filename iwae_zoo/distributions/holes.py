@@ -31,8 +31,8 @@ def any_missing(array):
 def completed(data):
     """Data without holes, for statistics that are those of what was observed.
 
-    Each missing value is replaced by one that was observed in the same place: the order statistics, evenly spaced. It is
-    no imputation. Nothing is trained on it.
+    Each missing value is replaced by one that was observed in the same place: the order statistics, evenly spaced. It
+    is no imputation. Nothing is trained on it.
 
     Args:
       data: float array [N, ...], NaN where missing.

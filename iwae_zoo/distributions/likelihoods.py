@@ -6,14 +6,16 @@ from iwae_zoo._checks import look_up, parse
 from iwae_zoo.distributions.bernoulli import Bernoulli
 from iwae_zoo.distributions.byte import DiscretizedLogistic, DiscretizedLogisticMixture
 from iwae_zoo.distributions.classes import Categorical
+from iwae_zoo.distributions.columns import Columns
 from iwae_zoo.distributions.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from iwae_zoo.distributions.head import Likelihood
 from iwae_zoo.distributions.intensity import Beta, ContinuousBernoulli
-from iwae_zoo.distributions.real import Laplace, Normal, StudentT
+from iwae_zoo.distributions.real import Laplace, LogNormal, Normal, StudentT
 
 __all__ = [
     "TABLE",
     "Bernoulli",
+    "Columns",
     "Likelihood",
     "checked",
     "default",
@@ -34,10 +36,12 @@ TABLE: dict[str, type[Likelihood]] = {
     "normal": Normal,
     "student_t": StudentT,
     "laplace": Laplace,
+    "log_normal": LogNormal,
     "categorical": Categorical,
     "negative_binomial": NegativeBinomial,
     "poisson": Poisson,
     "zero_inflated_negative_binomial": ZeroInflatedNegativeBinomial,
+    "columns": Columns,
 }
 
 
@@ -89,13 +93,23 @@ def checked(head, kind):
     if kind not in head.kinds:
         raise ValueError(
             f"The likelihood {head.name!r} is for data of kind {' or '.join(head.kinds)}: received data of kind {kind}."
+            + (f" Of a table's columns, use 'columns,{head.kinds[0]}={head.name}'." if kind == "table" else "")
         )
     return head
 
 
 def to_config(head):
     """A JSON-compatible description of a head, from which `from_config` makes an equal one."""
-    return {"name": head.name, **{field: getattr(head, field) for field in _settings(head)}}
+    return {"name": head.name, **{field: _plain(getattr(head, field)) for field in _settings(head)}}
+
+
+def _plain(value):
+    """A field's value as JSON has it."""
+    if isinstance(value, Likelihood):
+        return to_config(value)
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return [_plain(part) for part in value] if isinstance(value, tuple) else value
 
 
 def from_config(config):

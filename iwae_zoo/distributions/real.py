@@ -12,10 +12,12 @@ from iwae_zoo.distributions import fitting
 from iwae_zoo.distributions.units import Standardized
 from iwae_zoo.distributions.values import FLOOR, ValueLikelihood, limited, log_positive, positive
 
-__all__ = ["Laplace", "Normal", "StudentT"]
+__all__ = ["Laplace", "LogNormal", "Normal", "StudentT"]
 
 # Least spread of a start, standardised: constant values would begin at a spread that nothing moves.
 _LEAST_START = 0.03
+# Means and draws of positive numbers stay finite, and so do their squares.
+_LARGEST_LOG = 40.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +156,55 @@ class Normal(_LocationScale):
 
     def _pooled(self, spread):
         return np.sqrt(np.mean(np.square(spread), axis=tuple(range(spread.ndim - 1))))
+
+
+@dataclasses.dataclass(frozen=True)
+class LogNormal(Normal):
+    """Independent positive values whose logarithms are Gaussian; `shift` and `scale` are those of the logarithms.
+
+    #### Examples
+    >>> head = LogNormal().fitted(np.array([[1.0], [math.e**2]]))
+    >>> head.shift, head.scale
+    ((1.0,), (1.0,))
+    """
+
+    name = "log_normal"
+    title = "log-normal"
+    kinds = ("positive",)
+    values = "any finite number above 0"
+
+    def features(self, x):
+        return self.standardized_features(_log(x))
+
+    def holds(self, x):
+        return (x > 0.0) & tf.math.is_finite(x)
+
+    def statistics(self, x):
+        return limited(self.standardized(_log(x)))
+
+    @staticmethod
+    def constant(x, shared):
+        """The derivative of the logarithm."""
+        return -_log(tf.cast(x, tf.float64))
+
+    def value_mean(self, parameters, shared):
+        loc = super().value_mean(parameters, shared)
+        return tf.exp(limited(loc + 0.5 * tf.square(super().value_stddev(parameters, shared)), _LARGEST_LOG))
+
+    def value_stddev(self, parameters, shared):
+        variance = tf.minimum(tf.square(super().value_stddev(parameters, shared)), _LARGEST_LOG)
+        return self.value_mean(parameters, shared) * tf.sqrt(tf.math.expm1(variance))
+
+    def value_draw(self, shape, seed, parameters, shared):
+        return tf.exp(limited(super().value_draw(shape, seed, parameters, shared), _LARGEST_LOG))
+
+    def _fitted(self, data):
+        return super()._fitted(np.log(np.asarray(data, np.float64)))
+
+
+def _log(x):
+    """log(x), finite for 0, which stands for what is missing or outside the support."""
+    return tf.math.log(tf.maximum(x, np.finfo(np.float32).tiny))
 
 
 @dataclasses.dataclass(frozen=True)

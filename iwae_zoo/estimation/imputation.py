@@ -2,8 +2,8 @@
 
     p(x_mis | x_obs) = E_{p(z | x_obs)}[ p(x_mis | z) ]
 
-Particles from the encoder, weighed by p(x_obs, z) / q(z | x_obs), stand for p(z | x_obs). The same ones give log p(x_obs)
-and say how far all of it can be trusted.
+Particles from the encoder, weighed by p(x_obs, z) / q(z | x_obs), stand for p(z | x_obs). The same ones give
+log p(x_obs) and say how far all of it can be trusted.
 """
 
 from typing import NamedTuple
@@ -61,6 +61,17 @@ class Imputation(NamedTuple):
         """bool array [B], whether the particles can stand for p(z | x_obs): Pareto k is at most 0.7."""
         sure = (self.pareto_k <= importance.PARETO_K_LIMIT) | (self.standard_error == 0.0)
         return sure & self.in_support
+
+    def rows(self, start, stop):
+        """The same of some of the examples."""
+        values = {name: value[start:stop] for name, value in self._asdict().items()}
+        return Imputation(**{**values, "draws": self.draws[:, start:stop]})
+
+    @classmethod
+    def joined(cls, parts):
+        """One of the examples of several."""
+        axes = {name: int(name == "draws") for name in cls._fields}
+        return cls(**{name: np.concatenate([getattr(p, name) for p in parts], axis) for name, axis in axes.items()})
 
     def interval(self, level=0.9):
         """Central intervals that cover a missing value with a probability, from the draws.

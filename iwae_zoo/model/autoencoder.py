@@ -248,7 +248,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
         `keras.callbacks.TerminateOnNaN` is among the callbacks, by that.
 
         Raises:
-          ValueError: if an array holds NaN or infinity, with the row; NaN is a missing value where the networks take that.
+          ValueError: if an array holds NaN or infinity, with the row. NaN is a missing value where the networks take
+            that.
           tf.errors.InvalidArgumentError: if log weights are not finite.
 
         Warns:

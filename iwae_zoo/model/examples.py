@@ -40,8 +40,15 @@ def check(x, name="x", missing=False):
         wrong = np.isinf(array) if missing else ~np.isfinite(array)
         rows = np.flatnonzero(wrong.reshape(len(array), -1).any(axis=1))
         if len(rows):
-            what, remedy = ("infinity", "") if missing else ("NaN or infinity", ", or train a model that takes missing "
-                "values: pass the data to presets.build, or a likelihood such as 'normal,missing=True'")
+            what, remedy = (
+                ("infinity", "")
+                if missing
+                else (
+                    "NaN or infinity",
+                    ", or train a model that takes missing "
+                    "values: pass the data to presets.build, or a likelihood such as 'normal,missing=True'",
+                )
+            )
             raise ValueError(
                 f"{name} holds {what} in {len(rows)} of {len(array)} examples, the first at row {rows[0]}. Remove or "
                 f"mend these examples{remedy}."

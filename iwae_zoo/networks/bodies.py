@@ -1,7 +1,7 @@
 """Bodies by name: functions from numbers to numbers, which know nothing of probabilities.
 
 A body is a Keras layer. An encoder's maps x [B, *data_shape] to [B, num_parameters], a decoder's maps z [N, D] to
-[N, parameters_per_value * values of x]. The table at the end is the only list of bodies.
+[N, numbers of its head's parameter_shape]. The table at the end is the only list of bodies.
 """
 
 import functools
@@ -44,7 +44,7 @@ def _perceptron_encoder(posterior, data_shape, *, hidden_sizes, **options):
 
 
 def _perceptron_decoder(likelihood, data_shape, *, hidden_sizes, **options):
-    size = likelihood.parameters_per_value * math.prod(data_shape)
+    size = math.prod(likelihood.parameter_shape(data_shape))
     return Perceptron(tuple(hidden_sizes)[::-1], size, output_bias=output_bias(likelihood, data_shape), **options)
 
 
@@ -79,10 +79,10 @@ def output_bias(likelihood, data_shape):
     """
     if likelihood.start is None:
         return "zeros"
-    shape = likelihood.start.shape[1:]
-    if shape != tuple(data_shape):
+    shape = likelihood.start.shape
+    if shape != likelihood.parameter_shape(data_shape):
         raise ValueError(
-            f"The training data, or data_mean, must be of the shape of x, {tuple(data_shape)}: received {shape}."
+            f"The training data, or data_mean, must be of the shape of x, {tuple(data_shape)}: received {shape[1:]}."
         )
     return keras.initializers.Constant(likelihood.start.ravel())
 

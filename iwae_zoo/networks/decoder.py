@@ -15,7 +15,7 @@ class Decoder(keras.Layer):
     """p(x | z) whose parameters come from a body.
 
     Args:
-      body: Keras layer from z [N, D] to [N, ...], with head.parameters_per_value numbers for each value of x.
+      body: Keras layer from z [N, D] to [N, ...], with the numbers of head.parameter_shape(data_shape).
       head: `likelihoods.Likelihood`, or the name of one.
       data_shape: shape of one x.
       reads: int, how many of the first values of z it looks at, which are those of z_1 where layers are stacked; None
@@ -35,7 +35,7 @@ class Decoder(keras.Layer):
             start = self.head.shared_start
             self.shared = self.add_weight(
                 name="shared",
-                shape=(self.head.shared_parameters, self.data_shape[-1]),
+                shape=self.head.shared_shape(self.data_shape),
                 initializer="zeros" if start is None else keras.initializers.Constant(start),
             )
 
@@ -52,7 +52,7 @@ class Decoder(keras.Layer):
         rows = tf.reshape(tf.cast(z, self.compute_dtype), [-1, z.shape[-1]])
         parameters = getattr(self, self._body_name)(rows)
         batch = [static or dynamic for static, dynamic in zip(z.shape[:-1], tf.unstack(tf.shape(z)[:-1]), strict=True)]
-        parameters = tf.reshape(parameters, [*batch, self.head.parameters_per_value, *self.data_shape])
+        parameters = tf.reshape(parameters, [*batch, *self.head.parameter_shape(self.data_shape)])
         shared = {"shared": tf.convert_to_tensor(self.shared)} if self.head.shared_parameters else {}
         return self.head.distribution(parameters, len(self.data_shape), self.variable_dtype, **shared)
 

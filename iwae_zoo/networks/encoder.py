@@ -44,15 +44,15 @@ class Encoder(keras.Layer):
         """q(z | x): batch [B], event [D], for x [B, ...]."""
         x = tf.convert_to_tensor(x)
         if self.inputs is not None:
-            x = self._features(tf.cast(x, self.variable_dtype))
+            x = self._features(tf.cast(x, self.variable_dtype), self.inputs)
         return self._read(self._parameters(x))
 
-    def _features(self, x):
+    def _features(self, x, head):
         if self.holes is None:
-            return self.inputs.features(x)
+            return head.features(x)
         missing = tf.math.is_nan(x)
-        features = self.inputs.features(tf.where(missing, tf.zeros_like(x), x))
-        return self.holes(features, self.inputs.of_features(missing), missing)
+        features = head.features(tf.where(missing, tf.zeros_like(x), x))
+        return self.holes(features, head.of_features(missing), missing)
 
     def _parameters(self, features):
         """What the head reads, [B, head.num_parameters]."""

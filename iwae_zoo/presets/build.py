@@ -1,5 +1,7 @@
 """From a preset's names to a model."""
 
+import dataclasses
+
 import numpy as np
 
 from iwae_zoo.distributions import likelihoods, posteriors
@@ -25,13 +27,13 @@ def dtype_policy(mixed_precision):
     return mixed_precision and f"mixed_{mixed_precision}"
 
 
-def choose_likelihood(name, likelihood=None, kind=None):
+def choose_likelihood(name, likelihood=None, data=None):
     """The likelihood of a model.
 
     Args:
       name: of the preset.
       likelihood: a `likelihoods.Likelihood` or the name of one, instead of the preset's.
-      kind: name of the kind of x, as `data.kinds` has it; None if it is not known.
+      data: `data.Dataset`, for the kind of x and a table's columns; None if it is not known.
 
     Returns:
       `likelihoods.Likelihood`, not fitted; by default that of the kind.
@@ -39,8 +41,12 @@ def choose_likelihood(name, likelihood=None, kind=None):
     Raises:
       ValueError: on an unknown name, or a likelihood that is not for this kind of data.
     """
-    head = likelihoods.get(likelihood or table.get(name).likelihood or likelihoods.default(kind or "binary"))
-    return head if kind is None else likelihoods.checked(head, kind)
+    kind = "binary" if data is None else data.kind_of_x
+    head = likelihoods.get(likelihood or table.get(name).likelihood or likelihoods.default(kind))
+    if data is None:
+        return head
+    likelihoods.checked(head, kind)
+    return dataclasses.replace(head, columns=data.columns) if isinstance(head, likelihoods.Columns) else head
 
 
 def check_shape(name, data_shape, **fields):
@@ -109,7 +115,7 @@ def build(
     )
     if (data is None) == (data_shape is None) or (data is not None and data_mean is not None):
         raise ValueError("Pass either data, a Dataset, or data_shape (and data_mean, if it is known).")
-    head = choose_likelihood(name, likelihood, None if data is None else data.kind_of_x)
+    head = choose_likelihood(name, likelihood, data)
     if data is not None:
         data_shape, head = data.data_shape, head.fitted(data.training_values)
     elif data_mean is not None:

@@ -1,6 +1,7 @@
 """The table of presets: names of networks and heads with their sizes, and settings. Data, not code."""
 
 import dataclasses
+import fnmatch
 from typing import Any
 
 from iwae_zoo._checks import integer, look_up
@@ -30,7 +31,7 @@ class Preset:
       prior: name of a prior.
       paper: where it comes from; None for here.
       reached: what it reached, and by which flags; None where nobody has measured it.
-      data: names of the data sets that it is the default for.
+      data: names of the data sets that it is the default for, or patterns of them, such as "*.csv".
     """
 
     summary: str
@@ -198,6 +199,17 @@ TABLE = {
         epochs=100,
         reached="breast cancer (30 columns), --objective=dreg --m=1: log p(x) 35.0 (1.6); one full Normal: 28.6",
     ),
+    "table": Preset(
+        summary="tables with columns of any kind, with or without missing values",
+        kind="table",
+        data_shape=(30,),
+        latent_size=10,
+        hidden_sizes=(128, 128),
+        batch_size=64,
+        epochs=200,
+        paper="with holes: Mattei, Frellsen 2019, arXiv 1812.02633",
+        data=("*.csv", "*.parquet"),
+    ),
     "counts": Preset(
         summary="tables of counts, such as single cells by genes",
         kind="count",
@@ -233,4 +245,7 @@ def get(name, **fields):
 
 def default(dataset):
     """Name of the preset that a data set gets if none is chosen."""
-    return next((name for name, preset in TABLE.items() if dataset in preset.data), _DEFAULT)
+    for name, preset in TABLE.items():
+        if any(fnmatch.fnmatchcase(str(dataset), pattern) for pattern in preset.data):
+            return name
+    return _DEFAULT

@@ -25,6 +25,7 @@ _DATASET = flags.DEFINE_string("dataset", "digits", "As in train_main.py.", flag
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train_main.py.", flag_values=_FLAGS)
 _KIND = flags.DEFINE_string("kind", None, "As in train_main.py. Default: as the model was trained.", flag_values=_FLAGS)
 _BINARIZE = flags.DEFINE_string("binarize", None, "The same.", flag_values=_FLAGS)
+_MISSING = flags.DEFINE_float("missing", None, "The same.", flag_values=_FLAGS)
 _SPLIT = flags.DEFINE_enum(
     "split", "test", ["train", "validation", "test"], "Which part of the data set.", flag_values=_FLAGS
 )
@@ -81,7 +82,10 @@ def _dataset(head):
     """The data, loaded as they were for the model's run, which left its configuration beside it."""
     config = os.path.join(os.path.dirname(_MODEL.value), "config.json")
     there = training.read_config(config) if os.path.isfile(config) else {}
-    settings = training.data_settings(there, _DATASET.value, _KIND.value, _BINARIZE.value)
+    given = {"kind": _KIND.value, "binarize": _BINARIZE.value, "missing": _MISSING.value}
+    settings = training.data_settings(there, _DATASET.value, **given)
+    if isinstance(head, likelihoods.Columns):  # The names of a category are numbered as they were.
+        settings["columns"] = head.columns
     dataset = data.load(_DATASET.value, _DATA_DIR.value, **settings)
     if isinstance(head, likelihoods.Likelihood):
         likelihoods.checked(head, dataset.kind_of_x)

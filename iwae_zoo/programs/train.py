@@ -12,7 +12,7 @@ from typing import Any
 from absl import flags
 
 import iwae_zoo_console as console
-from iwae_zoo import data, objectives, presets, saved_model, training
+from iwae_zoo import columns, data, objectives, presets, saved_model, training
 from iwae_zoo.distributions import likelihoods, posteriors
 from iwae_zoo.estimation import likelihood
 from iwae_zoo.networks import bodies
@@ -62,7 +62,7 @@ _DATASET = flags.DEFINE_string(
     "dataset",
     "digits",
     f"One of {', '.join(data.names())}, tfds:NAME for images that TensorFlow Datasets has prepared, or the path of a "
-    ".npy or .npz file.",
+    ".npy, .npz, .csv or .parquet file. NaN and empty cells are missing values.",
     flag_values=_FLAGS,
 )
 _DATA_DIR = flags.DEFINE_string(
@@ -80,6 +80,16 @@ _BINARIZE = flags.DEFINE_string(
     f"What becomes of intensities: {', '.join(data.BINARIZE)}. dynamic, the default: a fresh binary draw for each "
     "batch; fixed: one draw for good.",
     flag_values=_FLAGS,
+)
+_COLUMNS = flags.DEFINE_string(
+    "columns",
+    None,
+    "What columns of a table hold, where they do not look like it: NAME:KIND with commas between them, of the kinds "
+    f"{', '.join(columns.KINDS)}.",
+    flag_values=_FLAGS,
+)
+_MISSING = flags.DEFINE_float(
+    "missing", None, "Share of all values to take away at random, for studies. Default: none.", flag_values=_FLAGS
 )
 _LIKELIHOOD = flags.DEFINE_string(
     "likelihood",

@@ -29,7 +29,8 @@ class Config:
         those of `objectives.get`.
       dataset: name or path of a data set.
       data_dir: folder of prepared TensorFlow Datasets.
-      kind: name of the kind of data, and `binarize` what becomes of intensities; as `data.load`.
+      kind: name of the kind of data, `binarize` what becomes of intensities, `columns` what a table's columns hold, and
+        `missing` the share of values that is taken away; as `data.load`.
       likelihood: name of a likelihood, with settings where it has some, as `likelihoods.get`.
       preset: name of an architecture; by default that of the data set. The next six are instead of its own.
       network: name of a body, with settings where it has some, as `bodies.get`.
@@ -66,6 +67,8 @@ class Config:
     data_dir: str | None = None
     kind: str | None = None
     binarize: str | None = None
+    columns: str | None = None
+    missing: float | None = None
     likelihood: str | None = None
     preset: str | None = None
     network: str | None = None
@@ -153,7 +156,7 @@ class Config:
     @property
     def title(self):
         """str, a short name for people and folders: the objective, and whatever was chosen besides."""
-        named = {"objective", "m", "k", "dataset", "seed", *IRRELEVANT}
+        named = {"objective", "m", "k", "dataset", "columns", "seed", *IRRELEVANT}
         chosen = [
             (field.name, getattr(self, field.name))
             for field in dataclasses.fields(self)

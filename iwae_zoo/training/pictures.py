@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo import figures
+from iwae_zoo.columns import used
 from iwae_zoo.distributions.head import Likelihood
 from iwae_zoo.model import particles
 
@@ -51,15 +52,30 @@ def _image_reconstructions(model, x, seed, title):
 def _pairs(model, x, seed, title):
     """The columns that vary most for their size, data and samples side by side."""
     drawn = samples(model, min(len(x), _POINTS), seed)
-    columns = np.sort(np.argsort(-np.std(x, axis=0), kind="stable")[:_PAIRED])
+    spread = np.nanstd(x, axis=0)
+    columns = np.sort(np.argsort(-np.where(_numbers(model, x), spread, -1.0), kind="stable")[:_PAIRED])
     shown = {"data": x[:_POINTS][:, columns], "samples": drawn[:, columns]}
-    return figures.pairs(shown, columns.tolist(), f"Pairs of columns, {title}")
+    return figures.pairs(shown, [_names(model, x)[column] for column in columns], f"Pairs of columns, {title}")
+
+
+def _columns(model):
+    """The `Column`s of a table; none of other data."""
+    return used(getattr(getattr(model.decoder, "head", None), "columns", ()))
+
+
+def _numbers(model, x):
+    """Which columns hold numbers that can be large or small."""
+    return np.array([not column.categories for column in _columns(model)] or [True] * x.shape[1])
+
+
+def _names(model, x):
+    return [column.name for column in _columns(model)] or [f"column {i}" for i in range(x.shape[1])]
 
 
 def _dispersion(model, x, seed, title):
     rows = {"data": x, "samples": samples(model, len(x), seed)}
     columns = {label: values.reshape(len(values), -1) for label, values in rows.items()}
-    moments = {label: (values.mean(axis=0), values.var(axis=0)) for label, values in columns.items()}
+    moments = {label: (np.nanmean(values, axis=0), np.nanvar(values, axis=0)) for label, values in columns.items()}
     return figures.dispersion(moments, f"Counts, {title}")
 
 
@@ -107,5 +123,5 @@ def _form(model, x):
 
 def _grey(model, x, values):
     """Values of images, from 0 to 1."""
-    low, high = _RANGES.get(_kind(model)) or (float(x.min()), float(x.max()))
-    return (values - low) / (high - low or 1.0)
+    low, high = _RANGES.get(_kind(model)) or (float(np.nanmin(x)), float(np.nanmax(x)))
+    return np.where(np.isnan(values), 0.5, (values - low) / (high - low or 1.0))  # What is missing is grey.

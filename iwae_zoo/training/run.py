@@ -12,7 +12,7 @@ from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import diagnostics, evaluation, likelihood
 from iwae_zoo.model.autoencoder import NOT_FINITE, check_training
 from iwae_zoo.training import pictures, schedules, strategies
-from iwae_zoo.training.workdir import MONITOR, EpochEnd, EpochLine, WorkDirectory, best_epoch, write_json
+from iwae_zoo.training.workdir import MONITOR, EpochEnd, EpochLine, WorkDirectory, best_epoch, data_settings, write_json
 
 __all__ = ["Diverged", "Run"]
 
@@ -53,8 +53,10 @@ class Run:
         self.workdir = self.files.path
         # Another worker may find what the chief has just written.
         self.files.check(may_be_there=resume or not self.is_chief)
-        self.dataset = data.load(config.dataset, config.data_dir, config.kind, config.binarize)
-        self.likelihood = presets.choose_likelihood(self.config.preset, config.likelihood, self.dataset.kind_of_x)
+        self.dataset = data.load(
+            config.dataset, config.data_dir, **data_settings(dataclasses.asdict(config), config.dataset)
+        )
+        self.likelihood = presets.choose_likelihood(self.config.preset, config.likelihood, self.dataset)
         presets.check_shape(self.config.preset, self.dataset.data_shape, **self.config.architecture)
         self.test_set = self.dataset.evaluation_array("test")
 

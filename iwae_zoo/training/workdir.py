@@ -124,21 +124,20 @@ def read_config(path):
     return dataclasses.asdict(Config(schedule="constant")) | json.loads(pathlib.Path(path).read_text())["config"]
 
 
-def data_settings(config, dataset, kind=None, binarize=None):
+def data_settings(config, dataset, **given):
     """How to load the data that a model is asked about: as given, or else as it was trained.
 
     Args:
       config: dict, the fields of a run's configuration, or of none.
       dataset: name or path of the data; another one than the run's is loaded by its own defaults.
-      kind: as `data.load`, or None.
-      binarize: the same.
+      **given: those that are given, or None.
 
     Returns:
-      dict with `kind` and `binarize`.
+      dict with `kind`, `binarize`, `columns` and `missing` of `data.load`.
     """
     there = config if config.get("dataset") == dataset else {}
-    given = {"kind": kind, "binarize": binarize}
-    return {name: there.get(name) if value is None else value for name, value in given.items()}
+    names = ("kind", "binarize", "columns", "missing")
+    return {name: there.get(name) if given.get(name) is None else given[name] for name in names}
 
 
 def best_epoch(history):

@@ -1,0 +1,248 @@
+"""Columns of tables: what each holds, seen in its cells, and the way from cells to numbers and back.
+
+Nothing here knows of a model or of files; both keep `Column`s.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from iwae_zoo._checks import look_up
+
+__all__ = ["KINDS", "Column", "decoded", "encoded", "in_order", "is_missing", "overridden", "seen", "used"]
+
+# What a column may be, and what its cells may hold.
+KINDS = {
+    "real": "finite numbers",
+    "positive": "numbers above 0",
+    "count": "whole numbers from 0",
+    "binary": "0 and 1, or one of two names",
+    "categorical": "one of its names",
+    "ignore": "anything",
+}
+# Cells that hold nothing, in small letters.
+_NOTHING = frozenset(("", "nan", "na", "n/a", "null"))
+# Whole numbers above are amounts and not counts; more names than this are no classes.
+_LARGEST_COUNT, _MOST_NAMES = 100_000, 100
+_SHOWN = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+      name: str.
+      kind: one of `KINDS`.
+      categories: names that its cells may hold, whose places are their numbers; none where cells hold numbers.
+    """
+
+    name: str
+    kind: str
+    categories: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        look_up(KINDS, self.kind, f"kind of column {self.name!r}")
+        object.__setattr__(self, "categories", tuple(self.categories))
+
+    def __str__(self):
+        names = f" ({len(self.categories)})" if self.kind == "categorical" else ""
+        return f"{self.name}:{self.kind}{names}"
+
+
+def used(columns):
+    """Those that are not ignored: list of `Column`, in the order of the values of x."""
+    return [column for column in columns if column.kind != "ignore"]
+
+
+def is_missing(text):
+    """Whether a cell holds nothing: it is empty, or says NaN, NA, N/A or null."""
+    return text.strip().lower() in _NOTHING
+
+
+def overridden(text):
+    """The kinds that a user gave, as "age:count,city:categorical": dict from name to kind.
+
+    Raises:
+      ValueError: on anything else, or an unknown kind.
+
+    #### Examples
+    >>> overridden("age:count,id:ignore")
+    {'age': 'count', 'id': 'ignore'}
+    """
+    chosen = {}
+    for part in text.split(","):
+        name, colon, kind = part.rpartition(":")
+        if not colon:
+            raise ValueError(f"columns must be NAME:KIND with commas between them: received {part!r}.")
+        chosen[name.strip()] = look_up({known: known for known in KINDS}, kind.strip(), f"kind of column {name!r}")
+    return chosen
+
+
+def seen(name, cells, kind=None):
+    """What a column holds.
+
+    Args:
+      name: str.
+      cells: array [N], of floats (NaN where missing) or of str (None where missing).
+      kind: one of `KINDS`, if the user says so.
+
+    Returns:
+      `Column`.
+
+    Raises:
+      ValueError: if numbers and text are mixed and nobody says which is meant.
+
+    #### Examples
+    >>> str(seen("size", np.array([1.5, np.nan]))), str(seen("city", np.array(["Rome", "Oslo", "Bonn", "Rome"] * 3)))
+    ('size:positive', 'city:categorical (3)')
+    """
+    numbers, wrong = _numbers(cells)
+    there = ~np.isnan(numbers)
+    if kind is None and wrong and there.sum() > len(wrong):
+        raise ValueError(
+            f"Column {name!r} holds numbers, and text in {len(wrong)} rows, the first at row {wrong[0]}: "
+            f"{cells[wrong[0]]!r}. Mend them, leave them empty, or say what it is: --columns={name}:categorical."
+        )
+    if kind is None:
+        kind = _kind_of_names(cells) if wrong else _kind_of_numbers(numbers[there])
+    if kind == "categorical" or (kind == "binary" and wrong):
+        return Column(name, kind, _names(cells))
+    return Column(name, kind)
+
+
+def encoded(column, cells, first=0):
+    """Cells as numbers.
+
+    Args:
+      column: `Column`.
+      cells: as in `seen`.
+      first: int, index of the first row, for messages.
+
+    Returns:
+      float32 array [N], NaN where missing.
+
+    Raises:
+      ValueError: on a cell that the column does not take; the message names the column and the row.
+    """
+    if column.categories:
+        codes = {category: float(code) for code, category in enumerate(column.categories)}
+        texts = _texts(cells)
+        numbers = np.array([np.nan if text is None else codes.get(text, -1.0) for text in texts], np.float32)
+        _refuse(column, cells, first, numbers == -1.0, f"one of {_shown(column.categories)}")
+        return numbers
+    numbers, wrong = _numbers(cells)
+    holds = {
+        "real": np.isfinite(numbers),
+        "positive": (numbers > 0.0) & np.isfinite(numbers),
+        "count": (numbers >= 0.0) & (numbers % 1 == 0.0),
+        "binary": np.isin(numbers, (0.0, 1.0)),
+    }[column.kind]
+    refused = ~holds & ~np.isnan(numbers)
+    refused[wrong] = True
+    _refuse(column, cells, first, refused, KINDS[column.kind])
+    return numbers.astype(np.float32)
+
+
+def decoded(column, value, digits=7):
+    """A number of x as a cell: str."""
+    if column.categories:
+        return column.categories[int(value)]
+    return f"{value:.{digits}g}"
+
+
+def in_order(columns, names, where):
+    """Places of a table's columns in `names`, those of another table with the same columns: list of int.
+
+    Args:
+      columns: sequence of `Column`.
+      names: list of str.
+      where: str, what has these names, for messages.
+
+    Raises:
+      ValueError: if a column is missing, stands there twice, or is unknown. Those that are ignored may be missing.
+    """
+    known = {column.name for column in columns}
+    lost = [column.name for column in used(columns) if names.count(column.name) != 1]
+    strange = [name for name in names if name not in known]
+    if lost or strange:
+        raise ValueError(
+            f"{where} must have the columns that the model was trained on, {_shown([c.name for c in used(columns)])}: "
+            + "; ".join(
+                f"{what} {_shown(of_them)}"
+                for what, of_them in (("missing or repeated are", lost), ("unknown are", strange))
+                if of_them
+            )
+            + "."
+        )
+    return [names.index(column.name) for column in used(columns)]
+
+
+def _numbers(cells):
+    """float64 [N], NaN where missing or no number; and the rows of text that is none."""
+    if cells.dtype.kind == "f":
+        return cells.astype(np.float64), []
+    there = np.array([cell is not None for cell in cells], bool)
+    numbers = np.full(len(cells), np.nan)
+    try:
+        numbers[there] = cells[there].astype(str).astype(np.float64)
+        return numbers, []
+    except ValueError:
+        pass
+    wrong = []
+    for row in np.flatnonzero(there):
+        try:
+            numbers[row] = float(cells[row])
+        except ValueError:
+            wrong.append(int(row))
+    return numbers, wrong
+
+
+def _texts(cells):
+    """Cells as str, None where missing."""
+    if cells.dtype.kind == "f":
+        return [None if math.isnan(number) else f"{number:.10g}" for number in cells]
+    return [None if cell is None else cell.strip() for cell in cells]
+
+
+def _names(cells):
+    """The different names in cells, sorted: numbers by their size."""
+    names = {text for text in _texts(cells) if text is not None}
+    try:
+        return tuple(sorted(names, key=float))
+    except ValueError:
+        return tuple(sorted(names))
+
+
+def _kind_of_names(cells):
+    count, rows = len(_names(cells)), len([cell for cell in cells if cell is not None])
+    if count == 2:
+        return "binary"
+    return "categorical" if 2 < count <= min(_MOST_NAMES, rows / 2) else "ignore"
+
+
+def _kind_of_numbers(numbers):
+    if not len(numbers):
+        return "ignore"
+    if np.isin(numbers, (0.0, 1.0)).all():
+        return "binary"
+    if numbers.min() >= 0.0 and numbers.max() <= _LARGEST_COUNT and (numbers % 1 == 0.0).all():
+        return "count"
+    return "positive" if numbers.min() > 0.0 else "real"
+
+
+def _refuse(column, cells, first, refused, takes):
+    rows = np.flatnonzero(refused)
+    if len(rows):
+        raise ValueError(
+            f"Column {column.name!r} ({column.kind}), row {first + rows[0]}: received {cells[rows[0]]!r}. It takes "
+            f"{takes}, and nothing where the value is missing. There are {len(rows)} such rows."
+        )
+
+
+def _shown(names: Iterable[str]):
+    names = list(names)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(repr, names[:_SHOWN])) + more

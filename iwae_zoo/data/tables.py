@@ -1,0 +1,183 @@
+"""Tables: data sets from a .csv or .parquet file, whose columns are each of their own kind."""
+
+import csv
+import os
+import re
+
+import numpy as np
+
+from iwae_zoo import columns as columns_
+from iwae_zoo.data.dataset import Dataset
+from iwae_zoo.data.splits import split
+
+__all__ = ["ENDINGS", "batches", "load", "read", "rows"]
+
+ENDINGS = (".csv", ".parquet")
+# Rows that are held as text at once.
+_BATCH = 1000
+# A cell of a CSV file as it stands there: quoted, with quotes inside doubled, or not.
+_RAW = re.compile(r'(?:"(?:[^"]|"")*"|[^,]*)(?:,|$)', re.DOTALL)
+
+
+def load(path, columns=None):
+    """The data set in a file: 80 % / 10 % / 10 % of its rows, permuted once.
+
+    Args:
+      path: of the file.
+      columns: str, kinds as `columns.overridden` takes them, of columns that are not what they look like; or the
+        `Column`s that a model was trained on.
+
+    Returns:
+      `Dataset` of kind "table".
+
+    Raises:
+      ValueError: on a file that is no table, or a cell that its column does not take, with column and row.
+      FileNotFoundError: if the file is not there.
+    """
+    names, cells = read(path)
+    if columns is None or isinstance(columns, str):
+        chosen = columns_.overridden(columns) if columns else {}
+        unknown = sorted(set(chosen) - set(names))
+        if unknown:
+            raise ValueError(f"{path} has no column {unknown[0]!r}: it has {', '.join(names)}.")
+        columns = [columns_.seen(name, of_name, chosen.get(name)) for name, of_name in zip(names, cells, strict=True)]
+    x = rows(columns, names, cells, path)
+    if not x.shape[1] or len(x) < 3:
+        raise ValueError(
+            f"{path} must have at least 3 rows and a column to learn from: received {len(x)} rows, columns "
+            f"{', '.join(map(str, columns))}."
+        )
+    name = os.path.splitext(os.path.basename(path))[0]
+    train, validation, test = split(x, 0.1, 0.1)
+    return Dataset(name, train, validation, test, "table", columns=tuple(columns))
+
+
+def rows(columns, names, cells, where, first=0):
+    """Numbers for a model: float32 array [N, V], NaN where missing.
+
+    Args:
+      columns: sequence of `Column`, those of the model.
+      names: list of str, those of the table.
+      cells: list of arrays, one for each name.
+      where: str, the table, for messages.
+      first: int, index of the first row, for messages.
+
+    Raises:
+      ValueError: on other columns, or a cell that its column does not take, with column and row.
+    """
+    places = columns_.in_order(columns, names, where)
+    of_columns = zip(columns_.used(columns), places, strict=True)
+    encoded = [columns_.encoded(column, cells[place], first) for column, place in of_columns]
+    return np.stack(encoded, axis=1) if encoded else np.zeros([len(cells[0]) if cells else 0, 0], np.float32)
+
+
+def read(path):
+    """A whole table.
+
+    Returns:
+      (names, cells): list of str, and a list of arrays as `columns.seen` takes them.
+    """
+    names: list[str] = []
+    parts = []
+    for of_table, cells, _ in batches(path):
+        names = of_table
+        parts.append(cells)
+    if not parts:
+        raise ValueError(f"{path} holds no rows.")
+    return names, [np.concatenate(of_column) for of_column in zip(*parts, strict=True)]
+
+
+def batches(path, size=_BATCH):
+    """A table in parts.
+
+    Args:
+      path: of the file.
+      size: int, most rows of a part.
+
+    Yields:
+      (names, cells, source): as `read`, and of CSV the rows' own text, lists of the cells as they stand in the file; of
+      Parquet the `pyarrow.RecordBatch`.
+
+    Raises:
+      ValueError: on a file that cannot be read as a table.
+      FileNotFoundError: if the file is not there.
+    """
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"There is no data file {path!r}.")
+    return _batches_of_csv(path, size) if path.endswith(".csv") else _batches_of_parquet(path, size)
+
+
+def _batches_of_csv(path, size):
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        records = _records(file, path)
+        header = next(records, None)
+        if header is None:
+            raise ValueError(f"{path} is empty: its first line must name the columns.")
+        names = _checked([name.strip() for name in header[0]], path)
+        texts, raw = [], []
+        for row, (cells, raw_cells) in enumerate(records):
+            if len(cells) != len(names):
+                raise ValueError(f"{path}, row {row}: received {len(cells)} cells for {len(names)} columns.")
+            texts.append([None if columns_.is_missing(cell) else cell for cell in cells])
+            raw.append(raw_cells)
+            if len(texts) == size:
+                yield names, _transposed(texts, names), raw
+                texts, raw = [], []
+        if texts:
+            yield names, _transposed(texts, names), raw
+
+
+def _records(file, path):
+    """Pairs of the cells of a record and the same as they stand in the file; empty lines are none."""
+    lines = []
+
+    def kept():
+        for line in file:
+            lines.append(line)
+            yield line
+
+    try:
+        for cells in csv.reader(kept(), strict=True):
+            text, lines[:] = "".join(lines).rstrip("\r\n"), []
+            if cells:
+                yield cells, [cell.removesuffix(",") for cell in _RAW.findall(text)][: len(cells)]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as CSV in UTF-8 with commas: {error}.") from error
+
+
+def _transposed(texts, names):
+    cells = np.empty([len(texts), len(names)], object)
+    cells[:] = texts
+    return list(cells.T)
+
+
+def _batches_of_parquet(path, size):
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
+    with file:
+        for batch in file.iter_batches(size):
+            names = _checked(batch.schema.names, path)
+            yield names, [_of_arrow(column) for column in batch.columns], batch
+
+
+def _of_arrow(column):
+    import pyarrow
+
+    kind = column.type
+    if pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind) or pyarrow.types.is_decimal(kind):
+        return column.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
+    texts = column.cast(pyarrow.string()).to_pylist()
+    cells = np.empty(len(texts), object)
+    cells[:] = [None if text is None or columns_.is_missing(text) else text for text in texts]
+    return cells
+
+
+def _checked(names, path):
+    if len(set(names)) < len(names) or "" in names:
+        raise ValueError(f"{path} must have a different name for each column: received {', '.join(map(repr, names))}.")
+    return list(names)

@@ -1,0 +1,109 @@
+"""Fills the holes of a table or an array by a trained model, and says how far each answer can be trusted.
+
+python impute_main.py --model=runs/table-iwae-m1-k20-seed0/model.keras --input=holes.csv --output=filled.csv
+"""
+
+import functools
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+import tqdm
+from absl import flags
+
+import iwae_zoo_console as console
+from iwae_zoo._files import whole
+from iwae_zoo.data import filled
+from iwae_zoo.distributions import likelihoods
+from iwae_zoo.estimation import imputation
+
+_FLAGS = console.flag_values()
+_MODEL = flags.DEFINE_string(
+    "model", None, "Path of a model.keras, as train_main.py leaves it.", required=True, flag_values=_FLAGS
+)
+_INPUT = flags.DEFINE_string(
+    "input",
+    None,
+    "A .csv or .parquet file with the columns that the model was trained on; or a .npy file with an array [N, ...].",
+    required=True,
+    flag_values=_FLAGS,
+)
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "Where the answers go: of a table a file of the same ending, of an array a .npz file.",
+    required=True,
+    flag_values=_FLAGS,
+)
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "Importance samples per row.", 1, flag_values=_FLAGS)
+_NUM_IMPUTATIONS = flags.DEFINE_integer(
+    "num_imputations", 0, "Draws of what is missing, for multiple imputation.", 0, flag_values=_FLAGS
+)
+_SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same answers.", 0, flag_values=_FLAGS)
+# Rows that are imputed by one call: how often the progress bar moves.
+_ROWS = 250
+
+
+def _impute(model, x, first_row):
+    """The `Imputation` of a part of the rows."""
+    numbers = (_NUM_SAMPLES.value, max(1, _NUM_IMPUTATIONS.value), _SEED.value)
+    return imputation.impute(model, x, *numbers, first_row=first_row)
+
+
+def _table(model, progress):
+    """Fills a table part by part; returns the numbers of rows and of those not to be trusted."""
+    head = model.decoder.head
+    if not isinstance(head, likelihoods.Columns):
+        raise ValueError(f"The model was not trained on a table: its likelihood is {head.name!r}. Give it a .npy file.")
+    rows = untrusted = 0
+    with whole(_OUTPUT.value) as partial, filled.writer(partial, head.columns, _NUM_IMPUTATIONS.value) as write:
+        for part in filled.parts(_INPUT.value, head.columns, _ROWS):
+            answer = _impute(model, part.x, rows)
+            write(part, answer)
+            rows += len(part.x)
+            untrusted += int((~answer.trusted).sum())
+            progress.update(len(part.x))
+    return rows, untrusted
+
+
+def _array(model, progress):
+    """The same for an array."""
+    x = np.load(_INPUT.value, mmap_mode="r", allow_pickle=False)
+    if not isinstance(x, np.ndarray) or x.ndim < 2 or not len(x):
+        raise ValueError(f"{_INPUT.value} must hold an array [N, ...] with at least one row.")
+    progress.reset(total=len(x))
+    parts = []
+    for row in range(0, len(x), _ROWS):
+        parts.append(_impute(model, np.asarray(x[row : row + _ROWS], np.float32), row))
+        progress.update(len(parts[-1].log_prob))
+    answer = imputation.Imputation.joined(parts)
+    answers: dict[str, Any] = {**answer._asdict(), "trusted": answer.trusted}
+    if not _NUM_IMPUTATIONS.value:
+        del answers["draws"]
+    with whole(_OUTPUT.value) as partial:
+        np.savez(partial, **answers)
+    return len(x), int((~answer.trusted).sum())
+
+
+def main(name):
+    """Imputes; the exit status is not 0 if nothing was written."""
+    source, output = pathlib.Path(_INPUT.value), pathlib.Path(_OUTPUT.value)
+    wanted = {".csv": ".csv", ".parquet": ".parquet", ".npy": ".npz"}.get(source.suffix)
+    if wanted is None or output.suffix != wanted or not output.parent.is_dir():
+        console.fail(
+            name,
+            f"--input={source} must end in .csv, .parquet or .npy, and --output={output} in .csv, .parquet or .npz to "
+            "match, in a folder that exists.",
+        )
+    try:
+        model = keras.saving.load_model(_MODEL.value)
+        imputation.check_takes_missing(model)
+        with tqdm.tqdm(unit="row", disable=None if console.is_interactive() else True) as progress:
+            rows, untrusted = (_array if wanted == ".npz" else _table)(model, progress)
+    except (ValueError, OSError) as error:
+        console.fail(name, error)
+    print(f"{rows} rows in {output}; {untrusted} of them are marked as not to be trusted.")
+
+
+run = functools.partial(console.run, main, _FLAGS, __doc__)
