@@ -75,7 +75,8 @@ def _rows():
         columns = _columns()
         from iwae_zoo.data import tables
 
-        return tables.rows(columns, *tables.read(_CSV.value), _CSV.value)
+        names, cells = tables.read(_CSV.value)
+        return tables.rows(columns, names, cells, _CSV.value)
     if _DATASET.value:
         with console.quiet():
             from iwae_zoo import data  # Takes seconds, with all that it needs; a file does without.

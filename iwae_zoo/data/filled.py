@@ -1,8 +1,8 @@
 """Tables with their holes filled: read and written in parts, what was observed to the byte as it was.
 
-Beside each column, NAME, there are NAME.stddev or, of names and of zeros and ones, NAME.probability, empty where the cell
-was observed; NAME.draw1, ... with several imputations; and for each row the log p of what was observed in nats, its
-standard error, ESS, Pareto k, and whether the row's answers can be trusted.
+Beside each column, NAME, there are NAME.stddev or, of names and of zeros and ones, NAME.probability, empty where the
+cell was observed; NAME.draw1, ... with several imputations; and for each row the log p of what was observed in nats,
+its standard error, ESS, Pareto k, and whether the row's answers can be trusted.
 """
 
 import contextlib

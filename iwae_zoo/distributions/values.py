@@ -178,7 +178,9 @@ class IndependentValues(tfd.Distribution):
         return self._in_event(self._head.value_mean(tf.cast(self._raw, self.dtype), self._shared))
 
     def _stddev(self):
-        return self._in_event(self._head.value_stddev(tf.cast(self._raw, self.dtype), self._shared))
+        stddev = self._head.value_stddev(tf.cast(self._raw, self.dtype), self._shared)
+        # One that is shared by all rows has no batch of its own.
+        return self._in_event(tf.broadcast_to(stddev, tf.concat([self.batch_shape_tensor(), [self._size]], axis=0)))
 
     def class_probabilities(self):
         """Float tensor [..., *event, C], where the values are classes; None where they are numbers."""
