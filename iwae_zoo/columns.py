@@ -22,6 +22,13 @@ KINDS = {
     "categorical": "one of its names",
     "ignore": "anything",
 }
+# Which finite numbers columns without names take.
+_HOLDS = {
+    "real": np.isfinite,
+    "positive": lambda numbers: numbers > 0.0,
+    "count": lambda numbers: (numbers >= 0.0) & (np.floor(numbers) == numbers),
+    "binary": lambda numbers: np.isin(numbers, (0.0, 1.0)),
+}
 # Cells that hold nothing, in small letters.
 _NOTHING = frozenset(("", "nan", "na", "n/a", "null"))
 # Whole numbers above are amounts and not counts; more names than this are no classes.
@@ -134,13 +141,7 @@ def encoded(column, cells, first=0):
         _refuse(column, cells, first, numbers == -1.0, f"one of {_shown(column.categories)}")
         return numbers
     numbers, wrong = _numbers(cells)
-    holds = {
-        "real": np.isfinite(numbers),
-        "positive": (numbers > 0.0) & np.isfinite(numbers),
-        "count": (numbers >= 0.0) & (numbers % 1 == 0.0),
-        "binary": np.isin(numbers, (0.0, 1.0)),
-    }[column.kind]
-    refused = ~holds & ~np.isnan(numbers)
+    refused = ~(_HOLDS[column.kind](numbers) & np.isfinite(numbers)) & ~np.isnan(numbers)
     refused[wrong] = True
     _refuse(column, cells, first, refused, KINDS[column.kind])
     return numbers.astype(np.float32)

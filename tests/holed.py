@@ -42,7 +42,7 @@ def conditional(truth, x):
 
 
 class MaskedEncoder(keras.Layer):
-    """The exact posterior of whatever is there, or one that is `mismatch` standard deviations off and as much too wide."""
+    """The exact posterior of what is there, or one that is `mismatch` standard deviations off and as much too wide."""
 
     takes_missing = True
 

@@ -43,7 +43,7 @@ class Columns(Likelihood):
     log p(x | z) is a density by the real and the positive columns, in their units, and a probability of the others.
 
     Args:
-      real: name of the likelihood of real columns, with settings where it has some, as in "normal:spread=column".
+      real: name of the likelihood of real columns, with settings where it has some, as in "student_t:spread=value".
       positive: the same, of columns of positive numbers.
       count: of counts.
       binary: of zeros and ones, and of two names.
@@ -52,8 +52,8 @@ class Columns(Likelihood):
       groups: sequence of `Group`; `fitted` makes them.
     """
 
-    real: str = "normal"
-    positive: str = "log_normal"
+    real: str = "normal:spread=column"
+    positive: str = "log_normal:spread=column"
     count: str = "negative_binomial"
     binary: str = "bernoulli"
     categorical: str = "categorical"

@@ -111,7 +111,7 @@ def test_npz(tmp_path):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.full((20, 3), np.nan), "holds NaN in 20 of 20 examples, the first at row 0"),
+        (np.full((20, 3), np.nan), "holds NaN only"),
         (np.full((20, 3), np.inf), "must hold finite numbers: received infinity"),
         (np.zeros(20), r"must have shape \[N, ...\]"),
         (np.zeros((0, 3)), "at least one example"),

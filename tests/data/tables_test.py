@@ -1,0 +1,140 @@
+"""Tables from files, and back with their holes filled."""
+
+import csv
+import types
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from iwae_zoo import data
+from iwae_zoo.columns import Column
+from iwae_zoo.data import filled, tables
+
+TEXT = 'id,age,"size, cm",town\r\np1,3,1.50,"Rome, IT"\r\np2,,nan,Oslo\r\np3,4,2,"a ""b"""\r\n\r\np4,1,1e-3,\r\n'
+COLUMNS = [
+    Column("id", "ignore"),
+    Column("age", "count"),
+    Column("size, cm", "positive"),
+    Column("town", "categorical", ('a "b"', "Oslo", "Rome, IT")),
+]
+X = np.array([[3, 1.5, 2], [np.nan, np.nan, 1], [4, 2, 0], [1, 1e-3, np.nan]], np.float32)
+
+
+def written(path, text=TEXT):
+    path.write_bytes(text.encode())
+    return str(path)
+
+
+def parquet(path):
+    town = pyarrow.array(["Rome, IT", "Oslo", 'a "b"', None]).dictionary_encode()
+    columns = {"id": ["p1", "p2", "p3", "p4"], "age": [3, None, 4, 1], "size, cm": [1.5, float("nan"), 2.0, 1e-3]}
+    pyarrow.parquet.write_table(pyarrow.table({**columns, "town": town}), path)
+    return str(path)
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+@pytest.mark.parametrize(("ending", "write"), [("csv", written), ("parquet", parquet)])
+def test_rows(ending, write, size, tmp_path):
+    path = write(tmp_path / f"t.{ending}")
+    parts = [tables.rows(COLUMNS, names, cells, path) for names, cells, _ in tables.batches(path, size)]
+    np.testing.assert_array_equal(np.concatenate(parts), X)
+
+
+def answer_for(x, draws=2):
+    """Any answer, which says 1 everywhere."""
+    ones = np.ones(x.shape)
+    names = dict.fromkeys(("log_prob", "standard_error", "ess", "pareto_k"), np.ones(len(x)))
+    fields = {"point": ones, "stddev": 0.5 * ones, "probability": 0.25 * ones, "draws": np.stack([2 * ones] * draws)}
+    return types.SimpleNamespace(**fields, **names, trusted=np.arange(len(x)) != 1)
+
+
+def test_csv_is_filled_and_the_rest_untouched(tmp_path):
+    path = written(tmp_path / "t.csv")
+    with filled.writer(tmp_path / "out.csv", COLUMNS, num_imputations=1) as write:
+        for part in filled.parts(path, COLUMNS, size=3):
+            write(part, answer_for(part.x))
+    source = [line for line in TEXT.split("\r\n") if line]
+    received = (tmp_path / "out.csv").read_text().splitlines()
+    for before, after, holes in zip(source, received, [False, False, True, False, True], strict=True):
+        assert holes or after.startswith(before + ",")
+    assert received[2].startswith("p2,1,1,Oslo,0.5,2,0.5,2,,,1,1,1,1,false")
+    assert received[4].startswith("p4,1,1e-3,Oslo,,,,,0.25,")
+    rows = list(csv.DictReader(received))
+    assert rows[3]["town"] == "Oslo" and rows[3]["town.draw1"] == "Rome, IT" and rows[0]["town.probability"] == ""
+
+
+def test_parquet_is_filled(tmp_path):
+    path = parquet(tmp_path / "t.parquet")
+    with filled.writer(tmp_path / "out.parquet", COLUMNS, num_imputations=1) as write:
+        for part in filled.parts(path, COLUMNS, size=3):
+            write(part, answer_for(part.x))
+    table = pyarrow.parquet.read_table(tmp_path / "out.parquet").to_pydict()
+    assert table["age"] == [3.0, 1.0, 4.0, 1.0] and table["size, cm"] == [1.5, 1.0, 2.0, 1e-3]
+    assert table["town"] == ["Rome, IT", "Oslo", 'a "b"', "Oslo"] and table["id"] == ["p1", "p2", "p3", "p4"]
+    assert table["town.draw1"] == [None, None, None, "Rome, IT"] and table["trusted"] == [True, False, True, True]
+
+
+def test_a_data_set(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = [f"{i},{rng.normal():.3f},{rng.integers(0, 50) or ''},{'nyz'[i % 3]}" for i in range(60)]
+    path = written(tmp_path / "t.csv", "\n".join(["id,a,b,c", *lines]))
+    dataset = data.load(path, columns="id:ignore,b:real")
+    assert dataset.kind == dataset.kind_of_x == "table" and dataset.data_shape == (3,)
+    assert [str(column) for column in dataset.columns] == ["id:ignore", "a:real", "b:real", "c:categorical (3)"]
+    assert [len(part) for part in (dataset.train, dataset.validation, dataset.test)] == [48, 6, 6]
+    assert "b:real" in dataset.description
+    # Another file, by the columns of the first.
+    other = written(tmp_path / "u.csv", "c,b,a\nz,3,1\nz,,2\nn,1,1\nz,2,1\n")
+    assert set(data.load(other, columns=dataset.columns).train[:, 2]) <= {0.0, 2.0}
+    holed = data.load(path, columns="id:ignore", missing=0.5)
+    assert np.isnan(holed.train).mean() == pytest.approx(0.5, abs=0.15)
+    assert "of the training values missing, most in" in holed.description
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "message"),
+    [
+        ("", None, "is empty"),
+        ("a,b\n", None, "no rows"),
+        ("a,a\n1,2\n", None, "different name for each column"),
+        ("a,b\n1,2\n3\n", None, "row 1: received 1 cells for 2 columns"),
+        ('a,b\n1,"2\n', None, "cannot be read as CSV"),
+        ("a,b\n1,2\n1,2\n", "z:count", "no column 'z': it has a, b"),
+        ("a,b\n1,2\n1,2\n", None, "at least 3 rows"),
+        ("a,b\n1,2.5\n1,x\n2,3.5\n", None, "'b' holds numbers, and text in 1 rows, the first at row 1"),
+        ("a,b\n1,2\n1,-2\n2,3\n", "b:count", r"'b' \(count\), row 1: received '-2'"),
+    ],
+)
+def test_what_is_no_table(text, columns, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        data.load(written(tmp_path / "t.csv", text), columns=columns)
+
+
+def test_settings_that_do_not_fit(tmp_path):
+    path = written(tmp_path / "t.csv", "a,b\n" + "1,2.5\n" * 9)
+    with pytest.raises(ValueError, match="are set with columns"):
+        data.load(path, kind="real")
+    with pytest.raises(ValueError, match="digits has none"):
+        data.load("digits", columns="a:count")
+    with pytest.raises(ValueError, match=r"between 0 and 1: received 1\.5"):
+        data.load("digits", missing=1.5)
+    written(tmp_path / "t.parquet", "no Parquet")
+    with pytest.raises(ValueError, match="cannot be read as Parquet"):
+        data.load(str(tmp_path / "t.parquet"))
+    with pytest.raises(FileNotFoundError, match="no data file"):
+        data.load(str(tmp_path / "u.csv"))
+    columns = [Column("a", "real"), Column("a.stddev", "real")]
+    with pytest.raises(ValueError, match="has a column 'a.stddev', which would be written"):
+        filled._header(["a", "a.stddev"], columns, 0)
+
+
+def test_digits_with_holes():
+    dataset = data.load("digits", missing=0.5)
+    drawn = dataset.evaluation_array("test")
+    assert np.isnan(drawn).mean() == pytest.approx(0.5, abs=0.02)
+    assert set(drawn[~np.isnan(drawn)]) == {0.0, 1.0}
+    batch = next(iter(dataset.training_batches(50, seed=0))).numpy()
+    assert 0.4 < np.isnan(batch).mean() < 0.6 and np.isfinite(dataset.train_mean).all()
+    np.testing.assert_array_equal(data.load("digits", missing=0.5).train, dataset.train)

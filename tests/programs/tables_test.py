@@ -1,0 +1,159 @@
+"""A table with holes, as its user would train on it, fill it, and ask a server about it."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from inprocess import call
+
+from export import query_main
+from iwae_zoo import saved_model
+from iwae_zoo.programs import evaluate, impute, train
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:log p")]
+
+
+def rows_of_people(count, seed):
+    """Ages, incomes and towns that go together, with holes; an id that says nothing."""
+    rng = np.random.default_rng(seed)
+    for i, size in enumerate(rng.normal(size=count)):
+        cells = [f"{20 + 5 * size + rng.normal():.2f}", str(rng.poisson(np.exp(2 + size / 2)))]
+        cells.append(["Oslo", '"Rome, IT"', "Bonn"][int(np.clip(size + 1, 0, 2))])
+        yield [f"p{i}", *(cell if rng.random() < 0.7 else "" for cell in cells)]
+
+
+def write(path, rows, header="id,age,visits,town"):
+    path.write_text("\n".join([header, *(",".join(row) for row in rows)]) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A folder with people.csv and a briefly trained run."""
+    folder = tmp_path_factory.mktemp("tables")
+    write(folder / "people.csv", rows_of_people(150, seed=0))
+    flags = ["--dataset=people.csv", "--columns=id:ignore", "--objective=iwae", "--m=1", "--k=4", "--epochs=2"]
+    flags += ["--hidden_sizes=8", "--latent_size=2", "--eval_samples=20", "--eval_method=importance", "--workdir=run"]
+    result = call(train, *flags, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert "columns id:ignore, age:positive, visits:count, town:categorical (3)" in result.stdout
+    assert "of the training values missing, most in" in result.stdout
+    return folder
+
+
+def flags_of(run, source, target, *more):
+    return [
+        f"--model={run / 'run' / 'model.keras'}",
+        f"--input={source}",
+        f"--output={target}",
+        "--num_samples=50",
+        *more,
+    ]
+
+
+def test_filled(run, tmp_path):
+    rows = list(rows_of_people(30, seed=1))
+    source = write(tmp_path / "holes.csv", [[row[3], row[0], row[1], row[2]] for row in rows], "town,id,age,visits")
+    result = call(impute, *flags_of(run, source, "filled.csv", "--num_imputations=2"), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "30 rows in filled.csv; " in result.stdout and "not to be trusted" in result.stdout
+    lines = (tmp_path / "filled.csv").read_text().splitlines()
+    answers = list(csv.DictReader(lines))
+    for line, answer, (_, age, visits, town) in zip(lines[1:], answers, rows, strict=True):
+        assert not town or line.startswith(town + ",")
+        assert answer["age"] == age or (not age and float(answer["age"]) > 0 and float(answer["age.stddev"]) > 0)
+        assert visits or answer["visits.draw2"].isdigit()
+        assert bool(town) == (answer["town.probability"] == "") and answer["town"] in ("Oslo", "Rome, IT", "Bonn")
+        assert np.isfinite(float(answer["log_prob"])) and answer["trusted"] in ("true", "false")
+    assert "--output=filled.npz" in call(impute, *flags_of(run, source, "filled.npz"), cwd=tmp_path).stderr
+
+
+def test_nothing_half_written(run, tmp_path):
+    """A cell of the last part that the model does not know: no file."""
+    rows = [*rows_of_people(300, seed=2), ["p", "1", "2", "Lima"]]
+    result = call(impute, *flags_of(run, write(tmp_path / "h.csv", rows), "filled.csv"), cwd=tmp_path)
+    assert result.returncode != 0 and "'town' (categorical), row 300: received 'Lima'" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["h.csv"]
+
+
+def test_evaluated_by_the_columns_of_the_model(run, tmp_path):
+    """A file of which two towns are missing: the numbers of the others stay what they were."""
+    rows = [row for row in rows_of_people(200, seed=3) if row[3] in ("Oslo", "")]
+    source = write(tmp_path / "oslo.csv", rows)
+    flags = [f"--model={run / 'run' / 'model.keras'}", f"--dataset={source}", "--num_samples=20", "--method=importance"]
+    result = call(evaluate, *flags, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "log p(x)" in result.stdout
+
+
+class Direct:
+    """In place of a server's client: the exported model itself."""
+
+    def __init__(self, exported):
+        self.exported = exported
+
+    def signature(self, name):
+        _, inputs = self.exported.signatures[name].structured_input_signature
+        names = {tf.float32: "DT_FLOAT", tf.int32: "DT_INT32", tf.int64: "DT_INT64"}
+        return {key: names[spec.dtype] for key, spec in inputs.items()}, {}
+
+    def predict(self, name, inputs):
+        answer = self.exported.signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
+        return {key: value.numpy() for key, value in answer.items()}
+
+    def close(self):
+        pass
+
+
+def test_asked_of_a_server(run, tmp_path, monkeypatch):
+    """The same draws and the same file, but for the last digits, as without a server."""
+    exported = saved_model.export_run(run / "run", tmp_path / "model", num_samples=50, num_temperatures=3, num_chains=2)
+    card = json.loads((exported / "model_card.json").read_text())
+    assert [column["name"] for column in card["input"]["columns"]] == ["id", "age", "visits", "town"]
+    client = Direct(saved_model.Exported(exported))
+    monkeypatch.setattr(query_main, "_server", lambda: client)
+    source = write(tmp_path / "holes.csv", rows_of_people(20, seed=4))
+    flags = [f"--csv={source}", f"--model_card={exported / 'model_card.json'}", "--num_samples=50"]
+    result = call(query_main, *flags, "--signature=impute", "--output=served.csv", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    call(impute, *flags_of(run, source, "filled.csv", "--num_imputations=1"), cwd=tmp_path)
+    served, filled = (list(csv.reader(open_lines(tmp_path / name))) for name in ("served.csv", "filled.csv"))
+    assert served[0] == filled[0]
+    numbers = [np.array([[float(c) if number(c) else np.nan for c in row] for row in t[1:]]) for t in (served, filled)]
+    k = served[0].index("pareto_k")  # Small differences of large weights: float32 shows.
+    np.testing.assert_allclose(np.delete(numbers[0], k, 1), np.delete(numbers[1], k, 1), rtol=1e-4, atol=1e-5)
+    assert [[c for c in row if not number(c)] for row in served] == [
+        [c for c in row if not number(c)] for row in filled
+    ]
+    plain = call(query_main, *flags, "--output=log_prob.csv", cwd=tmp_path)
+    assert plain.returncode == 0 and "pareto_k" in (tmp_path / "log_prob.csv").read_text().splitlines()[0]
+    assert "go together" in call(query_main, f"--csv={source}", cwd=tmp_path).stderr
+    exact = client.predict("log_prob", {"x": np.full([1, 3], np.inf, np.float32), "num_samples": np.int32([5]), "seed": np.int64([1])})
+    assert np.isneginf(exact["log_prob"]).all() and not exact["in_support"].any()
+
+
+def open_lines(path):
+    return path.read_text().splitlines()
+
+
+def number(text):
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def test_an_array(run, tmp_path):
+    """Holes in an array: a .npz with everything; a model of a table says that it wants a table, and the reverse."""
+    np.save(tmp_path / "x.npy", np.array([[20, np.nan, 1], [np.nan] * 3], np.float32))
+    result = call(impute, *flags_of(run, "x.npy", "out.npz"), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    with np.load(tmp_path / "out.npz") as left:
+        assert left["mean"].shape == (2, 3) and left["mean"][0, 0] == 20.0 and "draws" not in left
+        assert left["trusted"].shape == (2,)
+    (tmp_path / "x.npy").write_bytes(b"no array")
+    assert call(impute, *flags_of(run, "x.npy", "new.npz"), cwd=tmp_path).returncode != 0
+    assert not (tmp_path / "new.npz").exists()
