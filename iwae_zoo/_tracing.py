@@ -4,6 +4,9 @@ import functools
 import weakref
 from typing import Any, NamedTuple
 
+import keras
+import tensorflow as tf
+
 
 class Networks(NamedTuple):
     """A model's networks without the model."""
@@ -16,6 +19,21 @@ class Networks(NamedTuple):
     def of(cls, model):
         """The networks of a model."""
         return cls(model.encoder, model.decoder, model.prior)
+
+
+def read_once(variables, values=None):
+    """Scope of a traced function, in which layers see their variables as the tensors that they are read into here.
+
+    A read is a side effect to TensorFlow, and loops with side effects wait for each other: rows that are computed
+    abreast have to find their weights read.
+
+    Args:
+      variables: list of `keras.Variable`.
+      values: list of tensors, what was read from them before; None to read them.
+    """
+    if values is None:
+        values = [tf.convert_to_tensor(variable.value) for variable in variables]
+    return keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True)))
 
 
 def per_model(make):

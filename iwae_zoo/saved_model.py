@@ -32,7 +32,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo._checks import integer, look_up
-from iwae_zoo._tracing import Networks
+from iwae_zoo._tracing import Networks, read_once
 from iwae_zoo._version import __version__
 from iwae_zoo.distributions import fusion, likelihoods
 from iwae_zoo.estimation import annealing, importance, imputation, likelihood, psis, resampling, walks
@@ -222,7 +222,7 @@ def _publish(partial, directory):
 
 
 def _signatures(model, default_samples, max_num_samples, default_seed, budget):
-    networks = Networks.of(model)
+    networks, weights = Networks.of(model), model.weights
     chunk_size = likelihood.default_chunk(default_samples)
     capacity = psis.capacity(max_num_samples)
     posterior = model.encoder.posterior(tf.zeros([1, *model.data_shape]))
@@ -232,6 +232,20 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget):
     seed = tf.TensorSpec([None], tf.int64, "seed")
     vector, scalar = tf.TensorSpec([model.latent_size]), tf.TensorSpec([])
     image = tf.TensorSpec(model.data_shape)
+
+    def by_rows(function, inputs, outputs):
+        """A function of batches that computes each row by itself, so that rows cannot touch each other."""
+
+        def batch(*arguments):
+            with read_once(weights):
+                return tf.map_fn(
+                    lambda row: function(*row),
+                    arguments,
+                    fn_output_signature=outputs,
+                    parallel_iterations=_PARALLEL_ROWS,
+                )
+
+        return tf.function(batch, input_signature=inputs, autograph=False)
 
     def clamped(count):
         return tf.clip_by_value(count, 1, max_num_samples)
@@ -245,8 +259,12 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget):
     betas = tf.constant(budget.betas)
 
     @tf.function(autograph=False)  # Traced once, for two signatures: the one does not look at z, nor waits for it.
+    def traced_walk(x, seed, values):
+        with read_once(weights, values):
+            return walks.sample(networks, x, seed, budget, betas)
+
     def walk(x, seed):
-        return walks.sample(networks, x, seed, budget, betas)
+        return traced_walk(x, seed, [weight.value for weight in weights])
 
     def estimate_annealed(x, seed):
         row = walk(x, _unpacked(seed))
@@ -290,35 +308,24 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget):
 
     imputed = {name: image for name in ("mean", "stddev", "point", "probability", "draw")}
     imputed |= {name: spec for name, spec in estimated.items() if name != "elbo"}
-    holes = {"impute": _by_rows(impute, [x, num_samples, seed], imputed)}
+    holes = {"impute": by_rows(impute, [x, num_samples, seed], imputed)}
     annealed = {
-        "log_prob_annealed": _by_rows(
+        "log_prob_annealed": by_rows(
             estimate_annealed, [x, seed], {**estimated, "method": tf.TensorSpec([], tf.string)}
         ),
-        "posterior_sample_annealed": _by_rows(posterior_sample_annealed, [x, seed], {"z": vector, "ess": scalar}),
+        "posterior_sample_annealed": by_rows(posterior_sample_annealed, [x, seed], {"z": vector, "ess": scalar}),
     }
     return {
         **(annealed if annealing.is_possible(model) else {}),
         **(holes if particles.takes_missing(model.decoder) else {}),
-        "serving_default": _by_rows(default, [x], estimated),
-        "log_prob": _by_rows(estimate, [x, num_samples, seed], estimated),
-        "encode": _by_rows(encode, [x], {"mean": vector, "stddev": vector}),
-        "posterior_sample": _by_rows(posterior_sample, [x, num_samples, seed], {"z": vector, "ess": scalar}),
-        "reconstruct": _by_rows(reconstruct, [x], {"mean": image}),
-        "decode": _by_rows(decode, [z], {"mean": image}),
-        "sample": _by_rows(sample, [seed], {"x": image, "mean": image}),
+        "serving_default": by_rows(default, [x], estimated),
+        "log_prob": by_rows(estimate, [x, num_samples, seed], estimated),
+        "encode": by_rows(encode, [x], {"mean": vector, "stddev": vector}),
+        "posterior_sample": by_rows(posterior_sample, [x, num_samples, seed], {"z": vector, "ess": scalar}),
+        "reconstruct": by_rows(reconstruct, [x], {"mean": image}),
+        "decode": by_rows(decode, [z], {"mean": image}),
+        "sample": by_rows(sample, [seed], {"x": image, "mean": image}),
     }
-
-
-def _by_rows(function, inputs, outputs):
-    """A function of batches that computes each row by itself, so that rows cannot touch each other."""
-
-    def batch(*arguments):
-        return tf.map_fn(
-            lambda row: function(*row), arguments, fn_output_signature=outputs, parallel_iterations=_PARALLEL_ROWS
-        )
-
-    return tf.function(batch, input_signature=inputs, autograph=False)
 
 
 def _single(batch):

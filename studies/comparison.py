@@ -1,6 +1,7 @@
 """What studies that compare objectives share: the objectives, the flags of their grid, and the table at the end."""
 
 import csv
+import math
 from typing import Any
 
 from absl import flags
@@ -75,8 +76,9 @@ def configs(values, **settings):
 
 
 def number(mean, error):
-    """A mean and its standard error as text."""
-    return f"{round(mean, 2) + 0.0:.2f} ({error:.2f})"  # Never -0.00.
+    """A mean and its standard error as text, or the mean alone where one value has no error."""
+    text = f"{round(mean, 2) + 0.0:.2f}"  # Never -0.00.
+    return text if math.isnan(error) else f"{text} ({error:.2f})"
 
 
 def markdown(titles, rows):

@@ -67,14 +67,7 @@ ROWS = [
     Row("elbo", "beta", (3, 2, 1), prior="mixture_of_normals"),
     Row("stl", "discretized_logistic", (4, 3, 3), "convolution,blocks=0", hidden_sizes=(3,)),
     Row("dreg", "bernoulli", (6, 5, 1), "convolution", hidden_sizes=(3, 4), thorough=True, replicas=5e-6),
-    Row(
-        "dreg",
-        "discretized_logistic_mixture,components=2",
-        posterior="coupling_flow",
-        thorough=True,
-        replicas=5e-6,
-        **TWO_LAYERS,
-    ),
+    Row("dreg", "discretized_logistic_mixture,components=2", thorough=True),
     Row("ciwae", "normal", posterior="full_normal", prior="mixture_of_normals", thorough=True),
     Row(
         "vr_iwae",
@@ -85,10 +78,10 @@ ROWS = [
     ),
     Row("rws_dreg", "laplace,spread=column", prior="coupling_flow"),
     Row("rws", "categorical", posterior="student_t", prior="coupling_flow", thorough=True, replicas=5e-6),
-    Row("piwae", "negative_binomial", posterior="coupling_flow"),
-    Row("elbo", "poisson", **TWO_LAYERS),
     # Weights of the decoder that no body has.
-    Row("piwae", "zero_inflated_negative_binomial,offset=True", thorough=True, replicas=2e-5),
+    Row("piwae", "negative_binomial,offset=True", posterior="coupling_flow", thorough=True),
+    Row("elbo", "poisson", posterior="coupling_flow", replicas=5e-6, **TWO_LAYERS),
+    Row("piwae", "zero_inflated_negative_binomial,offset=True", replicas=2e-5),
 ]
 OUTSIDE = {"binary": 0.5, "intensity": 1.5, "byte": 0.5, "class": 3.0, "count": -1.0, "real": np.inf}
 

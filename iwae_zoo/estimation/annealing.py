@@ -19,7 +19,7 @@ import tensorflow as tf
 from iwae_zoo._checks import integer
 from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.estimation import paths, walks
-from iwae_zoo.estimation.rows import by_rows, checked_seed
+from iwae_zoo.estimation.rows import by_rows, checked_answers, checked_seed
 from iwae_zoo.estimation.walks import schedule
 from iwae_zoo.model import examples, particles
 
@@ -256,7 +256,7 @@ def _estimate_function(model, budget):
         return {name: found[name] for name in AnnealedEstimate._fields}
 
     outputs = {name: walks.OUTPUTS[name] for name in AnnealedEstimate._fields}
-    return by_rows(model.distribute_strategy, one, [tf.TensorSpec(model.data_shape)], [_BETAS], outputs)
+    return by_rows(model, one, [tf.TensorSpec(model.data_shape)], [_BETAS], outputs)
 
 
 @per_model
@@ -270,7 +270,7 @@ def _sandwich_function(model, budget):
 
     inputs = [tf.TensorSpec(model.data_shape), _latent(model)]
     outputs = {f"{prefix}{name}": walks.OUTPUTS[name] for prefix in ("", "reverse_") for name in names}
-    return by_rows(model.distribute_strategy, one, inputs, [_BETAS], outputs)
+    return by_rows(model, one, inputs, [_BETAS], outputs)
 
 
 @per_model
@@ -283,7 +283,7 @@ def _sample_function(model, budget):
 
     shared = [_BETAS, tf.TensorSpec([], tf.int32)]
     outputs = {"z": _latent(model), "ess": walks.OUTPUTS["ess"]}
-    return by_rows(model.distribute_strategy, one, [tf.TensorSpec(model.data_shape)], shared, outputs)
+    return by_rows(model, one, [tf.TensorSpec(model.data_shape)], shared, outputs)
 
 
 _BETAS = tf.TensorSpec([None], tf.float64)
@@ -301,10 +301,7 @@ def _in_batches(function, rows, seed, arrays, shared, verbose):
         part = slice(first, first + _ROWS)
         found = function(np.int32(rows[part]), seed, *(array[part] for array in arrays), *shared)
         parts.append({name: value.numpy() for name, value in found.items()})
-        if any(np.isnan(parts[-1].get(name, 0.0)).any() for name in ("log_prob", "ess")):
-            raise ValueError(
-                "The chains' log weights are NaN for an x that is finite: the model's weights are not finite, or its "
-                "densities overflow. Restore weights from before training diverged."
-            )
+        for name in {"log_prob", "ess"} & set(parts[-1]):
+            checked_answers(parts[-1][name])
         progress.update(min(first + _ROWS, len(rows)))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

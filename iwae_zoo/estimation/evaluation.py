@@ -20,6 +20,9 @@ __all__ = [
     "table",
 ]
 
+# Least width of the labels of a table.
+_LABEL = 36
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
@@ -174,13 +177,14 @@ def check(model, x, num_samples=5000, num_temperatures=None, num_chains=None, *,
     )
 
 
-def table(result, baselines=None, units="nats per example"):
+def table(result, baselines=None, units="nats per example", measures=None):
     """An `Evaluation` as text.
 
     Args:
       result: `Evaluation`.
       baselines: optional dict from a label to a number to be shown beside the bound.
       units: str, the head's.
+      measures: optional dict from a name to a float: the same mean log p(x) in other units.
     """
     rows = [
         (f"IWAE bound at {result.particles} particles", result.iwae_bound, result.iwae_bound_error),
@@ -192,11 +196,11 @@ def table(result, baselines=None, units="nats per example"):
         ("ELBO", result.elbo, None),
         ("-KL(Q || P)", result.negative_kl, result.negative_kl_error),
     ]
-    text = _lines(units, rows)
-    text += f"\n{'effective particles (ESS)':36}{result.importance_ess:10.2f}"
+    below = [("effective particles (ESS)", f"{result.importance_ess:10.2f}")]
     for label, count in (("annealed", result.num_annealed), ("untrusted", result.num_untrusted)):
-        text += f"\n{label:36}{count:7d} of {result.num_examples}"
-    return text
+        below.append((label, f"{count:7d} of {result.num_examples}"))
+    below += [(name.replace("_", " "), f"{value:10.4f}") for name, value in (measures or {}).items()]
+    return _lines(units, rows, below)
 
 
 def check_table(result):
@@ -225,12 +229,14 @@ def sandwich_table(bounds):
     return _lines(f"nats, {summary['num_examples']} simulated examples", rows)
 
 
-def _lines(title, rows):
-    lines = [f"{title:36}{'mean':>10}{'std. error':>12}"]
+def _lines(title, rows, below=()):
+    lines = [(title, f"{'mean':>10}{'std. error':>12}")]
     for name, mean, error in rows:
         cells = (f"{mean:10.2f}" if mean is not None else " " * 10) + (f"{error:12.3f}" if error is not None else "")
-        lines.append(f"{name:36}{cells}")
-    return "\n".join(lines)
+        lines.append((name, cells))
+    lines += below
+    width = max(_LABEL, *(len(label) + 1 for label, _ in lines))
+    return "\n".join(f"{label:{width}}{cells}" for label, cells in lines)
 
 
 def baseline(head, x):

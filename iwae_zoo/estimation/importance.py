@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.estimation import psis
-from iwae_zoo.estimation.rows import by_rows, checked_seed
+from iwae_zoo.estimation.rows import by_rows, checked_answers, checked_seed
 from iwae_zoo.estimation.streaming import checked_chunk, stream
 from iwae_zoo.model import examples
 
@@ -89,13 +89,8 @@ def estimate_log_prob(model, x, num_samples, seed, chunk_size, *, tolerance, pro
     rows = np.arange(first_row, first_row + len(x), dtype=np.int32)
     answer = _rows_function(model, chunk_size, psis.capacity(num_samples), proposal)
     answers = answer(rows, seed, x, num_samples, 0.0 if tolerance is None else tolerance)
-    estimate = Estimate.of_importance(**{name: value.numpy() for name, value in answers.items()})
-    if np.isnan(estimate.log_prob).any():
-        raise ValueError(
-            "The model's log weights are NaN for an x that is finite: its weights are not finite, or the likelihood "
-            "overflows. Restore weights from before training diverged."
-        )
-    return estimate
+    checked_answers(answers["log_prob"])
+    return Estimate.of_importance(**{name: value.numpy() for name, value in answers.items()})
 
 
 @per_model
@@ -107,4 +102,4 @@ def _rows_function(model, chunk_size, capacity, proposal):
         return stream(networks, x, num_samples, seed, tolerance, chunk_size, capacity, proposal)
 
     shared = [tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.float64)]
-    return by_rows(model.distribute_strategy, one, [tf.TensorSpec(model.data_shape)], shared, OUTPUTS)
+    return by_rows(model, one, [tf.TensorSpec(model.data_shape)], shared, OUTPUTS)

@@ -9,8 +9,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from iwae_zoo._checks import integer
-from iwae_zoo._tracing import Networks, per_model
+from iwae_zoo._tracing import Networks, per_model, read_once
 from iwae_zoo.distributions import likelihoods
+from iwae_zoo.estimation.rows import checked_answers
 from iwae_zoo.estimation.streaming import checked_chunk
 from iwae_zoo.model import examples, particles
 
@@ -60,12 +61,7 @@ def sample_posterior(model, x, num_samples=1, num_particles=100, seed=0, chunk_s
     chunk_size = checked_chunk(chunk_size, num_particles=num_particles)
     x = examples.fitting(model, x)
     z, ess = _batch_function(model, chunk_size)(x, num_samples, num_particles, particles.derive_seed(seed))
-    z, ess = z.numpy(), ess.numpy()
-    if np.isnan(ess).any():
-        raise ValueError(
-            "The model's log weights are NaN for an x that is finite: its weights are not finite, or the likelihood "
-            "overflows. Restore weights from before training diverged."
-        )
+    z, ess = z.numpy(), checked_answers(ess.numpy())
     rows = np.flatnonzero((ess == 0.0).any(axis=0))
     if len(rows):
         raise ValueError(
@@ -131,7 +127,7 @@ def resample(networks, x, num_particles, seed, chunk_size):
 @per_model
 def _batch_function(model, chunk_size):
     """The traced function that draws for each example of a batch."""
-    networks = Networks.of(model)
+    networks, weights = Networks.of(model), model.weights
 
     def batch(x, num_samples, num_particles, seed):
         count = tf.shape(x)[0]
@@ -143,7 +139,8 @@ def _batch_function(model, chunk_size):
 
         posterior = networks.encoder.posterior(x[:1])
         signature = (tf.TensorSpec(posterior.event_shape, posterior.dtype), tf.TensorSpec([], tf.float64))
-        draws = tf.map_fn(one, tf.range(num_samples * count), fn_output_signature=signature)
+        with read_once(weights):
+            draws = tf.map_fn(one, tf.range(num_samples * count), fn_output_signature=signature)
         return [tf.reshape(part, tf.concat([[num_samples, count], tf.shape(part)[1:]], axis=0)) for part in draws]
 
     number = tf.TensorSpec([], tf.int32)

@@ -4,21 +4,23 @@ So an answer depends on its example alone, bit for bit. A model that was built i
 strategy shares out the examples of a batch to its replicas, for the same answers.
 """
 
+import numpy as np
 import tensorflow as tf
 
 from iwae_zoo._checks import integer
+from iwae_zoo._tracing import read_once
 
-__all__ = ["by_rows", "checked_seed"]
+__all__ = ["by_rows", "checked_answers", "checked_seed"]
 
 # Examples abreast: the small operations of one fill the gaps that the other's leave on the processor.
 _ABREAST = 2
 
 
-def by_rows(strategy, one, inputs, shared, outputs):
+def by_rows(model, one, inputs, shared, outputs):
     """A traced function of a batch from a function of one row.
 
     Args:
-      strategy: `tf.distribute.Strategy`, the model's.
+      model: `ImportanceWeightedAutoencoder`, of which the function keeps the weights and the strategy.
       one: function (row seed [2], *inputs of a row, *shared) that returns a dict of tensors.
       inputs: list of `tf.TensorSpec`, those of a row; the first is an example.
       shared: list of `tf.TensorSpec`, those of all rows.
@@ -28,28 +30,18 @@ def by_rows(strategy, one, inputs, shared, outputs):
       Function (rows [B], seed, *batches of the inputs, *shared) that returns a dict of batches of the outputs. The seed
       of an example is the pair of its row and `seed`.
     """
+    strategy, weights = model.distribute_strategy, model.weights
     replicas = strategy.num_replicas_in_sync
-    one = tf.function(one, autograph=False)  # Traced once, for the three places that it stands in below.
 
     def batch(rows, seed, *arguments):
-        of_rows, common = (rows, *arguments[: len(inputs)]), arguments[len(inputs) :]
-
-        def group(of_group):
-            answers = [
-                one(tf.stack([row, seed]), *example, *common)
-                for row, *example in zip(*map(tf.unstack, of_group), strict=True)
-            ]
-            return {name: tf.stack([answer[name] for answer in answers]) for name in outputs}
-
-        # Whole groups, then what is left in groups of one: the same operations for each example, wherever it stands.
-        whole = tf.size(rows) // _ABREAST * _ABREAST
-        parts = []
-        for part, size in ((slice(None, whole), _ABREAST), (slice(whole, None), 1)):
-            grouped = [tf.reshape(v[part], [-1, size, *v.shape[1:]]) for v in of_rows]
-            signature = {name: tf.TensorSpec([size, *spec.shape], spec.dtype) for name, spec in outputs.items()}
-            answers = tf.map_fn(group, grouped, fn_output_signature=signature, parallel_iterations=1)
-            parts.append({name: tf.reshape(answers[name], [-1, *spec.shape]) for name, spec in outputs.items()})
-        return {name: tf.concat([part[name] for part in parts], axis=0) for name in outputs}
+        common = arguments[len(inputs) :]
+        with read_once(weights):
+            return tf.map_fn(
+                lambda row: one(tf.stack([row[0], seed]), *row[1:], *common),
+                (rows, *arguments[: len(inputs)]),
+                fn_output_signature=outputs,
+                parallel_iterations=_ABREAST,
+            )
 
     def share(rows, seed, *arguments):
         context = tf.distribute.get_replica_context()
@@ -74,6 +66,20 @@ def by_rows(strategy, one, inputs, shared, outputs):
     batches = [tf.TensorSpec([None, *spec.shape], spec.dtype) for spec in inputs]
     signature = (tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32), *batches, *shared)
     return tf.function(batch if replicas == 1 else distributed, input_signature=signature, autograph=False)
+
+
+def checked_answers(answers):
+    """Returns `answers`, an array for examples that are finite.
+
+    Raises:
+      ValueError: if there is NaN among them.
+    """
+    if np.isnan(answers).any():
+        raise ValueError(
+            "The model's log weights are NaN for an x that is finite: its weights are not finite, or its densities "
+            "overflow. Restore weights from before training diverged."
+        )
+    return answers
 
 
 def checked_seed(seed):

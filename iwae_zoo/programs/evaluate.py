@@ -110,11 +110,10 @@ def main(name):
         walked = {"initial": _INITIAL.value, "num_temperatures": _TEMPERATURES.value, "num_chains": _CHAINS.value}
         with strategies.watching(strategy):
             result = evaluation.evaluate(model, x, _NUM_SAMPLES.value, **shown, **options)
-            tables, results = [evaluation.table(result)], dataclasses.asdict(result)
+            measures = {}
             if isinstance(head, likelihoods.Likelihood):  # A user's own decoder may have none.
                 measures = head.measures(result.log_prob, x.shape[1:])
-                tables += [f"{label.replace('_', ' '):36}{value:10.4f}" for label, value in measures.items()]
-                results |= measures
+            tables, results = [evaluation.table(result, measures=measures)], dataclasses.asdict(result) | measures
             if _AIS.value:
                 check = evaluation.check(model, x[: _AIS.value], _NUM_SAMPLES.value, **walked, **shown)
                 tables.append(evaluation.check_table(check))

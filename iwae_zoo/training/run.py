@@ -156,9 +156,7 @@ class Run:
             # Last: a run that has it is finished.
             write_json(self.workdir / "evaluation.json", result)
         if verbose:
-            print(evaluation.table(trained, baselines, getattr(head, "units", "nats per example")))
-            for name, value in measures.items():
-                print(f"{name.replace('_', ' '):36}{value:10.4f}")
+            print(evaluation.table(trained, baselines, getattr(head, "units", "nats per example"), measures))
             print(f"Everything about this run is in {self.workdir}.")
         return result
 

@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import arviz
@@ -15,7 +16,8 @@ from iwae_zoo._tracing import Networks
 from iwae_zoo.testing import LinearGaussian, linear_gaussian
 
 tfd = tfp.distributions
-SHORT = {"num_temperatures": 4, "num_chains": 4, "num_leapfrog_steps": 3, "verbose": 0}
+PAIR = tf.TensorSpec([2], tf.int32)
+SHORT = {"num_temperatures": 4, "num_chains": 4, "num_leapfrog_steps": 2, "verbose": 0}
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +29,21 @@ def truth():
 @pytest.fixture(scope="module")
 def model(truth):
     return truth.model(mismatch=0.2)
+
+
+@pytest.fixture(scope="module")
+def weigh(model):
+    """Function of a start, betas, x and a seed that gives log weights and acceptance of 5000 chains; traced once."""
+
+    @functools.cache
+    def traced(initial):
+        @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.float64), tf.TensorSpec([3]), PAIR])
+        def forward(betas, x, seed):
+            return walks._Walk(Networks.of(model), x, seed, walks.Budget(initial, 0, 5000, 3), betas).forward()[:2]
+
+        return forward
+
+    return lambda initial, *arguments: traced(initial)(*arguments)
 
 
 def z_score(samples, expected):
@@ -113,15 +130,10 @@ def test_perfect_transitions_give_the_closed_form(num_temperatures, seed, monkey
 @pytest.mark.parametrize(
     ("initial", "num_temperatures"), [("prior", 2), ("prior", 8), ("encoder", 8), ("laplace", 2), ("laplace", 4)]
 )
-def test_mean_weight_is_unbiased(initial, num_temperatures, truth, model, seed):
-    budget = walks.Budget(initial, num_temperatures, 5000, 3)
-
-    @tf.function(autograph=False)
-    def forward(x, pair):
-        return walks._Walk(Networks.of(model), x, pair, budget, tf.constant(budget.betas)).forward()[:2]
-
+def test_mean_weight_is_unbiased(initial, num_temperatures, truth, weigh, seed):
+    betas = walks.Budget(initial, num_temperatures, 5000, 3).betas
     for row, x in enumerate(truth.sample(3, seed=seed).astype("float32")):
-        log_weights, acceptance = forward(tf.constant(x), tf.constant([row, seed]))
+        log_weights, acceptance = weigh(initial, betas, x, (row, seed))
         error = log_weights - truth.log_prob(x[np.newaxis])
         assert abs(z_score(np.exp(error), 1)) < 4
         assert np.mean(error) < 0
@@ -286,15 +298,15 @@ def test_the_seed_decides(truth, model, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_models_present_weights_count(truth):
-    model = truth.model()
-    x = truth.sample(2)
+def test_the_models_present_weights_count(truth, model):
+    x, weights = truth.sample(2), model.get_weights()
     before = annealing.estimate_log_prob(model, x, **SHORT)
     model.decoder.bias.assign_add([5.0] * 3)
     assert (annealing.estimate_log_prob(model, x, **SHORT).log_prob < before.log_prob).all()
     model.decoder.bias.assign([np.nan] * 3)
-    with pytest.raises(ValueError, match="The chains' log weights are NaN"):
+    with pytest.raises(ValueError, match="The model's log weights are NaN"):
         annealing.estimate_log_prob(model, x, **SHORT)
+    model.set_weights(weights)
 
 
 @pytest.mark.slow

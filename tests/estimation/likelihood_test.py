@@ -1,4 +1,5 @@
 import gc
+import re
 import warnings
 import weakref
 
@@ -301,6 +302,10 @@ def test_evaluation(truth, model):
     result = evaluation.evaluate(model, x, 1000, m=2, k=4, verbose=0)
     assert result.gap == pytest.approx(result.log_prob - result.importance_log_prob)
     assert f"{result.gap:.2f}" in evaluation.table(result)
+    # Whatever the labels, numbers stand below each other.
+    text = evaluation.table(result, {"a label that is longer than any other by far": 1.0}, measures={"bits": 1.0})
+    means = [re.search(r"\d\.\d+|mean", line) for line in text.splitlines() if "alone" not in line]
+    assert len({mean.end() for mean in means if mean}) == 1 and means[0] and means[-1]
     assert result.particles == 8
     assert result.num_examples == 200
     assert result.elbo < result.iwae_bound < result.log_prob

@@ -59,42 +59,49 @@ class Cluster:
                 worker.kill()
 
 
-def test_two_workers_train_to_the_weights_of_one(tmp_path):
-    cluster = Cluster(ROOT / "tests" / "training" / "workers_toy.py", "workerINDEX.npz", cwd=tmp_path)
+@pytest.fixture(scope="module")
+def flags(tiny):
+    """Of train_main.py."""
+    listed = [f"--dataset={tiny}", "--objective=dreg", "--m=2", "--k=2", "--preset=small"]
+    return [*listed, "--epochs=8", "--eval_samples=20", "--eval_method=importance", "--workdir=run"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(flags, tmp_path_factory):
+    """A cluster that trains the toy and then as the flags say."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return Cluster(ROOT / "tests" / "training" / "workers_toy.py", "workerINDEX.npz", *flags, cwd=folder)
+
+
+def test_two_workers_train_to_the_weights_of_one(undisturbed):
     expected = workers_toy.results(workers_toy.train(tf.distribute.get_strategy()))
-    cluster.wait()
+    undisturbed.wait()
     for name in ("worker0", "worker1"):
-        received = np.load(tmp_path / f"{name}.npz")
+        received = np.load(undisturbed.cwd / f"{name}.npz")
         assert received["replicas"] == 2
         np.testing.assert_allclose(received["weights"], expected["weights"], rtol=0, atol=2e-6)
         np.testing.assert_allclose(received["log_prob"], expected["log_prob"], rtol=0, atol=1e-5)
 
 
-def test_a_killed_worker_is_started_again_and_nothing_is_lost(tiny, tmp_path):
-    flags = [f"--dataset={tiny}", "--objective=dreg", "--m=2", "--k=2", "--preset=small"]
-    flags += ["--epochs=8", "--eval_samples=20", "--eval_method=importance", "--workdir=run"]
-    runs = {}
-    for name in ("undisturbed", "disturbed"):
-        (tmp_path / name).mkdir()
-        cluster = Cluster(ROOT / "train_main.py", *flags, cwd=tmp_path / name)
-        run = tmp_path / name / "run"
-        if name == "disturbed":
-            metrics = run / "metrics.jsonl"
-            deadline = time.monotonic() + 120
-            while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") >= 2):
-                time.sleep(0.02)
-            cluster.workers[1].send_signal(signal.SIGKILL)
-            cluster.workers[1].wait()
-            assert 2 <= metrics.read_text().count("\n") < 8
-            cluster.workers[1] = cluster.start(1, "--resume")
-        cluster.wait()
-        runs[name] = run
-    log = (tmp_path / "disturbed" / "worker0.log").read_text()
+def test_a_killed_worker_is_started_again_and_nothing_is_lost(undisturbed, flags, tmp_path):
+    undisturbed.wait()
+    cluster = Cluster(ROOT / "train_main.py", *flags, cwd=tmp_path)
+    runs = [each.cwd / "run" for each in (cluster, undisturbed)]
+    metrics = runs[0] / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") >= 2):
+        time.sleep(0.02)
+    cluster.workers[1].send_signal(signal.SIGKILL)
+    cluster.workers[1].wait()
+    assert 2 <= metrics.read_text().count("\n") < 8
+    cluster.workers[1] = cluster.start(1, "--resume")
+    cluster.wait()
+    log = (tmp_path / "worker0.log").read_text()
     assert "Another worker of the cluster is gone" in log and "Going on from epoch" in log
     # Only the chief has written, and every file is whole.
-    assert not list((tmp_path / "disturbed").rglob(".partial-*"))
+    assert not list(tmp_path.rglob(".partial-*"))
     for file in ("metrics.jsonl", "evaluation.json"):
-        assert (runs["disturbed"] / file).read_text() == (runs["undisturbed"] / file).read_text()
-    weights = [keras.saving.load_model(run / "model.keras").get_weights() for run in runs.values()]
+        assert len({(run / file).read_text() for run in runs}) == 1
+    weights = [keras.saving.load_model(run / "model.keras").get_weights() for run in runs]
     for ours, theirs in zip(*weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)

@@ -1,6 +1,6 @@
-"""Trains a little model on every worker of TF_CONFIG, and saves what came of it.
+"""Trains a little model on every worker of TF_CONFIG, and saves what came of it; then is `train_main.py`.
 
-python workers_toy.py out.npz
+python workers_toy.py out.npz [flags of train_main.py]
 """
 
 import sys
@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo import likelihood, objectives, presets, strategies
+from iwae_zoo.programs import train as train_main
 
 
 def data():
@@ -38,3 +39,5 @@ def results(model):
 if __name__ == "__main__":
     strategy = strategies.get("auto")
     np.savez(sys.argv[1], replicas=strategy.num_replicas_in_sync, **results(train(strategy)))
+    strategies.get = lambda *_: strategy  # A process can join a cluster once.
+    train_main.run("train_main.py", sys.argv[2:])
