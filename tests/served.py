@@ -13,6 +13,7 @@ def requests(x, latent_size):
         "serving_default": {"x": x},
         "log_prob": {"x": x, "num_samples": count, "seed": seed},
         "log_prob_annealed": {"x": x, "seed": seed},
+        "impute": {"x": x, "num_samples": count, "seed": seed},
         "encode": {"x": x},
         "posterior_sample": {"x": x, "num_samples": count, "seed": seed},
         "posterior_sample_annealed": {"x": x, "seed": seed},

@@ -92,9 +92,9 @@ class Likelihood(abc.ABC):
             return self._fitted(data)
         return dataclasses.replace(self._fitted(holes.completed(data)), missing=True)
 
-    @abc.abstractmethod
     def _fitted(self, data):
-        """As `fitted`, of data without holes."""
+        """As `fitted`, of data without holes; what a head has to say, unless it overrides `fitted` itself."""
+        raise NotImplementedError
 
     def features(self, x):
         """What an encoder's body is given: x on a scale that networks start from.

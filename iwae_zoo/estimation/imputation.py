@@ -15,7 +15,7 @@ from iwae_zoo._checks import integer
 from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.distributions import noise
 from iwae_zoo.estimation import importance, psis
-from iwae_zoo.estimation.rows import by_rows, checked_seed
+from iwae_zoo.estimation.rows import by_rows, checked_answers, checked_seed
 from iwae_zoo.estimation.streaming import Observer, checked_chunk, observed
 from iwae_zoo.model import examples, particles
 
@@ -140,11 +140,7 @@ def impute(model, x, num_samples=1000, num_imputations=5, seed=0, chunk_size=Non
     rows = np.arange(first_row, first_row + len(x), dtype=np.int32)
     answer = _rows_function(model, chunk_size, psis.capacity(num_samples), num_imputations)
     answers = {name: value.numpy() for name, value in answer(rows, seed, x, num_samples).items()}
-    if np.isnan(answers["log_prob"]).any():
-        raise ValueError(
-            "The model's log weights are NaN for an x that is finite: its weights are not finite, or the likelihood "
-            "overflows. Restore weights from before training diverged."
-        )
+    checked_answers(answers["log_prob"])
     answers["draws"] = np.moveaxis(answers["draws"], 1, 0)
     return Imputation(**{name: answers[name] for name in Imputation._fields})
 
@@ -260,4 +256,4 @@ def _rows_function(model, chunk_size, capacity, num_imputations):
         return row(networks, x, num_samples, seed, chunk_size, capacity, num_imputations)
 
     inputs, shared = [tf.TensorSpec(model.data_shape)], [tf.TensorSpec([], tf.int32)]
-    return by_rows(model.distribute_strategy, one, inputs, shared, outputs(model.data_shape, num_imputations))
+    return by_rows(model, one, inputs, shared, outputs(model.data_shape, num_imputations))

@@ -77,10 +77,19 @@ class Case:
     @property
     def whole(self):
         """Whether x is whole numbers."""
-        return self.x is not REAL and self.x is not UNIT
+        return all(self.x is not continuous for continuous in (REAL, UNIT, POSITIVE))
+
+    @property
+    def grid(self):
+        """Where continuous x are integrated."""
+        if self.x is UNIT:
+            return np.linspace(0, 1, 20_001)
+        line = np.linspace(-30, 30, 200_001)
+        return np.exp(line) if self.x is POSITIVE else np.sinh(line)  # For the tails of a Student-t.
 
 
 REAL = np.array([-40.0, -3.0, -0.2, 0.0, 0.7, 2.0, 1e3])
+POSITIVE = np.array([1e-6, 0.02, 1.0, 3.0, 1e4])
 UNIT = np.array([0.0, 1e-6, 0.25, 0.5, 0.9, 1.0])
 BYTES = np.arange(256.0)
 COUNTS = np.array([0.0, 1.0, 2.0, 7.0, 40.0, 1000.0, 1e5])
@@ -109,6 +118,10 @@ CASES = {
         lambda x, loc, raw: scipy.stats.norm.logpdf(x, loc, positive(raw)), REAL, [(0.4, 0.3)], [(0.0, -1e3)]
     ),
     "normal,spread=0.5": Case(lambda x, loc: scipy.stats.norm.logpdf(x, loc, 0.5), REAL, [(0.4,)], [(-1e5,)]),
+    "log_normal": Case(
+        lambda x, loc, raw: scipy.stats.lognorm.logpdf(x, positive(raw), scale=np.exp(loc)), POSITIVE,
+        [(0.4, -0.7), (-1.0, -1.0)], [(0.0, -1e3), (50.0, 1e5), (-80.0, 3.0)],
+    ),
     "laplace": Case(
         lambda x, loc, raw: -abs(x - loc) / positive(raw) - np.log(2 * positive(raw)), REAL,
         [(0.4, 0.3), (-1.0, -1.0)], [(0.0, -1e3), (1e5, 1e5), (-1e8, 3.0)],
@@ -175,8 +188,7 @@ def test_sums_or_integrates_to_one(spec):
             names = np.arange(len(case.x)) if case.x is not COUNTS else np.arange(20_000)
             total = np.exp(log_prob(spec, raw, names)).sum()
         else:
-            # Tails of a Student-t: x = sinh(u).
-            grid = np.linspace(0, 1, 20_001) if case.x is UNIT else np.sinh(np.linspace(-30, 30, 200_001))
+            grid = case.grid
             total = scipy.integrate.trapezoid(np.exp(log_prob(spec, raw, grid)), grid)
         if spec == "beta":  # Without what the squeeze leaves outside.
             outside = scipy.stats.beta.cdf([1 / 512, 511 / 512], *map(positive, raw))
@@ -204,7 +216,7 @@ def test_draws_are_those_of_the_density(spec, seed):
             chi_square = np.sum((seen[kept] - expected[kept]) ** 2 / expected[kept])
             assert scipy.stats.chi2.sf(chi_square, max(kept.sum() - 1, 1)) > 1e-4
         else:
-            grid = np.linspace(0, 1, 20_001) if case.x is UNIT else np.sinh(np.linspace(-30, 30, 200_001))
+            grid = case.grid
             cumulative = scipy.integrate.cumulative_trapezoid(np.exp(log_prob(spec, raw, grid)), grid, initial=0.0)
             inside = x[(x > grid[0]) & (x < grid[-1])]
             assert len(inside) == pytest.approx(count * cumulative[-1], abs=5 * np.sqrt(count))
@@ -308,11 +320,13 @@ def test_outside_of_the_support_a_row_is_minus_infinity_and_its_neighbours_are_n
     outside = [np.nan, np.inf, -np.inf]
     if support is not REAL:
         outside += [-0.01, -1.0]
-    if support is not REAL and support is not COUNTS:
+    if support is POSITIVE:
+        outside += [0.0]
+    elif support is not REAL and support is not COUNTS:
         outside += [support.max() + 0.01, support.max() + 1.0]
     if CASES[spec].whole:
         outside += [0.5]
-    x = np.zeros([len(outside) + 1, 2], "float32")
+    x = np.full([len(outside) + 1, 2], float(support is POSITIVE), "float32")
     x[1:, 1] = outside
     parameters = tf.zeros([head.parameters_per_value, 2])
     with fusion.portable(), tf.GradientTape() as tape:

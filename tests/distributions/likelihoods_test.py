@@ -11,7 +11,8 @@ import tensorflow as tf
 from iwae_zoo import data, evaluation
 from iwae_zoo.distributions import likelihoods
 
-EVERY = pytest.mark.parametrize("name", likelihoods.names())
+# Those whose values are all alike; `Columns`, which joins such, has tests of its own in holes_test.py.
+EVERY = pytest.mark.parametrize("name", [name for name in likelihoods.names() if name != "columns"])
 
 
 @EVERY
@@ -38,7 +39,10 @@ def test_contract(name, seed):
 
 @EVERY
 def test_configuration_round_trip(name):
-    for head in (likelihoods.get(name), likelihoods.get(name).fitted(np.array([[0, 1], [1, 1], [1, 1]]))):
+    for head in (
+        likelihoods.get(name),
+        likelihoods.get(name).fitted(np.array([[1, 2], [1, 1], [1, 1]]) - ("log" not in name)),
+    ):
         config = json.loads(json.dumps(likelihoods.to_config(head)))
         assert likelihoods.from_config(config) == head
         # What a decoder starts from is not part of what it is.

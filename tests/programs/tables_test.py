@@ -130,7 +130,9 @@ def test_asked_of_a_server(run, tmp_path, monkeypatch):
     plain = call(query_main, *flags, "--output=log_prob.csv", cwd=tmp_path)
     assert plain.returncode == 0 and "pareto_k" in (tmp_path / "log_prob.csv").read_text().splitlines()[0]
     assert "go together" in call(query_main, f"--csv={source}", cwd=tmp_path).stderr
-    exact = client.predict("log_prob", {"x": np.full([1, 3], np.inf, np.float32), "num_samples": np.int32([5]), "seed": np.int64([1])})
+    exact = client.predict(
+        "log_prob", {"x": np.full([1, 3], np.inf, np.float32), "num_samples": np.int32([5]), "seed": np.int64([1])}
+    )
     assert np.isneginf(exact["log_prob"]).all() and not exact["in_support"].any()
 
 
