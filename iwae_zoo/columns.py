@@ -5,7 +5,7 @@ Nothing here knows of a model or of files; both keep `Column`s.
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -23,7 +23,7 @@ KINDS = {
     "ignore": "anything",
 }
 # Which finite numbers columns without names take.
-_HOLDS = {
+_HOLDS: dict[str, Callable] = {
     "real": np.isfinite,
     "positive": lambda numbers: numbers > 0.0,
     "count": lambda numbers: (numbers >= 0.0) & (np.floor(numbers) == numbers),

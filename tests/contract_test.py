@@ -213,8 +213,8 @@ def test_served_answers_are_the_models(row, model, exported, x):
     np.testing.assert_allclose(ask(exported, "decode", z=z)["mean"], mean, rtol=1e-4, atol=1e-5)
     if row.kind == "table":
         asked = requests(x, model.latent_size)["impute"]
-        filled = imputation.impute(model, x[2:3], int(asked["num_samples"][2]), 1, seed=9, chunk_size=SAMPLES // 2)
-        asked["seed"][2] = 9
+        filled = imputation.impute(model, x[2:3], SAMPLES, num_imputations=1, seed=9)
+        asked["num_samples"][2], asked["seed"][2] = SAMPLES, 9
         served = ask(exported, "impute", **asked)
         for name in ("mean", "stddev", "point", "log_prob", "ess"):
             np.testing.assert_allclose(served[name][2], getattr(filled, name)[0], rtol=1e-4, atol=1e-5)

@@ -54,6 +54,15 @@ def test_readme():
 
 
 @pytest.mark.slow
+def test_tables():
+    names = run_blocks("docs/tables.md")
+    gone, x = names["np"].isnan(names["holes"][:50]), names["x"][:50]
+    error = (names["filled"].mean - x)[gone]
+    assert (error**2).mean() < 0.5 * x[gone].var()
+    assert ((names["low"] <= x) & (x <= names["high"]))[gone].mean() > 0.7
+
+
+@pytest.mark.slow
 def test_own_networks():
     names = run_blocks("docs/networks.md")
     digits = names["digits"]
