@@ -7,8 +7,8 @@ the decoder objective's weights `v`, and the encoder's signal is read off at `z`
 that particle's.
 
 The layers of a stacked posterior are computed once, each given the one before as a constant: for its draw, and for its
-density at that draw held fixed. The two gradients that this leaves out of the encoder's signal, by way of what a layer's
-distribution is given, are added to it layer by layer from the last one, in one pass back through each layer's network.
+density at that draw held fixed. What this leaves out of the encoder's signal at a layer, by way of the draw and of the
+density of the next, is added layer by layer from the last one, in one pass back through each layer's network.
 
 In two passes, the first weighs all particles and keeps nothing else; the second then goes through as many as there is
 memory for at once, or through a few that stand for all.

@@ -267,7 +267,7 @@ def without_path_of_prior(self, z):
 def test_a_layer_without_its_path_is_seen(path, seed, monkeypatch):
     """Where z_2 is drawn, or its density taken, as if what it is given were a constant.
 
-    Without the path by way of the density of q(z_2 | z_1) the ELBO's gradient is the same in mean, that of others is not.
+    Without the path by way of the density of q(z_2 | z_1) the ELBO's gradient is the same in mean, others' are not.
     """
     truth = TRUTHS["two layers"]
     if path == "prior":
