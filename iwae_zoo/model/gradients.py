@@ -78,7 +78,7 @@ def compute(model, x, seed, first_row, global_batch, backward_particles=None, pa
     https://arxiv.org/abs/1509.00519
     """
     objective, estimator = model.objective, model.objective.estimator
-    layers = []
+    layers: list[_Layer] = []
 
     def hold(distribution, drawn):
         held = tf.stop_gradient(drawn)
