@@ -125,7 +125,7 @@ def _log_bin(x, loc, raw):
 
     def gradient(upstream):
         of_a, of_b = (
-            tf.where(inside, tf.where(end > 0.0, 1.0, e) / (1.0 + e), 0.0)
+            tf.where(inside, tf.where(end > 0.0, tf.ones_like(e), e) / (1.0 + e), 0.0)
             for e, (end, inside) in zip(small, ends, strict=True)
         )  # The sigmoids of a and -b.
         of_width = tf.where(both, width * (1.0 / mass - 1.0), 0.0)

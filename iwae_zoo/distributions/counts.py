@@ -96,7 +96,7 @@ def _beyond_stirling(y):
     fraction, start = 0.0, tf.where(y > _STIRLING, y, shifted)
     for numerator in (22999 / 22737, 195 / 371, 53 / 210, 1 / 30, 1 / 12):
         fraction = numerator / (start + fraction)
-    return fraction + tf.where(y > _STIRLING, 0.0, by_steps)
+    return fraction + tf.where(y > _STIRLING, tf.zeros_like(y), by_steps)
 
 
 def _log_rate(parameters, offset):
