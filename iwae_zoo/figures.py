@@ -14,6 +14,7 @@ __all__ = [
     "posterior_grid",
     "ratio_bars",
     "scaling",
+    "side_by_side",
     "snr_over_epochs",
     "snr_slopes",
     "training_curves",
@@ -110,15 +111,21 @@ def dispersion(columns, title):
     """
     figure = matplotlib.figure.Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
+    axes.set_title(title)
+    _moments(axes, columns)
+    return figure
+
+
+def _moments(axes, columns):
+    """Variances against means, beside Poisson's, for `columns` as in `dispersion`."""
     positive = np.concatenate([mean[mean > 0] for mean, _ in columns.values()])
     ends = [positive.min(), positive.max()] if len(positive) else [1.0, 1.0]
     axes.plot(ends, ends, "k:", linewidth=1, label="Poisson")
     for label, (mean, variance) in columns.items():
         axes.plot(mean, variance, ".", alpha=0.6, label=label)
-    axes.set(xscale="log", yscale="log", xlabel="mean of a column", ylabel="variance", title=title)
+    axes.set(xscale="log", yscale="log", xlabel="mean of a column", ylabel="variance")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
-    return figure
 
 
 def snr_over_epochs(curves, title):
@@ -294,6 +301,43 @@ def scaling(panels):
             choose(matplotlib.ticker.LogFormatter())  # Plain numbers instead of powers.
         axes.grid(alpha=0.3, which="both")
         axes.legend()
+    return figure
+
+
+def side_by_side(panels, title):
+    """Data and what models draw, one panel for each model.
+
+    Args:
+      panels: dict from a title to a dict of one of: "images", from a label to an array [C, H, W, channels] of values in
+        [0, 1]; "pairs", from a label to an array [N, 2] of two columns, with their "names"; "moments", from a label
+        to the means and variances of columns, (means [C], variances [C]).
+      title: str.
+
+    Returns:
+      `matplotlib.figure.Figure`.
+    """
+    figure = matplotlib.figure.Figure(figsize=(12, 0.6 + 2.9 * -(-len(panels) // 2)), layout="constrained")
+    grid = figure.subplots(-(-len(panels) // 2), 2, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.axis("off")
+    for axes, (name, panel) in zip(grid, panels.items(), strict=False):
+        axes.set_title(name, fontsize="medium")
+        if "images" in panel:
+            rows = np.stack(list(panel["images"].values()))  # [R, C, H, W, channels]
+            count, _, height = rows.shape[:3]
+            framed = np.pad(rows, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)], constant_values=0.5)
+            tiles = np.concatenate([np.concatenate(list(row), axis=1) for row in framed])
+            axes.imshow(np.clip(_as_image(tiles), 0, 1), cmap="gray_r", vmin=0, vmax=1)
+            axes.set_xticks([])
+            axes.set_yticks((np.arange(count) + 0.5) * (height + 2) - 0.5, list(panel["images"]))
+        elif "pairs" in panel:
+            for label, values in panel["pairs"].items():
+                axes.plot(*values.T, ".", markersize=4, alpha=0.5, label=label)
+            axes.set(**{f"{axis}label": name for axis, name in zip("xy", panel["names"], strict=True)})
+            axes.legend()
+        else:
+            _moments(axes, panel["moments"])
+    figure.suptitle(title)
     return figure
 
 

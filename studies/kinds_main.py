@@ -5,6 +5,7 @@
 Written are .npz files for `train_main.py`, each with its own test set, and references.json:
 
     digits_bytes    8x8 digits as bytes: bits per dimension of PNG, zlib and LZMA
+    photographs     32x32 patches of two photographs in colour: the same
     breast_cancer   30 measurements of 569 cell nuclei: log p(x) of one Normal with full covariance
     counts          2,000 rows of 50 counts, drawn from a mixture whose log p(x) has a closed form: the truth
 """
@@ -41,21 +42,42 @@ def split(rows, seed):
     return {name: rows[places] for name, places in parts.items()}
 
 
+def patches(photographs, size=32, step=8):
+    """dict of train, validation and test: square patches of photographs, no pixel of which is in two of the three.
+
+    A photograph is cut from top to bottom, 70, 15 and 15 percent of its width. Patches of the training part overlap.
+
+    Args:
+      photographs: uint8 array [N, height, width, channels].
+      size: int, width of a patch.
+      step: int, from one patch of the training part to the next.
+    """
+    *_, width, channels = photographs.shape
+    first, second = round(0.7 * width), round(0.85 * width)
+    cuts = {"train": (0, first, step), "validation": (first, second, size), "test": (second, width, size)}
+    parts = {}
+    for name, (start, end, stride) in cuts.items():
+        strip = photographs[:, :, start:end]
+        windows = np.lib.stride_tricks.sliding_window_view(strip, (size, size), axis=(1, 2))[:, ::stride, ::stride]
+        parts[name] = np.moveaxis(windows, 3, -1).reshape(-1, size, size, channels)
+    return parts
+
+
 def png(image):
-    """Bytes of a PNG of a uint8 image [height, width]."""
+    """Bytes of a PNG of a uint8 image [height, width] or [height, width, 3]."""
     file = io.BytesIO()
     PIL.Image.fromarray(image).save(file, "png", optimize=True)
     return len(file.getvalue())
 
 
 def compressed(images):
-    """Bits per dimension of uint8 images [N, height, width]: as PNG, and all in one stream."""
+    """Bits per dimension of uint8 images [N, height, width, ...]: as PNG, and all in one stream."""
     per_dimension = 8.0 / images.size
     pngs = sum(png(image) for image in images)
     stream = images.tobytes()
     return {
         "PNG, each image": pngs * per_dimension,
-        "PNG, one under the other": png(images.reshape(-1, images.shape[-1])) * per_dimension,
+        "PNG, one under the other": png(images.reshape(-1, *images.shape[2:])) * per_dimension,
         "zlib, all images": len(zlib.compress(stream, 9)) * per_dimension,
         "LZMA, all images": len(lzma.compress(stream, preset=9 | lzma.PRESET_EXTREME)) * per_dimension,
     }
@@ -109,6 +131,10 @@ def main(name):
     digits = split(np.uint8(np.round(sklearn.datasets.load_digits().images * (255 / 16))), seed)
     np.savez(folder / "digits_bytes.npz", **{part: rows[..., np.newaxis] for part, rows in digits.items()})
     references["digits_bytes, bits per dimension"] = compressed(digits["test"])
+
+    photographs = patches(np.stack(sklearn.datasets.load_sample_images().images))
+    np.savez(folder / "photographs.npz", **photographs)
+    references["photographs, bits per dimension"] = compressed(photographs["test"])
 
     cells = split(np.float32(sklearn.datasets.load_breast_cancer().data), seed)
     np.savez(folder / "breast_cancer.npz", **cells)

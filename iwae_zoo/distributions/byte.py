@@ -2,12 +2,13 @@
 
 import abc
 import dataclasses
+import functools
 import math
 
 import numpy as np
 import tensorflow as tf
 
-from iwae_zoo.distributions import fitting
+from iwae_zoo.distributions import fitting, fusion
 from iwae_zoo.distributions.values import ValueLikelihood, limited, log_positive, positive
 
 __all__ = ["DiscretizedLogistic", "DiscretizedLogisticMixture"]
@@ -16,6 +17,7 @@ __all__ = ["DiscretizedLogistic", "DiscretizedLogisticMixture"]
 _HALF_RANGE = 127.5
 _HALF_BIN = 0.5 / _HALF_RANGE
 _LARGEST_SPREAD = 1e4
+_FARTHEST = 1e6
 # Weight of uniform bytes beside the data: what the training data never show may still occur.
 _SMOOTHING = 1e-3
 
@@ -106,22 +108,72 @@ def _unpacked(parameters):
     return limited(logits), loc, raw
 
 
+def _broadcast(*arrays):
+    """The arrays in one shape, as functions with gradients by hand want them."""
+    shape = functools.reduce(tf.broadcast_dynamic_shape, map(tf.shape, arrays))
+    return [tf.broadcast_to(array, shape) for array in arrays]
+
+
+@fusion.custom_gradient
 def _log_bin(x, loc, raw):
-    """Log-probability of a byte, which is that of its bin; the outer bins reach to infinity.
+    """Log-probability of a byte, which is that of its bin; the outer bins reach to infinity. All of one shape.
 
     With a and b the ends of the bin in spreads from the location, sigmoid(b) - sigmoid(a) is
     sigmoid(b) sigmoid(-a) (1 - exp(a - b)), without any difference of numbers that may be close; and the three factors
-    share one logarithm.
+    share one logarithm. No gradient by x.
     """
     precision = tf.exp(-log_positive(raw, _LARGEST_SPREAD))
-    centred = limited(x / _HALF_RANGE - 1.0 - loc, 1e6)
-    ends = ((-(centred + _HALF_BIN) * precision, x < 255.0), ((centred - _HALF_BIN) * precision, x > 0.0))
-    linear, factor = 0.0, tf.where((x > 0.0) & (x < 255.0), -tf.math.expm1(-2.0 * _HALF_BIN * precision), 1.0)
-    for end, inside in ends:  # softplus(u) = max(u, 0) + log(1 + exp(-|u|))
-        above = tf.nn.relu(end)
-        linear += tf.where(inside, above, 0.0)
-        factor /= tf.where(inside, 1.0 + tf.exp(end - 2.0 * above), 1.0)
-    return tf.math.log(factor) - linear
+    centred = limited(x / _HALF_RANGE - 1.0 - loc, _FARTHEST)
+    a, b, width = (centred - _HALF_BIN) * precision, (centred + _HALF_BIN) * precision, 2.0 * _HALF_BIN * precision
+    ends = ((a, x > 0.0), (-b, x < 255.0))
+    both = (x > 0.0) & (x < 255.0)
+    mass = tf.where(both, _one_minus_exp(width), 1.0)
+    # softplus(u) = max(u, 0) + log(1 + exp(-|u|))
+    small = [tf.exp(-tf.abs(end)) for end, _ in ends]
+    linear = tf.add_n([tf.where(inside, tf.nn.relu(end), 0.0) for end, inside in ends])
+    below, above = (tf.where(inside, 1.0 + e, 1.0) for e, (_, inside) in zip(small, ends, strict=True))
+
+    def gradient(upstream):
+        of_a, of_b = (
+            tf.where(inside, tf.where(end > 0.0, tf.ones_like(e), e) / (1.0 + e), 0.0)
+            for e, (end, inside) in zip(small, ends, strict=True)
+        )  # The sigmoids of a and -b.
+        of_width = tf.where(both, width * (1.0 / mass - 1.0), 0.0)
+        by_loc = upstream * precision * (of_a - of_b)
+        by_raw = upstream * (a * of_a - b * of_b - of_width)
+        near, within = tf.abs(centred) < _FARTHEST, log_positive(raw, _LARGEST_SPREAD) == raw
+        return None, tf.where(near, by_loc, 0.0), tf.where(within, by_raw, 0.0)
+
+    return tf.math.log(mass / (below * above)) - linear, gradient
+
+
+def _one_minus_exp(t):
+    """1 - exp(-t) for t from 0 to 100, by its series where it is a difference of numbers that are close."""
+    series = 1.0
+    for n in range(10, 1, -1):
+        series = 1.0 - t * (series / n)
+    return tf.where(t < 0.25, t * series, 1.0 - tf.exp(-t))
+
+
+@fusion.custom_gradient
+def _log_mixed(logits, log_probs):
+    """log sum_c softmax(logits)_c exp(log_probs_c), of [..., C, V]."""
+
+    def gradient(upstream):
+        def shares(values):
+            return upstream[..., tf.newaxis, :] * tf.exp(values - tf.reduce_logsumexp(values, axis=-2, keepdims=True))
+
+        by_log_probs = shares(logits + log_probs)
+        return by_log_probs - shares(logits), by_log_probs
+
+    return _log_sum_exp(logits + log_probs) - _log_sum_exp(logits), gradient
+
+
+def _log_sum_exp(values):
+    """Over C of [..., C, V], in terms that XLA computes once, where it would compute those of a reduction twice."""
+    terms = tf.unstack(values, axis=-2)
+    largest = functools.reduce(tf.maximum, terms)
+    return largest + tf.math.log(tf.add_n([tf.exp(term - largest) for term in terms]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +186,7 @@ class DiscretizedLogistic(_Bytes):
 
     @staticmethod
     def log_density(statistics, parameters, shared):
-        return _log_bin(statistics, *tf.unstack(parameters, axis=-2))
+        return _log_bin(*_broadcast(statistics, *tf.unstack(parameters, axis=-2)))
 
     def _guess(self, mean, stddev):
         return np.stack([mean, np.log(math.sqrt(3.0) / math.pi * stddev)])
@@ -164,8 +216,7 @@ class DiscretizedLogisticMixture(_Bytes):
     @staticmethod
     def log_density(statistics, parameters, shared):
         logits, loc, raw = _unpacked(parameters)
-        of_components = tf.nn.log_softmax(logits, axis=-2) + _log_bin(statistics[..., tf.newaxis, :], loc, raw)
-        return tf.reduce_logsumexp(of_components, axis=-2)
+        return _log_mixed(*_broadcast(logits, _log_bin(*_broadcast(statistics[..., tf.newaxis, :], loc, raw))))
 
     def _guess(self, mean, stddev):
         """Components side by side, within two standard deviations."""

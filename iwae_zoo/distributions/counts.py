@@ -1,6 +1,7 @@
 """Counts: Poisson and negative binomial values, with or without more zeros."""
 
 import dataclasses
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +16,8 @@ __all__ = ["NegativeBinomial", "Poisson", "ZeroInflatedNegativeBinomial"]
 _LEAST_LOG_RATE, _LARGEST_LOG_RATE = -1e4, 40.0
 # Total that stands for a row without any count.
 _NO_TOTAL = 1e-30
+# From where Stieltjes' fraction of five terms is accurate to 1e-10.
+_STIRLING = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +68,37 @@ class _Counts(Standardized, ValueLikelihood):
         return dataclasses.replace(self, start=start)
 
 
+@fusion.fused
+def _at_own_rate(x, r=None):
+    """Log-probability of a count at the rate that fits it best, x itself; of a Poisson count where there is no r.
+
+    Stirling's formula for each log-gamma leaves log(r / (2 pi x (x + r))) / 2 and what it misses: small numbers, where
+    the log-gammas themselves are as large as x log x and cancel.
+    """
+    count = tf.maximum(x, 1.0)
+    log_prob = -0.5 * tf.math.log(2.0 * math.pi * count) - _beyond_stirling(count)
+    if r is not None:
+        log_prob += _beyond_stirling(count + r) - _beyond_stirling(r) - 0.5 * tf.math.log1p(count / r)
+    return tf.where(x > 0.0, log_prob, 0.0)
+
+
+def _beyond_stirling(y):
+    """lgamma(y) - ((y - 1/2) log y - y + log(2 pi) / 2), for y > 0, to 1e-10.
+
+    #### References
+    Stieltjes' continued fraction: https://dlmf.nist.gov/5.10
+    """
+    # Below, by four steps of lgamma(y + 1) = lgamma(y) + log y, from where the fraction is accurate.
+    small = tf.minimum(y, _STIRLING)
+    shifted = small + 4.0
+    by_steps = (shifted - 0.5) * tf.math.log(shifted) - 4.0 - (small - 0.5) * tf.math.log(small)
+    by_steps -= tf.math.log(small * (small + 1.0) * (small + 2.0) * (small + 3.0))
+    fraction, start = 0.0, tf.where(y > _STIRLING, y, shifted)
+    for numerator in (22999 / 22737, 195 / 371, 53 / 210, 1 / 30, 1 / 12):
+        fraction = numerator / (start + fraction)
+    return fraction + tf.where(y > _STIRLING, tf.zeros_like(y), by_steps)
+
+
 def _log_rate(parameters, offset):
     return tf.clip_by_value(parameters[..., 0, :] + offset, _LEAST_LOG_RATE, _LARGEST_LOG_RATE)
 
@@ -91,8 +125,8 @@ class Poisson(_Counts):
 
     @staticmethod
     def constant(x, shared):
-        x = tf.cast(x, tf.float64)
-        return tf.math.xlogy(x, x) - x - tf.math.lgamma(x + 1.0)
+        del shared
+        return _at_own_rate(x)
 
     def value_mean(self, parameters, shared):
         return tf.exp(_log_rate(parameters, 0.0))
@@ -122,9 +156,7 @@ class NegativeBinomial(_Counts):
 
     @staticmethod
     def constant(x, shared):
-        x, r = tf.cast(x, tf.float64), positive(tf.cast(shared[0], tf.float64))
-        log_choices = tf.math.lgamma(x + r) - tf.math.lgamma(r) - tf.math.lgamma(x + 1.0)
-        return log_choices + tf.math.xlogy(x, x / r) - (x + r) * tf.math.log1p(x / r)
+        return _at_own_rate(x, positive(shared[0]))
 
     def value_mean(self, parameters, shared):
         return tf.exp(_log_rate(parameters, 0.0))
@@ -156,18 +188,20 @@ def _negative_binomial(statistics, parameters, shared):
 @fusion.custom_gradient
 def _relative(x, excess, r):
     """The same of x [..., V], log(rate / x) [..., V] (of the rate alone for x = 0) and r [V]; no gradient by x."""
-    rate = tf.maximum(x, 1.0) * tf.exp(excess)
-    growth = (rate - x) / (r + x)
+    rate, precision = tf.maximum(x, 1.0) * tf.exp(excess), 1.0 / (r + x)
+    growth = (rate - x) * precision
     # log(1 + growth): by 2 atanh(growth / (2 + growth)) where r is large and the rest of 1 + growth rounding.
     t = growth / (2.0 + growth)
     square = tf.minimum(tf.square(t), 1e-3)
     near = 2.0 * t * (1.0 + square * (1 / 3 + square * (1 / 5 + square * (1 / 7 + square / 9))))
-    far = tf.math.log((r + rate) / (r + x))
+    far = tf.math.log((r + rate) * precision)
     log_growth = tf.where(tf.abs(growth) < 0.05, near, far)
 
     def gradient(upstream):
         share = (x - rate) / (r + rate)
-        by_r = tf.reduce_sum(upstream * -(log_growth + share), axis=tf.range(tf.rank(upstream) - 1))
+        # The sum over particles as a product with ones, which is faster.
+        by_r = tf.reshape(upstream * -(log_growth + share), [-1, tf.shape(upstream)[-1]])
+        by_r = tf.matmul(tf.ones([1, tf.shape(by_r)[0]], by_r.dtype), by_r)[0]
         return None, upstream * r * share, by_r
 
     return x * excess - (x + r) * log_growth, gradient

@@ -101,13 +101,18 @@ class Stacked(SampledMoments):
             log_prob += conditional(given).log_prob(layer)
         return log_prob
 
-    def _sample_n(self, n, seed=None, first_row=0):
+    def _sample_n(self, n, seed=None, first_row=0, hold=None):
+        """As of any distribution, but for `hold`: a function of each layer's distribution given the one before it and
+        the layer that was drawn from it, [n, *b, D], which returns what stands in its place from there on.
+        """
+        hold = hold or (lambda distribution, layer: layer)
         seeds = tfp.random.split_seed(seed, n=len(self._sizes))
-        drawn = _draw([n], self._first, seeds[0], first_row)
+        layers = [hold(self._first, _draw([n], self._first, seeds[0], first_row))]
         alone = self.batch_shape.rank == 0  # Then there is one row, and the conditionals have to see it.
-        layers = [drawn[:, tf.newaxis] if alone else drawn]
+        layers = [layers[0][:, tf.newaxis]] if alone else layers
         for conditional, layer_seed in zip(self._conditionals, seeds[1:], strict=True):
-            layers.append(_draw([], conditional(layers[-1]), layer_seed, first_row))
+            distribution = conditional(layers[-1])
+            layers.append(hold(distribution, _draw([], distribution, layer_seed, first_row)))
         z = tf.concat(self._in_place(layers), axis=-1)
         return z[:, 0] if alone else z
 

@@ -6,6 +6,10 @@ the decoder objective's weights `v`, and the encoder's signal is read off at `z`
 `v_i` below 1e-12 is raised to it, so that the division is possible; the decoder's gradient changes by at most 1e-12 of
 that particle's.
 
+The layers of a stacked posterior are computed once, each given the one before as a constant: for its draw, and for its
+density at that draw held fixed. What this leaves out of the encoder's signal at a layer, by way of the draw and of the
+density of the next, is added layer by layer from the last one, in one pass back through each layer's network.
+
 In two passes, the first weighs all particles and keeps nothing else; the second then goes through as many as there is
 memory for at once, or through a few that stand for all.
 """
@@ -39,6 +43,20 @@ class Gradients(NamedTuple):
     log_weights: tf.Tensor
 
 
+class _Layer(NamedTuple):
+    """A layer of particles: all of z, but for stacked posteriors.
+
+    Attributes:
+      drawn: float tensor [..., D], a function of the encoder's variables and of the layer before, as that is held.
+      held: the same numbers, without what they came from.
+      log_q: float tensor [...], their log-density, nats, given the layer before, both held.
+    """
+
+    drawn: tf.Tensor
+    held: tf.Tensor
+    log_q: tf.Tensor
+
+
 def compute(model, x, seed, first_row, global_batch, backward_particles=None, particle_chunk=None):
     """The gradients of `model.objective` on one batch, or on a replica's part of it.
 
@@ -60,50 +78,80 @@ def compute(model, x, seed, first_row, global_batch, backward_particles=None, pa
     https://arxiv.org/abs/1509.00519
     """
     objective, estimator = model.objective, model.objective.estimator
-    with tf.GradientTape() as encoder_tape:
+    layers: list[_Layer] = []
+
+    def hold(distribution, drawn):
+        held = tf.stop_gradient(drawn)
+        density_tape.watch(held)
+        layers.append(_Layer(drawn, held, distribution.log_prob(held)))
+        return held
+
+    with (
+        tf.GradientTape() as encoder_tape,
+        tf.GradientTape(persistent=True, watch_accessed_variables=False) as density_tape,
+    ):
         posterior = model.encoder.posterior(x)
-        z = particles.draw(posterior, objective.m, objective.k, seed, estimator.uses_path, first_row)  # [M, K, B, D]
+        z = particles.draw(posterior, objective.m, objective.k, seed, estimator.uses_path, first_row, hold)
         z = tf.reshape(z, [objective.m * objective.k, -1, z.shape[-1]])  # [P, B, D], as everything from here on.
-        if backward_particles or particle_chunk:
-            with encoder_tape.stop_recording():
-                log_q = posterior.log_prob(z)
-                log_joint = _log_joint_in_chunks(model, x, z, particle_chunk, log_q.dtype)
-                log_weights, weights = _weigh(objective, log_joint, log_q)
-            if backward_particles:
-                uniform = noise.uniform(tf.shape(x)[0], 1, particles.derive_seed(seed, 1), first_row, log_q.dtype)
-                chosen, factor = _resample(weights, backward_particles, uniform[:, 0])
-                z = tf.gather_nd(z, chosen)
-                weights = ParticleWeights(*(factor * tf.gather_nd(w, chosen) for w in weights))
-        z_fixed = tf.stop_gradient(z)
-        with tf.GradientTape(watch_accessed_variables=False) as density_tape:
-            density_tape.watch(z_fixed)
-            log_q = posterior.log_prob(z_fixed)  # [P, B]
+        log_q = tf.add_n([tf.reshape(layer.log_q, tf.shape(z)[:-1]) for layer in layers])
 
     # Optimizers add up the gradients of replicas: each replica's is a share of the global batch's mean.
     scale = -1.0 / tf.cast(global_batch, log_q.dtype)
     if backward_particles or particle_chunk:
+        log_joint = _log_joint_in_chunks(model, x, z, particle_chunk, log_q.dtype)
+        log_weights, weights = _weigh(objective, log_joint, log_q)
+        decoded = z
+        if backward_particles:
+            uniform = noise.uniform(tf.shape(x)[0], 1, particles.derive_seed(seed, 1), first_row, log_q.dtype)
+            chosen, factor = _resample(weights, backward_particles, uniform[:, 0])
+            decoded = tf.gather_nd(z, chosen)
+            weights = ParticleWeights(*(factor * tf.gather_nd(w, chosen) for w in weights))
         v = tf.maximum(weights.decoder, _TINY)
-        by_variables, by_z = _backward_in_chunks(model, x, z_fixed, scale * v, estimator.uses_path, particle_chunk)
+        by_variables, by_z = _backward_in_chunks(model, x, decoded, scale * v, estimator.uses_path, particle_chunk)
     else:
-        log_joint, backward = _decoder_pass(model, x, z_fixed, estimator.uses_path)
+        log_joint, backward = _decoder_pass(model, x, z, estimator.uses_path)
         log_weights, weights = _weigh(objective, log_joint, log_q)
         v = tf.maximum(weights.decoder, _TINY)
         by_variables, by_z = backward(scale * v)
 
+    def of_all(of_decoded, like):
+        """What the copies of a resampled particle receive is the particle's own."""
+        return tf.scatter_nd(chosen, of_decoded, tf.shape(like)) if backward_particles else of_decoded
+
     targets, signals = [], []
     if estimator.uses_path:
-        targets.append(z)
-        signals.append(
-            (weights.path / v)[..., tf.newaxis] * by_z
-            - density_tape.gradient(log_q, z_fixed, output_gradients=scale * weights.path)
-        )
+        at_z = of_all((weights.path / v)[..., tf.newaxis] * by_z, z)
+        at_log_q = of_all(-scale * weights.path, log_q)
+        targets += [layer.drawn for layer in layers]
+        signals += _through_layers(density_tape, layers, [z, log_q], [at_z, at_log_q])
     if estimator.uses_score:
         targets.append(log_q)
-        signals.append(scale * weights.score)
+        signals.append(of_all(scale * weights.score, log_q))
     by_encoder = encoder_tape.gradient(
         targets, _values(model.encoder_variables), output_gradients=signals, unconnected_gradients="zero"
     )
     return Gradients(by_encoder, by_variables, log_weights)
+
+
+def _through_layers(tape, layers, targets, signals):
+    """The signal at each layer as it was drawn, with what comes back from the layers that were drawn given it.
+
+    Args:
+      tape: persistent `tf.GradientTape` that watches what the layers are held at.
+      layers: list of `_Layer`, in the order in which they were drawn.
+      targets: list of tensors that depend on the layers.
+      signals: list of the gradients by these.
+
+    Returns:
+      List of tensors, of the shapes of the layers.
+    """
+    of_layers: list[tf.Tensor] = []
+    for layer, later in zip(reversed(layers), [None, *reversed(layers)], strict=False):
+        # Layers below hold this one fixed: the next alone was drawn given it.
+        next_target, next_signal = ([later.drawn], of_layers[:1]) if later else ([], [])
+        signal = tape.gradient(targets + next_target, layer.held, output_gradients=signals + next_signal)
+        of_layers.insert(0, signal)
+    return of_layers
 
 
 def _weigh(objective, log_joint, log_q):

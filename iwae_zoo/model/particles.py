@@ -10,6 +10,8 @@ Seeds are stateless: a pair of integers determines the draw, whatever was drawn 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from iwae_zoo.distributions import Stacked
+
 __all__ = ["alone", "derive_seed", "draw", "log_joint", "log_weights", "takes_missing"]
 
 
@@ -28,7 +30,7 @@ def derive_seed(seed, *labels):
     return seed
 
 
-def draw(posterior, m, k, seed, reparameterized=True, first_row=0):
+def draw(posterior, m, k, seed, reparameterized=True, first_row=0, hold=None):
     """Draws particles from the encoder's distribution.
 
     Args:
@@ -40,6 +42,9 @@ def draw(posterior, m, k, seed, reparameterized=True, first_row=0):
       first_row: int or int tensor [], the place of this batch's first row in the batch of which it is a part. Where the
         posterior's `sample` takes it (`samples_by_row`), rows get the same particles however that batch is split;
         otherwise other parts get other particles.
+      hold: optional function of a distribution and particles that were drawn from it, which returns what stands in
+        their place from there on. It is called once with all of z; for a `Stacked` posterior, with each layer and its
+        distribution given the layer before it, whose networks are thus computed once for draw and density.
 
     Returns:
       float tensor [M, K, B, D].
@@ -58,9 +63,13 @@ def draw(posterior, m, k, seed, reparameterized=True, first_row=0):
             f"The objective's estimator needs reparameterised particles, and {posterior.name} cannot be "
             "reparameterised. Use a score-only estimator (estimator='wake') or another posterior."
         )
+    if isinstance(posterior, Stacked):
+        return posterior.sample([m, k], seed=seed, first_row=first_row, hold=hold)
     if getattr(posterior, "samples_by_row", False):
-        return posterior.sample([m, k], seed=seed, first_row=first_row)
-    return posterior.sample([m, k], seed=derive_seed(seed, first_row))
+        z = posterior.sample([m, k], seed=seed, first_row=first_row)
+    else:
+        z = posterior.sample([m, k], seed=derive_seed(seed, first_row))
+    return hold(posterior, z) if hold else z
 
 
 def takes_missing(decoder):

@@ -148,7 +148,11 @@ TABLE = {
     "burda_1": _ONE_LAYER,
     "burda_2": _TWO_LAYERS,
     "faithful": dataclasses.replace(
-        _ONE_LAYER, summary="burda_1 with the paper's schedule: days on two CPU cores", epochs=3280, schedule="burda"
+        _ONE_LAYER,
+        summary="burda_1 with the paper's schedule: days on two CPU cores",
+        epochs=3280,
+        schedule="burda",
+        reached="not trained here; --dataset=mnist --objective=iwae --m=1 --k=50 is the paper's",
     ),
     "modern": dataclasses.replace(
         _TWO_LAYERS,
@@ -187,6 +191,7 @@ TABLE = {
         network="convolution",
         likelihood="discretized_logistic_mixture,components=5",
         paper="the likelihood: Salimans et al. 2017, arXiv 1701.05517",
+        reached="photographs of studies/kinds_main.py, --objective=dreg --m=1 --k=2: 4.34 bits a dimension; PNG: 3.82",
     ),
     "real_small": Preset(
         summary="tables of real numbers",

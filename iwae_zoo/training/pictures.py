@@ -8,7 +8,7 @@ from iwae_zoo.columns import used
 from iwae_zoo.distributions.head import Likelihood
 from iwae_zoo.model import particles
 
-__all__ = ["TABLE", "draw", "noun", "sample_means", "samples"]
+__all__ = ["TABLE", "draw", "noun", "panel", "sample_means", "samples"]
 
 _ROWS, _COLUMNS = 5, 10
 # Columns of a table whose pairs are shown, and rows.
@@ -52,8 +52,7 @@ def _image_reconstructions(model, x, seed, title):
 def _pairs(model, x, seed, title):
     """The columns that vary most for their size, data and samples side by side."""
     drawn = samples(model, min(len(x), _POINTS), seed)
-    spread = np.nanstd(x, axis=0)
-    columns = np.sort(np.argsort(-np.where(_numbers(model, x), spread, -1.0), kind="stable")[:_PAIRED])
+    columns = _varied(model, x, _PAIRED)
     shown = {"data": x[:_POINTS][:, columns], "samples": drawn[:, columns]}
     return figures.pairs(shown, [_names(model, x)[column] for column in columns], f"Pairs of columns, {title}")
 
@@ -72,11 +71,42 @@ def _names(model, x):
     return [column.name for column in _columns(model)] or [f"column {i}" for i in range(x.shape[1])]
 
 
-def _dispersion(model, x, seed, title):
+def _varied(model, x, count):
+    """The columns of numbers that vary most, in their order."""
+    spread = np.where(_numbers(model, x), np.nanstd(x, axis=0), -1.0)
+    return np.sort(np.argsort(-spread, kind="stable")[:count])
+
+
+def _moments(model, x, seed):
+    """Means and variances of the columns, of data and of as many samples."""
     rows = {"data": x, "samples": samples(model, len(x), seed)}
     columns = {label: values.reshape(len(values), -1) for label, values in rows.items()}
-    moments = {label: (np.nanmean(values, axis=0), np.nanvar(values, axis=0)) for label, values in columns.items()}
-    return figures.dispersion(moments, f"Counts, {title}")
+    return {label: (np.nanmean(values, axis=0), np.nanvar(values, axis=0)) for label, values in columns.items()}
+
+
+def _dispersion(model, x, seed, title):
+    return figures.dispersion(_moments(model, x, seed), f"Counts, {title}")
+
+
+def panel(model, x, seed=0):
+    """What shows a model in one panel of `figures.side_by_side`, for examples x [N, ...]."""
+    form = _form(model, x)
+    if form == "counts":
+        return {"moments": _moments(model, x, seed)}
+    if form == "vector" and x.shape[1] > 1:
+        columns = _varied(model, x, 2)
+        shown = {"data": x[:_POINTS], "samples": samples(model, min(len(x), _POINTS), seed)}
+        return {
+            "pairs": {label: rows[:, columns] for label, rows in shown.items()},
+            "names": [_names(model, x)[column] for column in columns],
+        }
+    shown = {
+        "data": x[np.linspace(0, len(x) - 1, _COLUMNS).astype(int)],
+        "means": sample_means(model, _COLUMNS, seed),
+        "draws": samples(model, _COLUMNS, seed),
+    }
+    shape = x.shape[1:] if x.ndim == 4 else (1, -1, 1)  # What is no image is a strip.
+    return {"images": {label: _grey(model, x, rows).reshape(_COLUMNS, *shape) for label, rows in shown.items()}}
 
 
 # What one value of x is called, and the figures by file name: functions (model, x [N, ...], seed, title) -> figure.

@@ -13,10 +13,10 @@ from inprocess import call
 import iwae_zoo_console
 from export import evaluate_main, query_main
 from iwae_zoo.programs import evaluate, export, train
-from studies import posterior_main, snr_slopes_main, tighter_bounds_main, true_likelihood_main
+from studies import posterior_main, samples_main, snr_slopes_main, tighter_bounds_main, true_likelihood_main
 
 PROGRAMS = [train, evaluate, export, evaluate_main, query_main]
-PROGRAMS += [posterior_main, snr_slopes_main, tighter_bounds_main, true_likelihood_main]
+PROGRAMS += [posterior_main, samples_main, snr_slopes_main, tighter_bounds_main, true_likelihood_main]
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"

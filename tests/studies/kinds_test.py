@@ -28,7 +28,12 @@ def test_the_mixture_sums_to_one_and_draws_what_it_says(seed):
 def test_the_files_train(tmp_path):
     ended = call(kinds_main, "--workdir=kinds", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
-    kinds = {"digits_bytes": ("byte", (8, 8, 1)), "breast_cancer": ("real", (30,)), "counts": ("count", (50,))}
+    kinds = {
+        "digits_bytes": ("byte", (8, 8, 1)),
+        "photographs": ("byte", (32, 32, 3)),
+        "breast_cancer": ("real", (30,)),
+        "counts": ("count", (50,)),
+    }
     for name, (kind, shape) in kinds.items():
         loaded = data.load(str(tmp_path / "kinds" / f"{name}.npz"))
         assert (loaded.kind, loaded.data_shape) == (kind, shape)
@@ -37,3 +42,18 @@ def test_the_files_train(tmp_path):
     bits = references["digits_bytes, bits per dimension"]["zlib, all images"]
     assert bits == 8 * len(zlib.compress(images.tobytes(), 9)) / images.size
     assert 2 < bits < references["digits_bytes, bits per dimension"]["PNG, each image"]
+
+
+def test_patches_share_no_pixel_between_the_splits():
+    places = np.arange(2 * 70 * 240 * 3).reshape(2, 70, 240, 3)
+    parts = kinds_main.patches(places)
+    # 168, 36 and 36 columns; of the first, every eighth place has a patch.
+    assert {name: part.shape for name, part in parts.items()} == {
+        "train": (2 * 5 * 18, 32, 32, 3),
+        "validation": (2 * 2 * 1, 32, 32, 3),
+        "test": (2 * 2 * 1, 32, 32, 3),
+    }
+    pixels = [set(part.ravel().tolist()) for part in parts.values()]
+    assert sum(map(len, pixels)) == len(set.union(*pixels))
+    np.testing.assert_array_equal(parts["train"][19], places[0, 8:40, 8:40])
+    np.testing.assert_array_equal(parts["test"][3], places[1, 32:64, 204:236])

@@ -1,0 +1,56 @@
+"""What trained models draw, beside the data, in one figure: the runs of several kinds of data side by side.
+
+    python studies/samples_main.py --workdirs=runs/mnist,runs/counts --output=runs/samples.png
+
+Each work directory of `train_main.py` gives one panel: of images the data, means of p(x | z) for z from the prior, and
+draws of x; of counts the variance of each column against its mean; of other tables the two columns that vary most.
+"""
+
+import functools
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from absl import flags
+
+import iwae_zoo_console as console
+
+with console.quiet():
+    import keras
+
+    from iwae_zoo import data, figures, training
+    from iwae_zoo.training import pictures
+    from studies import cells
+
+_FLAGS = console.flag_values()
+_WORKDIRS = flags.DEFINE_list("workdirs", None, "Work directories of train_main.py.", flag_values=_FLAGS)
+_OUTPUT = flags.DEFINE_string("output", "runs/samples.png", "The figure.", flag_values=_FLAGS)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0, flag_values=_FLAGS)
+flags.mark_flag_as_required("workdirs", flag_values=_FLAGS)
+
+
+def load(workdir):
+    """A run's model, its data set, and its configuration as a dict."""
+    config = training.read_config(workdir / "config.json")
+    settings = training.data_settings(config, config["dataset"])
+    dataset = data.load(config["dataset"], config["data_dir"], **settings)
+    return keras.saving.load_model(workdir / "model.keras"), dataset, config
+
+
+def main(name):
+    """Draws the figure."""
+    panels = {}
+    with cells.errors_in_one_line(name):
+        for workdir in map(pathlib.Path, _WORKDIRS.value or []):
+            model, dataset, config = load(workdir)
+            title = f"{dataset.name}, {config['preset'] or workdir.name}"
+            panels[title] = pictures.panel(model, dataset.evaluation_array("test"), _SEED.value)
+    figures.write(figures.side_by_side(panels, "Test data, and what models draw"), _OUTPUT.value)
+    print(f"The figure is {_OUTPUT.value}.")
+
+
+run = functools.partial(console.run, main, _FLAGS, __doc__)
+
+if __name__ == "__main__":
+    run("samples_main", sys.argv[1:])

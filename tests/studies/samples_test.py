@@ -1,0 +1,65 @@
+"""The figure of samples: what a panel shows of each kind of data, and the program on work directories."""
+
+import json
+
+import numpy as np
+import pytest
+from inprocess import call
+
+from iwae_zoo import data, presets
+from iwae_zoo.training import pictures
+from studies import samples_main
+
+SMALL = {"latent_size": 2, "hidden_sizes": (4,)}
+RNG = np.random.default_rng(0)
+ARRAYS = {
+    "colour": RNG.integers(0, 256, (20, 4, 4, 3)).astype("uint8"),
+    "table": RNG.normal(size=(20, 3)).astype("float32") * np.float32([1, 9, 3]),
+    "counts": RNG.poisson(3.0, (20, 3)),
+    "bits": RNG.integers(0, 2, (20, 6)),
+}
+
+
+@pytest.fixture(scope="module")
+def workdirs(tmp_path_factory):
+    """Work directories of untrained models, with what `train_main.py` leaves of a run."""
+    root = tmp_path_factory.mktemp("runs")
+    for name, array in ARRAYS.items():
+        (root / name).mkdir()
+        np.savez(root / f"{name}.npz", array)
+        dataset = data.load(str(root / f"{name}.npz"))
+        presets.build("small", data=dataset, **SMALL).save(root / name / "model.keras")
+        config = {"dataset": str(root / f"{name}.npz"), "preset": "small"}
+        (root / name / "config.json").write_text(json.dumps({"config": config}))
+    return root
+
+
+def test_panels(workdirs):
+    shapes = {}
+    for name in ARRAYS:
+        x = data.load(str(workdirs / f"{name}.npz")).evaluation_array("train")
+        panel = pictures.panel(samples_main.load(workdirs / name)[0], x)
+        (form,) = panel.keys() & {"images", "pairs", "moments"}
+        shapes[name] = form, {label: np.shape(values) for label, values in panel[form].items()}
+        if name == "colour":  # From 0 to 1, the first and the last example among them.
+            np.testing.assert_allclose(panel["images"]["data"][[0, -1]], x[[0, -1]] / 255, rtol=1e-6)
+        if name == "table":
+            assert panel["names"] == ["column 1", "column 2"]
+            np.testing.assert_array_equal(panel["pairs"]["data"], x[:, 1:])
+    rows = len(x)
+    assert shapes == {
+        "colour": ("images", dict.fromkeys(["data", "means", "draws"], (10, 4, 4, 3))),
+        "table": ("pairs", dict.fromkeys(["data", "samples"], (rows, 2))),
+        "counts": ("moments", dict.fromkeys(["data", "samples"], (2, 3))),
+        "bits": ("images", dict.fromkeys(["data", "means", "draws"], (10, 1, 6, 1))),
+    }
+
+
+def test_the_figure(workdirs):
+    names = ["colour", "table", "counts"]
+    ended = call(samples_main, f"--workdirs={','.join(names)}", "--output=samples.png", cwd=workdirs)
+    assert ended.returncode == 0, ended.stderr
+    assert (workdirs / "samples.png").read_bytes()[1:4] == b"PNG"
+    ended = call(samples_main, "--workdirs=nowhere", cwd=workdirs)
+    assert ended.returncode != 0
+    assert "nowhere" in ended.stderr
