@@ -2,6 +2,8 @@
 
 import ast
 import difflib
+import math
+import numbers
 import operator
 
 
@@ -68,3 +70,14 @@ def integer(name, value, least=1):
     if number < least or isinstance(value, bool):
         raise ValueError(f"{name} must be an integer of at least {least}: received {value!r}.")
     return number
+
+
+def positive(name, value):
+    """Returns `value`.
+
+    Raises:
+      ValueError: if it is not a positive finite number.
+    """
+    if isinstance(value, bool) or not (isinstance(value, numbers.Real) and 0 < value < math.inf):
+        raise ValueError(f"{name} must be a positive number: received {value!r}.")
+    return value
