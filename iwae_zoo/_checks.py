@@ -78,6 +78,7 @@ def positive(name, value):
     Raises:
       ValueError: if it is not a positive finite number.
     """
-    if isinstance(value, bool) or not (isinstance(value, numbers.Real) and 0 < value < math.inf):
+    number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    if not 0.0 < number < math.inf:
         raise ValueError(f"{name} must be a positive number: received {value!r}.")
     return value
