@@ -33,7 +33,7 @@ setuptools.setup(
         "tensorflow-serving-api>=2.21,<2.22",
         "matplotlib>=3.9",
         "numpy>=2.0",
-        "scikit-learn>=1.5",
+        "scikit-learn>=1.6",
         "scipy>=1.14",
     ],
     extras_require={

@@ -11,6 +11,7 @@ Where to look, by question:
     presets/          what comes ready made
     training/         a run in a work directory, devices, schedules
     saved_model.py    what is served
+    sklearn.py        tables, as scikit-learn's estimators: log p(x), imputation
     figures.py        arrays to pictures
     testing/          models with closed forms
     programs/         the command line
@@ -18,7 +19,18 @@ Where to look, by question:
 
 import sys
 
-from iwae_zoo import data, distributions, figures, networks, objectives, presets, saved_model, testing, training
+from iwae_zoo import (
+    data,
+    distributions,
+    figures,
+    networks,
+    objectives,
+    presets,
+    saved_model,
+    sklearn,
+    testing,
+    training,
+)
 from iwae_zoo._version import __version__
 from iwae_zoo.distributions import noise
 from iwae_zoo.estimation import (
@@ -64,6 +76,7 @@ __all__ = [
     "psis",
     "resampling",
     "saved_model",
+    "sklearn",
     "strategies",
     "testing",
     "training",

@@ -2,6 +2,8 @@
 
 import ast
 import difflib
+import math
+import numbers
 import operator
 
 
@@ -68,3 +70,15 @@ def integer(name, value, least=1):
     if number < least or isinstance(value, bool):
         raise ValueError(f"{name} must be an integer of at least {least}: received {value!r}.")
     return number
+
+
+def positive(name, value):
+    """Returns `value`.
+
+    Raises:
+      ValueError: if it is not a positive finite number.
+    """
+    number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    if not 0.0 < number < math.inf:
+        raise ValueError(f"{name} must be a positive number: received {value!r}.")
+    return value

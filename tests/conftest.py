@@ -40,7 +40,18 @@ def pytest_report_header(config):
 
 
 # Files that take long, the longest first, so that both test processes end at about the same time.
-LONGEST = ("contract", "workers", "programs", "annealing", "end_to_end", "cells", "strategies", "run", "saved_model")
+LONGEST = (
+    "contract",
+    "sklearn",
+    "workers",
+    "programs",
+    "annealing",
+    "end_to_end",
+    "cells",
+    "strategies",
+    "run",
+    "saved_model",
+)
 LONGEST += ("laplace", "stacked_estimation", "likelihood", "console", "docs", "certificates", "diagnostics", "zoo")
 
 

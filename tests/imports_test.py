@@ -20,8 +20,9 @@ KNOWS: dict[str, set[str]] = {
     "testing": _ESTIMATION,
     "training": _TRAINING,
     "saved_model": {*_ESTIMATION, "estimation"},
+    "sklearn": {*_ESTIMATION, "estimation", "data", "presets", "training"},
     "programs": {*_TRAINING, "training", "saved_model"},
-    "__init__": {*_TRAINING, "training", "saved_model", "testing"},
+    "__init__": {*_TRAINING, "training", "saved_model", "sklearn", "testing"},
 }
 
 

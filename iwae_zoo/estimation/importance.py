@@ -78,7 +78,7 @@ OUTPUTS = dict.fromkeys(Estimate._fields[:-2], tf.TensorSpec([], tf.float64)) | 
 }
 
 
-def estimate_log_prob(model, x, num_samples, seed, chunk_size, *, tolerance, proposal, first_row):
+def estimate_log_prob(model, x, num_samples, seed, chunk_size, *, tolerance, proposal, rows):
     """`likelihood.estimate_log_prob` with the method "importance", and its arguments."""
     if tolerance is not None and not tolerance > 0:
         raise ValueError(f"tolerance must be a positive number of nats, or None: received {tolerance!r}.")
@@ -86,7 +86,6 @@ def estimate_log_prob(model, x, num_samples, seed, chunk_size, *, tolerance, pro
         raise ValueError(f"proposal must be 'encoder' or 'prior': received {proposal!r}.")
     chunk_size = checked_chunk(chunk_size, num_samples=num_samples)
     x, seed = examples.fitting(model, x), checked_seed(seed)
-    rows = np.arange(first_row, first_row + len(x), dtype=np.int32)
     answer = _rows_function(model, chunk_size, psis.capacity(num_samples), proposal)
     answers = answer(rows, seed, x, num_samples, 0.0 if tolerance is None else tolerance)
     checked_answers(answers["log_prob"])

@@ -15,7 +15,7 @@ from iwae_zoo._checks import integer
 from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.distributions import noise
 from iwae_zoo.estimation import importance, psis
-from iwae_zoo.estimation.rows import by_rows, checked_answers, checked_seed
+from iwae_zoo.estimation.rows import by_rows, checked_answers, checked_seed, numbered
 from iwae_zoo.estimation.streaming import Observer, checked_chunk, observed
 from iwae_zoo.model import examples, particles
 
@@ -99,7 +99,7 @@ class Imputation(NamedTuple):
         return low, high
 
 
-def impute(model, x, num_samples=1000, num_imputations=5, seed=0, chunk_size=None, *, first_row=0):
+def impute(model, x, num_samples=1000, num_imputations=5, seed=0, chunk_size=None, *, first_row=0, rows=None):
     """Answers what is missing from x, with how far the answer can be trusted.
 
     Args:
@@ -112,6 +112,7 @@ def impute(model, x, num_samples=1000, num_imputations=5, seed=0, chunk_size=Non
         examples are.
       chunk_size: int, number of particles decoded at once, at most `num_samples`; None chooses.
       first_row: int, index of the first example within a larger data set.
+      rows: int array [B], the rows that examples draw for, instead of `first_row` + i.
 
     Returns:
       `Imputation`.
@@ -137,7 +138,7 @@ def impute(model, x, num_samples=1000, num_imputations=5, seed=0, chunk_size=Non
     check_takes_missing(model)
     chunk_size = checked_chunk(chunk_size, num_samples=num_samples)
     x, seed = examples.fitting(model, x), checked_seed(seed)
-    rows = np.arange(first_row, first_row + len(x), dtype=np.int32)
+    rows = numbered(len(x), first_row, rows)
     answer = _rows_function(model, chunk_size, psis.capacity(num_samples), num_imputations)
     answers = {name: value.numpy() for name, value in answer(rows, seed, x, num_samples).items()}
     checked_answers(answers["log_prob"])

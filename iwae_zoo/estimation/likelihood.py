@@ -13,6 +13,7 @@ import numpy as np
 from iwae_zoo._checks import look_up
 from iwae_zoo.estimation import annealing, importance, walks
 from iwae_zoo.estimation.importance import ANNEALED, IMPORTANCE, LEAST_ESS, PARETO_K_LIMIT, Estimate
+from iwae_zoo.estimation.rows import numbered
 from iwae_zoo.estimation.streaming import checked_chunk, default_chunk, stream
 from iwae_zoo.model import examples
 
@@ -93,6 +94,7 @@ def estimate_log_prob(
     tolerance=None,
     proposal="encoder",
     first_row=0,
+    rows=None,
 ):
     """Estimates log p(x) of each example.
 
@@ -115,6 +117,7 @@ def estimate_log_prob(
         at most this. None for no early stop, and 0.2 nats for "auto".
       proposal: "encoder", or "prior" for the naive estimator that samples z from p(z).
       first_row: int, index of the first example within a larger data set.
+      rows: int array [B], the rows that examples draw for, instead of `first_row` + i.
 
     Returns:
       `Estimate` of arrays [B].
@@ -130,13 +133,14 @@ def estimate_log_prob(
     https://arxiv.org/abs/1611.04273
     """
     look_up(METHODS, method, "method of estimating log p(x)")
-    options = {"tolerance": tolerance, "proposal": proposal, "first_row": first_row}
+    numbers = numbered(len(x), first_row, rows)
+    options = {"tolerance": tolerance, "proposal": proposal, "rows": numbers}
     sampled = importance.estimate_log_prob(model, x, num_samples, seed, chunk_size, **options)
     if method == "auto" and not annealing.is_possible(model):
         return sampled
 
     def anneal(rows):
-        return _anneal(model, examples.fitting(model, x)[rows], first_row + rows, seed)
+        return _anneal(model, examples.fitting(model, x)[rows], numbers[rows], seed)
 
     return climb(sampled, anneal, method, tolerance)
 

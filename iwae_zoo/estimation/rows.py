@@ -10,7 +10,7 @@ import tensorflow as tf
 from iwae_zoo._checks import integer
 from iwae_zoo._tracing import read_once
 
-__all__ = ["by_rows", "checked_answers", "checked_seed"]
+__all__ = ["by_rows", "checked_answers", "checked_seed", "numbered"]
 
 # Examples abreast: the small operations of one fill the gaps that the other's leave on the processor.
 _ABREAST = 2
@@ -91,3 +91,27 @@ def checked_seed(seed):
     if integer("seed", seed, least=0) >= 2**31:
         raise ValueError(f"seed must be an integer from 0 to 2^31 - 1: received {seed!r}.")
     return seed
+
+
+def numbered(count, first_row=0, rows=None):
+    """The rows of a batch's examples, for their seeds.
+
+    Args:
+      count: int B, number of examples.
+      first_row: int, that of the first; the others follow.
+      rows: int array [B], 0 <= row < 2^31, that of each, instead.
+
+    Returns:
+      int32 array [B].
+
+    Raises:
+      ValueError: if `rows` is of another shape or out of range.
+    """
+    if rows is None:
+        return np.arange(first_row, first_row + count, dtype=np.int32)
+    rows = np.asarray(rows)
+    if rows.shape != (count,) or rows.dtype.kind not in "iu" or not ((rows >= 0) & (rows < 2**31)).all():
+        raise ValueError(
+            f"rows must be integers from 0 to 2^31 - 1, one for each of {count} examples: received {rows}."
+        )
+    return rows.astype(np.int32)

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from iwae_zoo import objectives, presets
-from iwae_zoo._checks import look_up
+from iwae_zoo._checks import look_up, positive
 from iwae_zoo.distributions import posteriors
 from iwae_zoo.estimation import likelihood
 from iwae_zoo.networks import bodies
@@ -114,9 +114,7 @@ class Config:
             value = getattr(config, field)
             if value is not None and value < 1:
                 raise ValueError(f"{field} must be at least 1: received {value!r}.")
-        if config.learning_rate is None or not config.learning_rate > 0:
-            raise ValueError(f"learning_rate must be positive: received {config.learning_rate!r}.")
-        schedules.get(config.schedule, config.learning_rate, steps=1)
+        schedules.get(config.schedule, positive("learning_rate", config.learning_rate), steps=1)
         presets.dtype_policy(config.mixed_precision)
         look_up(likelihood.METHODS, config.eval_method, "method of estimating log p(x)")
         if config.seed < 0:

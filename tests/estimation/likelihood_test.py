@@ -216,9 +216,14 @@ def test_auto_anneals_what_importance_samples_cannot_answer(truth):
     assert result.num_annealed == annealed.sum()
     assert result.num_untrusted == 0
     assert result.importance_log_prob == pytest.approx(sampled.log_prob.mean())
-    every = likelihood.estimate_log_prob(far_off, x, 200, method="annealed")
+    backwards = np.arange(30)[::-1]
+    every = likelihood.estimate_log_prob(far_off, x[backwards], 200, method="annealed", rows=backwards)
     assert set(every.method) == {"annealed"}
-    np.testing.assert_array_equal(every.log_prob[annealed], answer.log_prob[annealed])
+    np.testing.assert_array_equal(every.log_prob[backwards][annealed], answer.log_prob[annealed])
+    np.testing.assert_array_equal(every.importance_log_prob[backwards], sampled.log_prob)
+    for rows in ([0, 1], [0, 1, -1], [0, 1, 2**31], [0.0, 1.0, 2.0]):
+        with pytest.raises(ValueError, match="rows must be integers from 0"):
+            likelihood.estimate_log_prob(far_off, x[:3], 200, rows=rows)
 
 
 def estimates(**changes):

@@ -194,7 +194,7 @@ def test_an_older_runs_configuration_is_the_same_run(tiny, tmp_path):
         ({"epochs": 0}, "epochs must be at least 1: received 0"),
         ({"batch_size": -1}, "batch_size must be at least 1"),
         ({"eval_samples": 0}, "eval_samples must be at least 1"),
-        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"learning_rate": 0.0}, "learning_rate must be a positive number"),
         ({"seed": -1}, "seed must not be negative"),
         ({"beta": 0.5}, "have no beta"),
         ({"mixed_precision": "float16"}, "mixed_precision must be 'bfloat16' or left out: received 'float16'"),
