@@ -37,6 +37,7 @@ GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"
         (evaluate, [f"--model={GOLDEN}", "--output=nowhere/x.json"], "There is no folder for --output=nowhere/x.json"),
         (evaluate, ["--model=x", "--split=trian"], "value should be one of <train|validation|test>"),
         (evaluate_main, ["--saved_model=nowhere"], "There is no SavedModel in nowhere"),
+        (evaluate_main, ["--saved_model=x", "--output=no/x.csv"], "There is no folder for --output=no/x.csv"),
         (query_main, ["--dataset=digits", "--input=x.npy"], "one of --input=x.npy and --dataset=digits is needed"),
         (query_main, ["--protocol=soap"], "value should be one of <rest|grpc>"),
         (tighter_bounds_main, ["--objectives=vea"], "unknown objectives ['vea']"),
