@@ -33,6 +33,7 @@ setuptools.setup(
         "tensorflow-serving-api>=2.21,<2.22",
         "matplotlib>=3.9",
         "numpy>=2.0",
+        "pyarrow>=17",
         "scikit-learn>=1.6",
         "scipy>=1.14",
     ],

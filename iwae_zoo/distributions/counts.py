@@ -42,6 +42,11 @@ class _Counts(Standardized, ValueLikelihood):
     kinds = ("count",)
     values = "whole numbers from 0"
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.offset and self.missing:
+            raise ValueError("With offset=True a row's total is read off its counts, none of which may be missing.")
+
     def features(self, x):
         return self.standardized_features(tf.math.log1p(tf.nn.relu(x)))
 
