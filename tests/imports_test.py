@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "iwae_zoo"
-SHARED = {"_checks", "_files", "_tracing", "_version"}
+SHARED = {"columns", "_checks", "_files", "_tracing", "_version"}
 _MODEL = {"objectives", "distributions", "networks"}
 _ESTIMATION = {*_MODEL, "model"}
 _TRAINING = {*_ESTIMATION, "estimation", "data", "figures", "presets"}
