@@ -114,10 +114,12 @@ def test_columns_are_independent_heads():
     shared = tf.constant(rng.normal(size=head.shared_shape((VALUES,))), tf.float32)
     p = head.distribution(raw, 1, shared=shared)
     start, total, means = 0, np.zeros(ROWS), np.zeros(x.shape)
+    of_shared = iter(tf.split(shared, [int(np.prod(group.shared_shape)) for group in head.groups]))
     for group in head.groups:
         size = int(np.prod(group.parameter_shape))
         own = tf.reshape(raw[:, start : start + size], [ROWS, *group.parameter_shape])
-        kwargs = {"shared": tf.reshape(shared, group.shared_shape)} if group.head.shared_parameters else {}
+        own_shared = tf.reshape(next(of_shared), group.shared_shape)
+        kwargs = {"shared": own_shared} if group.head.shared_parameters else {}
         part = group.head.distribution(own, 1, **kwargs)
         total += part.log_prob(x[:, list(group.places)]).numpy()
         means[:, list(group.places)] = part.mean().numpy()
