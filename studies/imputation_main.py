@@ -84,12 +84,12 @@ def measured(cell, methods):
     settings = {} if method in imputation.PEERS else methods[method] | of
     if found := cells.kept(path, settings):
         return found
-    problem = imputation.problem(table, mechanism, rate / 100)
+    x, missing, held_out = imputation.problem(table, mechanism, rate / 100)
     if method in imputation.PEERS:
-        found = imputation.of_peer(*problem, method, seed)
+        found = imputation.of_peer(x, missing, held_out, method, seed)
     else:
         objective = training.Config(**methods[method]).build_objective()
-        found = imputation.of_model(*problem, objective, seed, **of)
+        found = imputation.of_model(x, missing, held_out, objective, seed, **of)
     path.parent.mkdir(parents=True, exist_ok=True)
     cells.keep(path, settings, found)
     return found
