@@ -158,7 +158,8 @@ def curves(grid, title):
     Returns:
       `matplotlib.figure.Figure`.
     """
-    figure = matplotlib.figure.Figure(figsize=(1 + 4.2 * len(grid[0]), 1.2 + 3.2 * len(grid)), layout="constrained")
+    size = (max(8.0, 4.0 * len(grid[0])), 1.2 + 3.0 * len(grid))
+    figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
     places = figure.subplots(len(grid), len(grid[0]), squeeze=False)
     labels = list(dict.fromkeys(label for row in grid for panel in row for label in panel["curves"]))
     handles = {}

@@ -170,7 +170,7 @@ def main(name):
         labels = {objective: look_up(known, objective, "objective")[0] for objective in _OBJECTIVES.value}
         methods = {objective: known[objective][1] for objective in labels}
         for settings in methods.values():
-            training.Config(**settings).build_objective()  # An error now, and not hours later.
+            training.Config(**settings).build_objective()  # An error now, and not later.
         labels = {peer: look_up(imputation.PEERS, peer, "peer")[0] for peer in _PEERS.value} | labels
         todo = grid(_TABLES.value, _MECHANISMS.value, _RATES.value, labels, _SEEDS.value)
         countdown = cells.Countdown("cell", len(todo))
