@@ -26,8 +26,6 @@ __all__ = [
     "takes_nan",
 ]
 
-_RESAMPLES = 500
-
 
 def _breast_cancer():
     loaded = sklearn.datasets.load_breast_cancer()
@@ -133,7 +131,7 @@ def of_peer(rows, x, rates, name, seed=0):
     return np.stack([-detector.score_samples(x) for x in seen])
 
 
-def bootstrapped(scores, anomalous, resamples=_RESAMPLES):
+def bootstrapped(scores, anomalous, resamples):
     """How well scores tell anomalies, on the rows and on resamples of them.
 
     Args:

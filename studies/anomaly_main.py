@@ -42,6 +42,9 @@ _K = flags.DEFINE_integer("k", 5, "Particles in a group.", lower_bound=1, flag_v
 _NUM_SAMPLES = flags.DEFINE_integer(
     "num_samples", 1000, "Particles for each row's log p.", lower_bound=2, flag_values=_FLAGS
 )
+_RESAMPLES = flags.DEFINE_integer(
+    "resamples", 500, "Resamples of the rows for the intervals.", lower_bound=1, flag_values=_FLAGS
+)
 
 _MODEL = {"log_prob": "log p", "elbo": "ELBO"}
 _TITLES = {"auroc": "AUROC", "average_precision": "average precision"}
@@ -80,13 +83,14 @@ def measured(problem, method, seed, parts):
     return found
 
 
-def judged(scores, anomalous, percents):
+def judged(scores, anomalous, percents, resamples):
     """What is said of a problem.
 
     Args:
       scores: dict from a method to an array [S, R, T].
       anomalous: bool array [T].
       percents: list of R str.
+      resamples: int, for the intervals.
 
     Returns:
       dict from a percent to a dict of each metric: "values", from a method to (value, low, high); and "differences" to
@@ -94,7 +98,7 @@ def judged(scores, anomalous, percents):
     """
     found: dict[str, dict] = {}
     for number, percent in enumerate(percents):
-        of_methods = {name: anomaly.bootstrapped(of[:, number], anomalous) for name, of in scores.items()}
+        of_methods = {name: anomaly.bootstrapped(of[:, number], anomalous, resamples) for name, of in scores.items()}
         for metric in anomaly.METRICS:
             values = {name: of[metric] for name, of in of_methods.items()}
             found.setdefault(percent, {})[metric] = {
@@ -169,7 +173,7 @@ def main(name):
             for peer, label in of_peers.items():
                 takes_nan = anomaly.takes_nan(anomaly.PEERS[peer][1](rows[:100], 0))
                 labels[peer] = label if takes_nan else f"{label}, of means where missing"
-            results[problem] = judged(scores, anomalous, _RATES.value)
+            results[problem] = judged(scores, anomalous, _RATES.value, _RESAMPLES.value)
             text += table(problem, results[problem], anomalous, labels) + "\n"
             countdown.step(problem)
         print(text)
