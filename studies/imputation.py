@@ -16,7 +16,7 @@ from studies import holes
 
 __all__ = ["COLUMNS", "PEERS", "measures", "of_model", "of_peer", "problem"]
 
-# Draws of a missing cell; of a peer that must be fitted anew for each, the fewest that a 90 % interval takes.
+# Draws of a missing cell; of a peer, whose draws are slow, the fewest that a 90 % interval takes.
 _DRAWS = 99
 _PEERS_DRAWS = 19
 
@@ -100,14 +100,14 @@ def of_peer(x, missing, held_out, name, seed=0):
     """Fits a peer and measures it: by its intervals too, where it draws."""
     seen = np.where(missing, np.nan, np.float64(x))
 
-    def filled(imputer):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
-            return imputer.fit(seen[~held_out]).transform(seen)
-
-    _, imputer = PEERS[name]
-    draws = np.stack([filled(_DRAW[name](seed + r)) for r in range(_PEERS_DRAWS)]) if name in _DRAW else None
-    return measures(x, missing, filled(imputer(seed)), draws)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
+        _, imputer = PEERS[name]
+        mean, draws = imputer(seed).fit(seen[~held_out]).transform(seen), None
+        if name in _DRAW:  # Fitted once; each transformation is another draw.
+            fitted = _DRAW[name](seed).fit(seen[~held_out])
+            draws = np.stack([fitted.transform(seen) for _ in range(_PEERS_DRAWS)])
+    return measures(x, missing, mean, draws)
 
 
 def measures(x, missing, mean, draws=None):
