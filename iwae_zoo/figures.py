@@ -7,6 +7,7 @@ import numpy as np
 from iwae_zoo._files import whole
 
 __all__ = [
+    "curves",
     "dispersion",
     "estimates_over_cost",
     "image_grid",
@@ -150,6 +151,38 @@ def snr_over_epochs(curves, title):
         axes.grid(alpha=0.3, which="both")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
     figure.suptitle(f"{title}: mean over seeds, band of one standard error")
+    return figure
+
+
+def curves(grid, title):
+    """Panels of curves with one legend.
+
+    Args:
+      grid: list of rows, lists of dicts: "title"; "xlabel"; "ylabel"; "curves", from a label to rows (x, y, error) or
+        (x, y, low, high), in which NaN is no error; "reference", where to draw a horizontal line, or None.
+      title: str.
+
+    Returns:
+      `matplotlib.figure.Figure`.
+    """
+    size = (max(8.0, 4.0 * len(grid[0])), 1.2 + 3.0 * len(grid))
+    figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+    places = figure.subplots(len(grid), len(grid[0]), squeeze=False)
+    labels = list(dict.fromkeys(label for row in grid for panel in row for label in panel["curves"]))
+    handles = {}
+    for axes, panel in zip(places.flat, (panel for row in grid for panel in row), strict=True):
+        for label, points in panel["curves"].items():
+            x, y, *error = np.asarray(points, float).T
+            bars = np.nan_to_num(error[0] if len(error) == 1 else np.abs(np.stack(error) - y))
+            number = labels.index(label)
+            style = {"marker": "osD^vPX*<>"[number % 10], "color": f"C{number % 10}", "markersize": 4}
+            handles[label] = axes.errorbar(x, y, yerr=bars, capsize=2, linewidth=1, **style)
+        if panel["reference"] is not None:
+            axes.axhline(panel["reference"], color="black", linestyle=":", linewidth=1)
+        axes.set(xlabel=panel["xlabel"], ylabel=panel["ylabel"], title=panel["title"])
+        axes.grid(alpha=0.3)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize="small")
+    figure.suptitle(title)
     return figure
 
 
