@@ -64,9 +64,9 @@ class MaskedEncoder(keras.Layer):
         return tfp.distributions.MultivariateNormalTriL(mean, scale * (1.0 + self.mismatch))
 
 
-def model(truth, mismatch=0.0, objective="iwae", dtype="float32"):
+def model(truth, mismatch=0.0, objective="iwae", dtype="float32", missing=True):
     """The model, whose decoder is the library's."""
-    head = likelihoods.get("normal,spread=column,missing=True")
+    head = likelihoods.get(f"normal,spread=column,missing={missing}")
     body = keras.layers.Dense(len(truth.bias), dtype=dtype)
     decoder = networks.Decoder(body, head, truth.bias.shape, dtype=dtype)
     prior = networks.StandardNormalPrior(truth.weight.shape[1], dtype=dtype)

@@ -128,6 +128,11 @@ def test_gradients_with_holes(name):
     np.testing.assert_allclose(flat(received.encoder), flat(encoder), rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(flat(received.decoder), flat(decoder), rtol=1e-3, atol=1e-5)
     assert np.isfinite(flat(received.encoder)).all()
+    other = x.copy()
+    other.view(np.int32)[np.isnan(x)] = -1  # Whatever NaN stands in a hole.
+    again = model.compute_gradients(other, seed=(1, 2))
+    for ours, theirs in zip(received, again, strict=True):
+        np.testing.assert_array_equal(flat(ours), flat(theirs))
     fill = [g for g, v in zip(received.encoder, model.encoder_variables, strict=True) if "fill" in v.path]
     assert np.any(fill[0])
 
@@ -151,6 +156,17 @@ def test_gradients_are_those_of_the_closed_form():
     assert -float(bias[2]) == pytest.approx((mean(bias=e) - mean(bias=-e)) / (2 * step), abs=0.02)
     factors = (mean(factor=np.exp(step)) - mean(factor=np.exp(-step))) / (2 * step)
     assert -np.sum(shared) == pytest.approx(factors, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["piwae", "dreg"])
+def test_complete_rows_are_what_they_are_without_holes(name):
+    """To the bit: the bound, all gradients, log p(x)."""
+    x = TRUTH.sample(5, seed=9).astype(np.float32)
+    holed_, whole = (holed.model(TRUTH, 0.3, objectives.get(name, m=2, k=3), missing=m) for m in (True, False))
+    for ours, theirs in zip(*(model.compute_gradients(x, seed=(1, 2)) for model in (holed_, whole)), strict=True):
+        np.testing.assert_array_equal(flat(ours), flat(theirs))
+    answers = [likelihood.estimate_log_prob(model, x, 50, seed=3).log_prob for model in (holed_, whole)]
+    np.testing.assert_array_equal(*answers)
 
 
 def test_training_on_holes_and_saving(tmp_path):
