@@ -12,6 +12,7 @@ are table.md, results.json and anomaly.png.
 import functools
 import pathlib
 import sys
+from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
@@ -65,7 +66,7 @@ def rates(texts):
 def measured(problem, method, seed, parts):
     """Scores by label, lists [R][T], of a model's seed or of a peer's; read if they are there."""
     path = pathlib.Path(_WORKDIR.value) / "cells" / f"{problem}-{method}-seed{seed}.json"
-    settings = {"rates": _RATES.value}
+    settings: dict[str, Any] = {"rates": _RATES.value}
     if method in _MODEL:
         epochs = _EPOCHS.value or presets.get("table").epochs
         settings |= {"epochs": epochs, "num_samples": _NUM_SAMPLES.value, **parts}
