@@ -17,7 +17,7 @@ import iwae_zoo_console as console
 
 with console.quiet():
     from export.serving import client
-    from iwae_zoo import data, likelihood, saved_model, training
+    from iwae_zoo import columns, data, likelihood, saved_model, training
 
 _FLAGS = console.flag_values()
 _SAVED_MODEL = flags.DEFINE_string(
@@ -64,6 +64,8 @@ def main(name):
         settings = training.data_settings(
             card.get("config", {}), _DATASET.value, kind=_KIND.value, binarize=_BINARIZE.value
         )
+        if card["input"].get("columns"):  # The names of a category are numbered as they were in training.
+            settings["columns"] = [columns.Column(**column) for column in card["input"]["columns"]]
         x = data.load_rows(_INPUT.value, _DATASET.value, _DATA_DIR.value, _SPLIT.value, **settings)[: _EXAMPLES.value]
         examples = likelihood.in_batches(
             lambda batch, row: exported.estimate_log_prob(batch, _NUM_SAMPLES.value, _SEED.value, row, _METHOD.value),
