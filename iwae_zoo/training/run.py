@@ -56,6 +56,9 @@ class Run:
         self.dataset = data.load(
             config.dataset, config.data_dir, **data_settings(dataclasses.asdict(config), config.dataset)
         )
+        steps, at_once = self.dataset.steps_per_epoch(self.config.batch_size), self.config.steps_per_execution
+        if steps % at_once:  # Keras would go on into the next epoch.
+            raise ValueError(f"steps_per_execution must divide the {steps} steps of an epoch: received {at_once}.")
         self.likelihood = presets.choose_likelihood(self.config.preset, config.likelihood, self.dataset)
         presets.check_shape(self.config.preset, self.dataset.data_shape, **self.config.architecture)
         self.test_set = self.dataset.evaluation_array("test")

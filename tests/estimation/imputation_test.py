@@ -188,7 +188,7 @@ def test_names_are_filled_by_the_most_probable(seed):
     x[::2, 0] = np.nan
     head = dataclasses.replace(likelihoods.get("columns,real=normal:spread=0.1"), columns=columns).fitted(x)
     model = presets.build("table", data_shape=(3,), likelihood=head, hidden_sizes=(16,), latent_size=2, seed=seed % 100)
-    model.compile(keras.optimizers.Adam(0.02), steps_per_execution=10)
+    model.compile(keras.optimizers.Adam(0.02), steps_per_execution=3)
     model.fit(x, batch_size=100, epochs=60, verbose=0)
     filled = imputation.impute(model, x[:40], 200, num_imputations=1)
     gone = np.isnan(x[:40, 0])

@@ -201,6 +201,7 @@ def test_an_older_runs_configuration_is_the_same_run(tiny, tmp_path):
         ({"backward_particles": 6}, "backward_particles must be below M K = 6: received 6"),
         ({"particle_chunk": 0}, "particle_chunk must be at least 1: received 0"),
         ({"steps_per_execution": 0}, "steps_per_execution must be at least 1: received 0"),
+        ({"steps_per_execution": 1000}, "steps_per_execution must divide the [0-9]+ steps of an epoch: received 1000"),
         ({"likelihood": "norml"}, "Unknown likelihood: received 'norml'. Did you mean 'normal'"),
         ({"likelihood": "normal,spred=column"}, "Unknown setting of normal: received 'spred'. Did you mean 'spread'"),
         ({"likelihood": "normal,spread=row"}, "spread must be 'value', 'column' or a number of at least 0.002"),
