@@ -4,6 +4,7 @@ python impute_main.py --model=runs/table-iwae-m1-k20-seed0/model.keras --input=h
 """
 
 import functools
+import os
 import pathlib
 from typing import Any
 
@@ -97,6 +98,8 @@ def main(name):
             "match, in a folder that exists.",
         )
     try:
+        if not os.path.isfile(_MODEL.value):
+            raise FileNotFoundError(f"There is no model file {_MODEL.value!r}.")
         model = keras.saving.load_model(_MODEL.value)
         imputation.check_takes_missing(model)
         with tqdm.tqdm(unit="row", disable=None if console.is_interactive() else True) as progress:

@@ -12,10 +12,10 @@ from inprocess import call
 
 import iwae_zoo_console
 from export import evaluate_main, query_main
-from iwae_zoo.programs import evaluate, export, train
+from iwae_zoo.programs import evaluate, export, impute, train
 from studies import posterior_main, samples_main, snr_slopes_main, tighter_bounds_main, true_likelihood_main
 
-PROGRAMS = [train, evaluate, export, evaluate_main, query_main]
+PROGRAMS = [train, evaluate, impute, export, evaluate_main, query_main]
 PROGRAMS += [posterior_main, samples_main, snr_slopes_main, tighter_bounds_main, true_likelihood_main]
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -38,7 +38,14 @@ GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"
         (evaluate, ["--model=x", "--split=trian"], "value should be one of <train|validation|test>"),
         (evaluate_main, ["--saved_model=nowhere"], "There is no SavedModel in nowhere"),
         (evaluate_main, ["--saved_model=x", "--output=no/x.csv"], "There is no folder for --output=no/x.csv"),
-        (query_main, ["--dataset=digits", "--input=x.npy"], "one of --input=x.npy and --dataset=digits is needed"),
+        (impute, ["--model=x", "--input=a.txt", "--output=b.csv"], "--input=a.txt must end in .csv, .parquet or .npy"),
+        (impute, ["--model=no.keras", "--input=a.csv", "--output=b.csv"], "There is no model file 'no.keras'"),
+        (impute, [f"--model={GOLDEN}", "--input=a.npy", "--output=b.npz"], "The model takes no missing values"),
+        (
+            query_main,
+            ["--dataset=digits", "--input=x.npy"],
+            "one of --input=x.npy, --dataset=digits and --csv=table.csv is needed",
+        ),
         (query_main, ["--protocol=soap"], "value should be one of <rest|grpc>"),
         (tighter_bounds_main, ["--objectives=vea"], "unknown objectives ['vea']"),
         (snr_slopes_main, ["--workdir=/proc/nowhere/x"], "No such file or directory: '/proc/nowhere"),
