@@ -70,7 +70,7 @@ def test_help_lists_every_flag(program, tmp_path):
 
 def test_unknown_program(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["iwae-zoo", "tarin"])
-    with pytest.raises(SystemExit, match="unknown program 'tarin'. Known: train, evaluate, export"):
+    with pytest.raises(SystemExit, match="unknown program 'tarin'. Known: train, evaluate, impute, export"):
         iwae_zoo_console.main()
     for flags in (["--help"], []):
         monkeypatch.setattr(sys, "argv", ["iwae-zoo", *flags])
