@@ -90,4 +90,12 @@ def test_every_page_and_picture_is_there():
             assert (page.parent / target).exists(), f"{page.name} names {target}"
     # Blocks of the other pages need several machines or a server.
     with_code = {page.name for page in pages if "```python" in page.read_text()}
-    assert with_code == {"README.md", "extending.md", "log_likelihood.md", "networks.md", "training.md", "machines.md"}
+    assert with_code == {
+        "README.md",
+        "extending.md",
+        "log_likelihood.md",
+        "networks.md",
+        "tables.md",
+        "training.md",
+        "machines.md",
+    }

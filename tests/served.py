@@ -4,8 +4,11 @@ import numpy as np
 import tensorflow as tf
 
 
-def requests(x, latent_size):
-    """The inputs of every signature by its name, for the rows of x, with counts and seeds of their own."""
+def requests(x, latent_size, missing=False):
+    """The inputs of every signature by its name, for the rows of x, with counts and seeds of their own.
+
+    Of models that take missing values there is one more.
+    """
     seed = 7 + 1000003 * np.arange(len(x), dtype=np.int64)
     count = 10 + np.arange(len(x), dtype=np.int32)
     z = np.random.default_rng(1).normal(size=(len(x), latent_size)).astype("float32")
@@ -13,7 +16,7 @@ def requests(x, latent_size):
         "serving_default": {"x": x},
         "log_prob": {"x": x, "num_samples": count, "seed": seed},
         "log_prob_annealed": {"x": x, "seed": seed},
-        "impute": {"x": x, "num_samples": count, "seed": seed},
+        **({"impute": {"x": x, "num_samples": count, "seed": seed}} if missing else {}),
         "encode": {"x": x},
         "posterior_sample": {"x": x, "num_samples": count, "seed": seed},
         "posterior_sample_annealed": {"x": x, "seed": seed},
