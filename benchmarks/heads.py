@@ -57,7 +57,8 @@ TFP = {
 
 
 # Each row: fields of the preset, and how many of the particles (a convolution's are dear).
-ROWS = {f"likelihood {name}": ({"likelihood": name}, 1) for name in likelihoods.names() if name != "categorical"}
+_OTHER_SHAPES = ("categorical", "columns")
+ROWS = {f"likelihood {name}": ({"likelihood": name}, 1) for name in likelihoods.names() if name not in _OTHER_SHAPES}
 ROWS |= {f"posterior {name}": ({"posterior": name}, 1) for name in posteriors.names() if name != "normal"}
 ROWS |= {f"prior {name}": ({"prior": name}, 1) for name in priors.names() if name != "standard_normal"}
 ROWS |= {
@@ -91,9 +92,10 @@ class TfpHead:
     """
 
     def __init__(self, head):
-        self.parameters_per_value = head.parameters_per_value
-        self.shared_parameters = head.shared_parameters
-        self._make = TFP[head.name]
+        self._head, self._make = head, TFP[head.name]
+
+    def __getattr__(self, name):
+        return getattr(self._head, name)
 
     def distribution(self, parameters, event_ndims, dtype=None, shared=None):
         """As the head's."""
