@@ -126,9 +126,7 @@ def measures(x, missing, mean, draws=None):
     found = {"squared_error": float(np.mean(np.square(mean - x)[missing], dtype=np.float64))}
     if draws is not None:
         for level in (50, 90):
-            # As `Imputation.interval`.
-            ends = [0.5 - level / 200, 0.5 + level / 200]
-            low, high = np.quantile(draws[:, missing], ends, axis=0, method="weibull")
+            low, high = imputation.central_interval(draws[:, missing], level / 100)
             inside = (low <= x[missing]) & (x[missing] <= high)
             found |= {f"cover_{level}": 100.0 * float(inside.mean()), f"width_{level}": float(np.mean(high - low))}
     return found

@@ -60,12 +60,10 @@ def writer(path, columns, num_imputations):
     with contextlib.ExitStack() as stack:
         if str(path).endswith(".csv"):
             file = stack.enter_context(open(path, "w", newline="", encoding="utf-8"))
-            started: list[bool] = []
 
             def write(part, answer):
                 lines = _csv_rows(part, answer, columns, num_imputations)
-                if not started:
-                    started.append(True)
+                if not file.tell():
                     file.write(_line(_quoted(name) for name in _header(part.names, columns, num_imputations)))
                 file.writelines(lines)
 

@@ -144,9 +144,6 @@ class Columns(Likelihood):
             shared_start=np.concatenate(shared) if shared else None,
         )
 
-    def _fitted(self, data):
-        return self.fitted(data)
-
 
 class JoinedColumns(tfd.Distribution):
     """Groups of columns of x, each with its own distribution, independent of the others.

@@ -19,7 +19,7 @@ from iwae_zoo.estimation.rows import by_rows, checked_answers, checked_seed, num
 from iwae_zoo.estimation.streaming import Observer, checked_chunk, observed
 from iwae_zoo.model import examples, particles
 
-__all__ = ["Imputation", "check_takes_missing", "impute", "outputs", "row"]
+__all__ = ["Imputation", "central_interval", "check_takes_missing", "impute", "outputs", "row"]
 
 # Sub-streams of a row's seed, beside those of its chunks, which are numbered from 0.
 _DRAWING = -1
@@ -74,10 +74,7 @@ class Imputation(NamedTuple):
         return cls(**{name: np.concatenate([getattr(p, name) for p in parts], axis) for name, axis in axes.items()})
 
     def interval(self, level=0.9):
-        """Central intervals that cover a missing value with a probability, from the draws.
-
-        Their ends are order statistics of the R draws, at (R + 1) (1 -+ level) / 2, so that a draw more from the same
-        distribution is covered with that very probability.
+        """Central intervals that cover a missing value with a probability, from the draws: `central_interval`.
 
         Args:
           level: float, between 0 and 1.
@@ -95,8 +92,17 @@ class Imputation(NamedTuple):
                 if least < np.inf
                 else f"level must be between 0 and 1: received {level!r}."
             )
-        low, high = np.quantile(self.draws, [0.5 - level / 2, 0.5 + level / 2], axis=0, method="weibull")
-        return low, high
+        return central_interval(self.draws, level)
+
+
+def central_interval(draws, level):
+    """Low and high ends [...] of intervals from draws [R, ...].
+
+    They are order statistics, at (R + 1) (1 -+ level) / 2, so that a draw more from the same distribution is covered
+    with the probability `level`.
+    """
+    low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], axis=0, method="weibull")
+    return low, high
 
 
 def impute(model, x, num_samples=1000, num_imputations=5, seed=0, chunk_size=None, *, first_row=0, rows=None):
@@ -203,15 +209,16 @@ def _observer(networks, num_imputations):
     The particle with the largest log weight plus independent Gumbel noise has been chosen with probability proportional
     to its weight, and a maximum can be kept while the particles pass by.
     """
-    latent_shape = networks.prior.distribution().event_shape
-    p = networks.decoder.likelihood(tf.zeros([1, *latent_shape], networks.prior.distribution().dtype))
+    prior = networks.prior.distribution()
+    latent_shape = prior.event_shape
+    p = networks.decoder.likelihood(tf.zeros([1, *latent_shape], prior.dtype))
     size, dtype = p.event_shape, tf.float64
     begin = (
         tf.zeros(size, dtype),
         tf.zeros(size, dtype),
         [tf.zeros(of_classes.shape[1:], dtype) for of_classes in _probabilities(p)],
         tf.fill([num_imputations], tf.constant(-np.inf, dtype)),
-        tf.zeros([num_imputations, *latent_shape], networks.prior.distribution().dtype),
+        tf.zeros([num_imputations, *latent_shape], prior.dtype),
     )
 
     def update(state, z, log_weights, before, after, seed):

@@ -13,10 +13,26 @@ from inprocess import call
 import iwae_zoo_console
 from export import evaluate_main, query_main
 from iwae_zoo.programs import evaluate, export, impute, train
-from studies import posterior_main, samples_main, snr_slopes_main, tighter_bounds_main, true_likelihood_main
+from studies import (
+    anomaly_main,
+    imputation_main,
+    posterior_main,
+    samples_main,
+    snr_slopes_main,
+    tighter_bounds_main,
+    true_likelihood_main,
+)
 
 PROGRAMS = [train, evaluate, impute, export, evaluate_main, query_main]
-PROGRAMS += [posterior_main, samples_main, snr_slopes_main, tighter_bounds_main, true_likelihood_main]
+PROGRAMS += [
+    anomaly_main,
+    imputation_main,
+    posterior_main,
+    samples_main,
+    snr_slopes_main,
+    tighter_bounds_main,
+    true_likelihood_main,
+]
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"
@@ -49,6 +65,13 @@ GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"
         (query_main, ["--protocol=soap"], "value should be one of <rest|grpc>"),
         (tighter_bounds_main, ["--objectives=vea"], "unknown objectives ['vea']"),
         (snr_slopes_main, ["--workdir=/proc/nowhere/x"], "No such file or directory: '/proc/nowhere"),
+        (anomaly_main, ["--problems=digits_10"], "Unknown problem: received 'digits_10'."),
+        (anomaly_main, ["--rates=100"], "A rate must be a whole number from 0 to 99, in percent: received '100'."),
+        (anomaly_main, ["--objective=piwea"], "Did you mean 'piwae'?"),
+        (imputation_main, ["--tables=wein"], "Did you mean 'wine'?"),
+        (imputation_main, ["--rates=0.3"], "A rate must be a whole number from 1 to 99, in percent: received '0.3'."),
+        (imputation_main, ["--objectives=piwea"], "Did you mean 'piwae'?"),
+        (imputation_main, ["--peers=tree"], "Did you mean 'trees'?"),
         (export, ["--workdir=nowhere", "--export_dir=models"], "nowhere holds no trained model"),
     ],
 )

@@ -81,17 +81,3 @@ def test_from_end_to_end(tmp_path, monkeypatch):
     assert 0.5 < low <= value <= high <= 1.0
     monkeypatch.setattr(anomaly, "of_model", lambda *_, **__: pytest.fail("finished scores were asked for again"))
     assert text in call(anomaly_main, *flags, cwd=tmp_path).stdout
-
-
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("--problems=digits_10", "Unknown problem: received 'digits_10'."),
-        ("--rates=100", "A rate must be a whole number from 0 to 99, in percent: received '100'."),
-        ("--objective=piwea", "Did you mean 'piwae'?"),
-    ],
-)
-def test_a_wrong_flag_is_one_line(flag, message, tmp_path):
-    ended = call(anomaly_main, *FLAGS, flag, cwd=tmp_path)
-    assert ended.returncode != 0 and message in ended.stderr and ended.stderr.count("\n") == 1
-    assert not list(tmp_path.iterdir())

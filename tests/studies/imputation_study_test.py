@@ -98,18 +98,3 @@ def test_from_end_to_end(tmp_path, monkeypatch):
     monkeypatch.setattr(imputation, "of_model", lambda *_, **__: pytest.fail("a finished cell was run again"))
     again = call(imputation_main, *flags, cwd=tmp_path)
     assert again.returncode == 0 and (root / "table.md").read_text() in again.stdout
-
-
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("--tables=wein", "Did you mean 'wine'?"),
-        ("--rates=0.3", "A rate must be a whole number from 1 to 99, in percent: received '0.3'."),
-        ("--objectives=piwea", "Did you mean 'piwae'?"),
-        ("--peers=tree", "Did you mean 'trees'?"),
-    ],
-)
-def test_a_wrong_flag_is_one_line(flag, message, tmp_path):
-    ended = call(imputation_main, *FLAGS, flag, cwd=tmp_path)
-    assert ended.returncode != 0 and message in ended.stderr and ended.stderr.count("\n") == 1
-    assert not list(tmp_path.iterdir())
