@@ -42,12 +42,16 @@ def data_of(kind):
     return draws[kind]().astype(np.float32)
 
 
-@pytest.mark.parametrize("name", likelihoods.names())
-def test_only_what_is_observed_counts(name):
+def head_and_data(name):
     head = likelihoods.get(name)
     if name == "columns":
         head = dataclasses.replace(head, columns=_COLUMNS)
-    x = data_of(head.kinds[0])
+    return head, data_of(head.kinds[0])
+
+
+@pytest.mark.parametrize("name", likelihoods.names())
+def test_only_what_is_observed_counts(name):
+    head, x = head_and_data(name)
     whole, holed = head.fitted(x), dataclasses.replace(head, missing=True).fitted(x)
     rng = np.random.default_rng(1)
     raw = tf.constant(rng.normal(size=(3, ROWS, *whole.parameter_shape((VALUES,)))), tf.float32)
@@ -88,10 +92,7 @@ def test_only_what_is_observed_counts(name):
 
 @pytest.mark.parametrize("name", likelihoods.names())
 def test_a_fit_to_data_with_holes_is_that_to_what_is_there(name):
-    head = likelihoods.get(name)
-    if name == "columns":
-        head = dataclasses.replace(head, columns=_COLUMNS)
-    x = data_of(head.kinds[0])
+    head, x = head_and_data(name)
     twice = np.concatenate([x, np.full_like(x, np.nan)])  # As many again, of which nothing is known.
     holed, whole = head.fitted(twice), head.fitted(x)
     assert holed.missing and not whole.missing
@@ -111,8 +112,8 @@ def test_completion():
 
 def test_columns_are_independent_heads():
     """The sum of each column's own, drawn and averaged in the order of x; probabilities of names sum to one."""
-    x = data_of("table")
-    head = dataclasses.replace(likelihoods.get("columns"), columns=_COLUMNS).fitted(x)
+    head, x = head_and_data("columns")
+    head = head.fitted(x)
     rng = np.random.default_rng(2)
     raw = tf.constant(rng.normal(size=(ROWS, *head.parameter_shape((VALUES,)))), tf.float32)
     shared = tf.constant(rng.normal(size=head.shared_shape((VALUES,))), tf.float32)
