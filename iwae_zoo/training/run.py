@@ -84,7 +84,7 @@ class Run:
             print(f"{self.dataset.description}; likelihood {self.likelihood.name}.")
         steps = self.dataset.steps_per_epoch(config.batch_size)
         with self.strategy.scope():
-            model = self._restored(self.files.checkpoint) or self._build()
+            model = self._restored(self.files.checkpoint) or self.build()
         first_epoch = _iterations(model) // steps
         history = self.files.history(first_epoch)
         if verbose and first_epoch:
@@ -143,7 +143,7 @@ class Run:
             bar = verbose if sys.stdout.isatty() else 0
             trained = evaluation.evaluate(model, x, config.eval_samples, method=config.eval_method, verbose=bar)
             with self.strategy.scope():
-                beginner = self._build()
+                beginner = self.build()
             count = config.m * config.k
             untrained = likelihood.estimate_dataset(beginner, x, count, method=likelihood.IMPORTANCE, verbose=0)
         baselines = {"the same, untrained model": float(untrained.log_prob.mean())}
@@ -168,7 +168,7 @@ class Run:
         versions = {name: metadata.version(name) for name in ("tensorflow", "keras", "tensorflow-probability", "numpy")}
         write_json(self.workdir / "config.json", {"config": dataclasses.asdict(self.config), "versions": versions})
 
-    def _build(self):
+    def build(self):
         config = self.config
         model = presets.build(
             config.preset,
