@@ -60,12 +60,7 @@ class Objective:
             object.__setattr__(self, axis, integer(axis, getattr(self, axis)))
         self.decoder_bound.validate(self.m, self.k)
         self.encoder_bound.validate(self.m, self.k)
-        if self.estimator.follows_weights and self.encoder_bound.has_constant_weights(self.m, self.k):
-            raise ValueError(
-                f"The estimator {self.estimator.name!r} would give the encoder no signal: all weights of "
-                f"{self.encoder_bound} are the same at m={self.m}, k={self.k}. Use an importance-weighted encoder "
-                "bound with at least two particles in a group, or another estimator."
-            )
+        self.estimator.validate(self.encoder_bound, self.m, self.k)
 
     def particle_weights(self, log_weights):
         """Weights of each particle's gradient contributions; treat them as constants.
@@ -84,9 +79,7 @@ class Objective:
             raise ValueError(
                 f"log_weights must have shape [m={self.m}, k={self.k}, B]: received shape {log_weights.shape}."
             )
-        path, score = self.estimator.weights(
-            self.encoder_bound.weights(log_weights), self.encoder_bound.weight_derivatives(log_weights)
-        )
+        path, score = self.estimator.weights(self.encoder_bound, log_weights)
         return ParticleWeights(self.decoder_bound.weights(log_weights), path, score)
 
     def get_config(self):
