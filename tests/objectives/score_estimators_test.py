@@ -71,7 +71,7 @@ def moments(truth, x, objective, **options):
 def test_the_model_is_what_its_layers_say(truth):
     model, x = truth.model(), truth.data[2:5]
     log_q = model.encoder.posterior(x).log_prob(truth.states[:, np.newaxis])
-    z = np.broadcast_to(truth.states[:, np.newaxis], (len(truth.states), len(x), 2))
+    z = tf.constant(np.broadcast_to(truth.states[:, np.newaxis], (len(truth.states), len(x), 2)))
     np.testing.assert_allclose(truth.log_q(x)[0], log_q, rtol=1e-12)
     np.testing.assert_allclose(truth.log_joint(x)[0], particles.log_joint(model.decoder, model.prior, x, z), rtol=1e-12)
     np.testing.assert_allclose(np.exp(truth.log_prob(truth.data)).sum(), 1.0, rtol=1e-12)
@@ -156,7 +156,7 @@ def test_leaving_out_one_that_dominates():
         of("iwae", "ovis", m=1, k=2000).particle_weights(tf.constant(many, dtype)).score.numpy()
         for dtype in ("float32", "float64")
     )
-    np.testing.assert_allclose(score, exact_score, rtol=0.05)
+    np.testing.assert_allclose(score, exact_score, rtol=1e-3, atol=1e-6 / 2000)  # Rounding of 1 / N.
     np.testing.assert_allclose(score.sum(), exact_score.sum(), rtol=1e-3)
 
 
@@ -188,13 +188,14 @@ def test_every_bound_can_be_asked(truth, x):
         np.testing.assert_allclose(mean, encoder, rtol=1e-9, atol=1e-12)
 
 
-def test_wake_is_its_expectation_and_tends_to_the_gradient_of_kl(truth, x):
+def test_wake_tends_to_the_gradient_of_kl():
+    """With a bias of 1 / K, which halves from each K to the next."""
+    truth = Enumerable(scale=0.3)
+    x = truth.data[5:6]
     by_kl = np.einsum("sb,sbp->p", truth.posterior(x), truth.log_q(x)[1])  # -d KL(p || q) / d phi
-    errors = []
-    for k in (4, 16, 32):
-        mean, _ = moments(truth, x, of("iwae", "wake", m=1, k=k), exchangeable=True)
-        errors.append(np.linalg.norm(mean - by_kl))
-    assert errors[0] > 2 * errors[1] > 2 * 1.5 * errors[2]
+    means = [moments(truth, x, of("iwae", "wake", m=1, k=k), exchangeable=True)[0] for k in (8, 16, 32)]
+    errors = [np.linalg.norm(mean - by_kl) for mean in means]
+    np.testing.assert_allclose(np.divide(errors[1:], errors[:-1]), 0.5, atol=0.03)
 
 
 def sleep_gradient(truth):
@@ -203,14 +204,14 @@ def sleep_gradient(truth):
     return np.einsum("sx,sxp->p", probability, truth.log_q(truth.data)[1])
 
 
-def repeated(model, x, count):
+def repeated(model, x, count, seed):
     """Encoder's ascent directions [count, P] of as many seeds, in one graph."""
 
     def one(seed):
         computed = model.compute_gradients(x, seed)
         return -tf.concat([tf.reshape(g, [-1]) for g in computed.encoder], axis=0)
 
-    seeds = np.stack([np.full(count, 7), np.arange(count)], axis=1).astype(np.int32)
+    seeds = np.stack([np.full(count, seed), np.arange(count)], axis=1).astype(np.int32)
     return tf.function(lambda: tf.map_fn(one, seeds, fn_output_signature=tf.float64))().numpy()
 
 
@@ -220,18 +221,18 @@ def assert_mean(draws, expected):
 
 
 @pytest.mark.parametrize("estimator", ["vimco", "ovis,auxiliary=2"])
-def test_through_the_networks(truth, x, estimator):
+def test_through_the_networks(truth, x, estimator, seed):
     _, encoder, _ = exact(truth, x, BOUNDS["miwae"])
-    draws = repeated(truth.model(of("miwae", estimator)), np.repeat(x, 20, axis=0), 200)
+    draws = repeated(truth.model(of("miwae", estimator)), np.repeat(x, 20, axis=0), 200, seed)
     assert_mean(draws, encoder)
 
 
-def test_sleep_descends_kl_in_expectation_under_the_model(truth, x):
+def test_sleep_descends_kl_in_expectation_under_the_model(truth, x, seed):
     rows = np.repeat(x, 20, axis=0)
-    asleep = repeated(truth.model(of("iwae", "wake", m=1, k=2, sleep=1.0)), rows, 200)
+    asleep = repeated(truth.model(of("iwae", "wake", m=1, k=2, sleep=1.0)), rows, 200, seed)
     assert_mean(asleep, sleep_gradient(truth))
     # Half awake is half of each, of the same noise.
-    awake, half = (repeated(truth.model(of("iwae", "wake", m=1, k=2, sleep=s)), rows, 5) for s in (0.0, 0.5))
+    awake, half = (repeated(truth.model(of("iwae", "wake", m=1, k=2, sleep=s)), rows, 5, seed) for s in (0.0, 0.5))
     np.testing.assert_allclose(half, 0.5 * awake + 0.5 * asleep[:5], rtol=1e-12, atol=1e-15)
 
 
