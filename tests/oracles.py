@@ -36,28 +36,19 @@ def table(name, log_weights):
         "dreg": (flat, flat**2, zero),
         "rws": (flat, zero, flat),
         "rws_dreg": (flat, flat * others, zero),
-        "vimco": (flat, zero, learning_signal(log_weights) - flat),
-        "ovis": (flat, zero, np.where(flat < 0.01, powers(flat), -np.log(others) - flat)),
+        "vimco": (flat, zero, learning_signal(log_weights, lambda others: others.mean(axis=0)) - flat),
+        "ovis": (flat, zero, learning_signal(log_weights, lambda others: np.full(others.shape[1], -np.inf)) - flat),
     }[name]
 
 
-def learning_signal(log_weights):
-    """L - L^(-k) of one group, [M, K, B]: each log weight in turn replaced by the mean of the others."""
-    shape = log_weights.shape
-    log_weights = log_weights.reshape(-1, shape[2])
-
-    def bound(x):
-        return np.logaddexp.reduce(x, axis=0) - np.log(len(x))
-
-    signal = np.empty_like(log_weights)
-    for i, rest in ((i, np.delete(log_weights, i, axis=0)) for i in range(len(log_weights))):
-        signal[i] = bound(log_weights) - bound(np.concatenate([rest, rest.mean(axis=0, keepdims=True)]))
-    return signal.reshape(shape)
-
-
-def powers(w):
-    """-log(1 - w) - w, of a small w."""
-    return sum(w**i / i for i in range(2, 9))
+def learning_signal(log_weights, stand_in):
+    """L - L^(-k) of one group, [M, K, B]: each log weight in turn replaced by what stands in for it."""
+    flat = log_weights.reshape(-1, log_weights.shape[2])
+    signal = np.empty_like(flat)
+    for i in range(len(flat)):
+        others = np.delete(flat, i, axis=0)
+        signal[i] = np.logaddexp.reduce(flat) - np.logaddexp(np.logaddexp.reduce(others), stand_in(others))
+    return signal.reshape(log_weights.shape)
 
 
 def frozen(layer, x):
