@@ -99,8 +99,8 @@ def main(name):
         snr, error = np.array([s.mean for s in sides]), np.array([s.mean_error for s in sides])
         slope, slope_error = fit_slope(np.array(counts), snr, error)
         curve = {"panel": panel, "label": label, "x": counts, "snr": snr, "error": error, "xlabel": f"{axis.upper()}"}
-        rest = {"dsnr": [s.dsnr for s in sides], "variance": [s.variance for s in sides]}
-        curves.append({**curve, **rest, "theory": theory, "slope": slope, "slope_error": slope_error})
+        curve |= {"dsnr": [s.dsnr for s in sides], "variance": [s.variance for s in sides]}
+        curves.append({**curve, "theory": theory, "slope": slope, "slope_error": slope_error})
         stated = "no theory" if theory is None else f"theory {theory:+.2f}"
         print(f"{panel}, {label}: slope {slope:+.3f} +- {slope_error:.3f} ({stated})")
     with open(workdir / "slopes.csv", "w", newline="") as file:
