@@ -227,6 +227,21 @@ def test_through_the_networks(truth, x, estimator, seed):
     assert_mean(draws, np.concatenate(expected))
 
 
+@pytest.mark.parametrize("settings", [{"particle_chunk": 3}, {"backward_particles": 5}, {"jit_compile": True}])
+def test_auxiliary_particles_go_along(truth, settings):
+    """However gradients are computed: the same, or of fewer particles and the same in expectation."""
+    x = tf.constant(truth.data)
+    models = [truth.model(of("miwae", "ovis,auxiliary=2")) for _ in range(2)]
+    models[0].compile(jit_compile=False)
+    models[1].compile(**settings)
+    whole, other = (m._gradients_in_step(x, *m._step(x, tf.constant([1, 2]))) for m in models)
+    assert whole.log_weights.shape == other.log_weights.shape == (M, K, len(x))
+    if "particle_chunk" in settings:
+        for one, two in zip((*whole.encoder, *whole.decoder), (*other.encoder, *other.decoder), strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-9, atol=1e-12)
+    assert all(np.isfinite(g).all() for g in (*other.encoder, *other.decoder))
+
+
 def test_sleep_descends_kl_in_expectation_under_the_model(truth, x, seed):
     rows = np.repeat(x, 20, axis=0)
     asleep = repeated(truth.model(of("iwae", "wake", m=1, k=2, sleep=1.0)), rows, 200, seed)
