@@ -47,10 +47,9 @@ _CURVES = (
     ("SNR against K at M = 1", "decoder, IWAE", ("iwae", None), "k", "decoder", 0.5),
     ("SNR against M at K = 8", "encoder, MIWAE", ("miwae", None), "m", "encoder", 0.5),
     ("SNR against M at K = 8", "decoder, MIWAE", ("miwae", None), "m", "decoder", 0.5),
-    (_BITS, "encoder, REINFORCE", ("iwae", "reinforce"), "k", "encoder", None),
     (_BITS, "encoder, VIMCO", ("vimco", None), "k", "encoder", -0.5),
     (_BITS, "encoder, OVIS", ("ovis", None), "k", "encoder", 0.5),
-    (_BITS, "encoder, OVIS, gamma = 1", ("ovis", "ovis,gamma=1"), "k", "encoder", 0.5),
+    (_BITS, "encoder, OVIS, gamma = 1", ("ovis", "ovis,gamma=1"), "k", "encoder", None),
 )
 
 
