@@ -251,6 +251,7 @@ def snr_slopes(curves, title):
         axes.set_xticks(x, [f"{value:g}" for value in x])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
+        axes.margins(y=0.4)  # Room for the legend.
         axes.legend(fontsize="small")
     figure.suptitle(f"{title}; bars of one standard error")
     return figure

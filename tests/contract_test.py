@@ -81,10 +81,10 @@ ROWS = [
     # Weights of the decoder that no body has.
     Row("piwae", "negative_binomial,offset=True", posterior="coupling_flow", thorough=True),
     Row("elbo", "poisson", posterior="coupling_flow", replicas=5e-6, **TWO_LAYERS),
-    Row("iwae", "log_normal"),
+    Row("vimco", "log_normal"),
     # Weights of the decoder that no body has, on two replicas too.
     Row("miwae", "columns", (5,), thorough=True, replicas=5e-6),
-    Row("piwae", "zero_inflated_negative_binomial,offset=True"),
+    Row("ovis", "zero_inflated_negative_binomial,offset=True"),
 ]
 OUTSIDE = {"binary": 0.5, "intensity": 1.5, "byte": 0.5, "class": 3.0, "count": -1.0, "real": np.inf}
 OUTSIDE |= {"positive": 0.0, "table": -1.0}  # Of a table the third column holds counts.

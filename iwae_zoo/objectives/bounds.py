@@ -7,11 +7,13 @@ is made. There are no tapes and no networks here; everything works in the dtype 
 
 import abc
 import dataclasses
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from iwae_zoo._checks import look_up
 
@@ -67,6 +69,68 @@ class Bound(abc.ABC):
     def validate(self, m, k):  # noqa: B027  (most bounds accept any shape)
         """Raises ValueError if the bound cannot be evaluated on log weights of shape [m, k, B]."""
 
+    # What estimators with a learning signal ask besides. These work for every bound, in memory that grows with the
+    # square of the number of particles.
+
+    def components(self):
+        """The bounds whose mean it is: a tuple of (share, `Bound`)."""
+        return ((1.0, self),)
+
+    def group_size(self, m, k):
+        """int, how many neighbours of the M K particles (M slowest) a group has."""
+        return m * k
+
+    def parts(self, log_weights):
+        """What of the value each particle's log weight enters, [M, K, B]: of a mean over groups, that of its own."""
+        return tf.broadcast_to(self.value(log_weights), tf.shape(log_weights))
+
+    def replaced(self, log_weights, by):
+        """For each particle by itself: what changes where its log weight is another, and those of the others stay.
+
+        Args:
+          log_weights: float tensor [M, K, B], nats.
+          by: float tensor [S, M, K, B], or one that broadcasts to it: S log weights to stand in each place.
+
+        Returns:
+          (value before minus value after, weight `a` of the particle after), float tensors [S, M, K, B].
+        """
+        log_weights = _checked(log_weights)
+        shape = tf.concat([tf.shape(by)[:1], tf.shape(log_weights)], axis=0)
+        flat = tf.reshape(log_weights, [-1, shape[-1]])  # [N, B]
+        count = tf.shape(flat)[0]
+        by = tf.reshape(tf.broadcast_to(by, shape), [shape[0], count, 1, shape[-1]])
+        own = tf.eye(count, dtype=tf.bool)[:, :, tf.newaxis]
+        after = tf.transpose(tf.where(own, by, flat), [2, 0, 1, 3])  # [N, S, N replaced, B]
+        after = tf.reshape(after, tf.concat([shape[1:3], [-1]], axis=0))
+        value = tf.reshape(self.value(after), shape)
+        weight = tf.reshape(self.weights(after), [count, shape[0], count, shape[-1]])
+        weight = tf.linalg.diag_part(tf.transpose(weight, [1, 3, 0, 2]))  # [S, B, N]
+        return self.value(log_weights) - value, tf.reshape(tf.transpose(weight, [0, 2, 1]), shape)
+
+    def mean_of_others(self, log_weights):
+        """Mean log weight of the other particles of its group, [M, K, B]."""
+        grouped = self._neighbors(log_weights)
+        shift = tf.reduce_max(grouped, axis=1, keepdims=True)
+        centered = grouped - shift
+        others = tf.reduce_sum(centered, axis=1, keepdims=True) - centered
+        mean = shift + others / tf.cast(tf.shape(grouped)[1] - 1, grouped.dtype)
+        return tf.reshape(mean, tf.shape(log_weights))
+
+    def leave_one_out(self, log_weights):
+        """Value minus what it would be of the others of a particle's group, their mean weight in its place, [M, K, B].
+
+        Exact to rounding of the difference, not of the value.
+        """
+        shift, total, log_rest = _leave_one_out(self._neighbors(log_weights))
+        mean = shift + total + log_rest - tf.math.log(tf.cast(tf.shape(log_rest)[1] - 1, log_rest.dtype))
+        return self.replaced(log_weights, tf.reshape(mean, tf.shape(log_weights))[tf.newaxis])[0][0]
+
+    def _neighbors(self, log_weights):
+        """Log weights by groups, [G, N, B]."""
+        log_weights = _checked(log_weights)
+        m, k, _ = log_weights.shape
+        return tf.reshape(log_weights, [-1, self.group_size(m, k), tf.shape(log_weights)[2]])
+
 
 @dataclasses.dataclass(frozen=True)
 class Elbo(Bound):
@@ -97,6 +161,17 @@ class Elbo(Bound):
 
     def has_constant_weights(self, m, k):
         return True
+
+    def parts(self, log_weights):
+        return _checked(log_weights) * self.weights(log_weights)
+
+    def replaced(self, log_weights, by):
+        weights = self.weights(log_weights)
+        change = weights * (log_weights - by)
+        return change, tf.broadcast_to(weights, tf.shape(change))
+
+    def leave_one_out(self, log_weights):
+        return self.weights(log_weights) * (log_weights - self.mean_of_others(log_weights))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +234,28 @@ class ImportanceWeighted(Bound):
                 f"The number of groups must divide the number of particles: received groups={self.groups} for "
                 f"m={m} times k={k} = {m * k} particles."
             )
+
+    def group_size(self, m, k):
+        return m * k // self.groups
+
+    def parts(self, log_weights):
+        grouped = self._grouped(log_weights)
+        values = _log_mean_exp(self._power * grouped, axis=1) / self._power / self.groups  # [G, B]
+        return tf.reshape(tf.broadcast_to(values[:, tf.newaxis], tf.shape(grouped)), tf.shape(log_weights))
+
+    def replaced(self, log_weights, by):
+        shift, total, log_rest = _leave_one_out(self._power * self._grouped(log_weights))
+        shape = tf.concat([tf.shape(by)[:1], tf.shape(log_weights)], axis=0)
+        by = tf.reshape(tf.broadcast_to(by, shape), tf.concat([shape[:1], tf.shape(log_rest)], axis=0))
+        by = self._power * by - shift  # [S, G, N, B]
+        after = tfp.math.log_add_exp(total + log_rest, by)
+        change = (total - after) / self._power
+        return tf.reshape(change / self.groups, shape), tf.reshape(tf.exp(by - after) / self.groups, shape)
+
+    def leave_one_out(self, log_weights):
+        _, _, log_rest = _leave_one_out(self._power * self._grouped(log_weights))
+        one_less = tf.math.log1p(-1.0 / tf.cast(tf.shape(log_rest)[1], log_rest.dtype))
+        return tf.reshape((one_less - log_rest) / self._power / self.groups, tf.shape(log_weights))
 
     def _grouped(self, log_weights):
         log_weights = _checked(log_weights)
@@ -237,6 +334,10 @@ class Combination(Bound):
 
     def has_constant_weights(self, m, k):
         return self.beta == 1.0 or m * k == 1
+
+    def components(self):
+        shares = ((self.beta, Elbo()), (1.0 - self.beta, ImportanceWeighted()))
+        return tuple((share, bound) for share, bound in shares if share)
 
     def _mix(self, elbo, iwae):
         # At the ends the other term is left out: 0 times minus infinity would be NaN.
@@ -340,6 +441,25 @@ def _checked(log_weights):
             f"shape {log_weights.shape} and dtype {log_weights.dtype.name}."
         )
     return log_weights
+
+
+def _leave_one_out(x):
+    """Of log weights [G, N, B]: their largest m [G, 1, B], log t [G, 1, B] and log(1 - w_i) [G, N, B].
+
+    With `t = sum_i exp(x_i - m)` and `w_i = exp(x_i - m) / t`, the log of the sum without i is
+    `m + log t + log(1 - w_i)`, however much one dominates.
+    """
+    shift = tf.reduce_max(x, axis=1, keepdims=True)
+    x -= shift
+    total = tf.reduce_logsumexp(x, axis=1, keepdims=True)
+    first = tf.one_hot(tf.argmax(x, axis=1), tf.shape(x)[1], True, False, axis=1, dtype=tf.bool)
+    lowest = tf.constant(-math.inf, x.dtype)
+    others = tf.reduce_logsumexp(tf.where(first, lowest, x), axis=1, keepdims=True)
+    normalized = tf.exp(x - total)
+    # Only the largest can have more than half, where the subtraction from 1 would lose digits.
+    dominant = normalized > 0.5
+    rest = tf.math.log1p(-tf.where(dominant, tf.zeros_like(x), normalized))
+    return shift, total, tf.where(dominant, others - total, rest)
 
 
 def _log_mean_exp(x, axis):

@@ -1,30 +1,89 @@
-"""Gradient estimators of the encoder: from the derivatives of a bound to per-particle weights.
-
-With `a = d bound / d log_weights` and `a'_i = d a_i / d log_weights_i`, every estimator here is linear in the two:
+"""Gradient estimators of the encoder: from a bound and log weights to per-particle weights.
 
     encoder gradient = sum_i path_i  (d z_i / d phi)^T d/dz [log p(x, z) - log q(z | x)] at z_i
                      + sum_i score_i d/d phi log q(z_i | x), with z_i held fixed
 
-so an estimator is four numbers, and a new one is one line of the table.
+Most are linear in `a = d bound / d log_weights` and `a'_i = d a_i / d log_weights_i`: four numbers each, and a new one
+is one line of the table. The others have a score term only, for latents that cannot be reparameterised: the particle's
+part L of the bound, less a baseline c_i that is to depend on the other particles alone, and less a_i,
+
+    score_i = L - c_i - a_i
+
+which is unbiased for every such baseline.
 """
 
+import abc
 import dataclasses
 
-from iwae_zoo._checks import look_up
+import tensorflow as tf
 
-__all__ = ["GradientEstimator", "get", "names"]
+from iwae_zoo._checks import integer, parse
+
+__all__ = ["GradientEstimator", "Linear", "Ovis", "Reinforce", "Vimco", "get", "identifier", "names"]
 
 
-@dataclasses.dataclass(frozen=True)
-class GradientEstimator:
-    """A gradient estimator of the encoder, linear in `(a, a')`.
+class GradientEstimator(abc.ABC):
+    """A gradient estimator of the encoder.
 
     Attributes:
       name: str.
+    """
+
+    name: str
+
+    @property
+    def uses_path(self) -> bool:
+        """Whether the pathwise term is there at all; it needs reparameterised particles."""
+        return False
+
+    @property
+    def uses_score(self) -> bool:
+        """Whether the score term is there at all."""
+        return False
+
+    @property
+    def follows_weights(self) -> bool:
+        """Whether its expectation is zero for a bound whose weights are constant.
+
+        So it is of the wake updates, which descend KL(p || q) instead of following the bound: such a pair would train
+        nothing.
+        """
+        return False
+
+    @property
+    def auxiliary(self) -> int:
+        """Number of particles that it weighs besides the M K of the bound; they get no weights of their own."""
+        return 0
+
+    @abc.abstractmethod
+    def weights(self, bound, log_weights, auxiliary=None):
+        """Returns `(path, score)`, each of the shape of `log_weights`.
+
+        Args:
+          bound: `Bound` that the encoder follows.
+          log_weights: float tensor [M, K, B], nats.
+          auxiliary: float tensor [S, B], log weights of the auxiliary particles; None where there are none.
+        """
+
+    def validate(self, bound, m, k):
+        """Raises ValueError if it cannot estimate the gradient of `bound` with log weights of shape [m, k, B]."""
+        if self.follows_weights and bound.has_constant_weights(m, k):
+            raise ValueError(
+                f"The estimator {self.name!r} would give the encoder no signal: all weights of {bound} are the same at "
+                f"m={m}, k={k}. Use an importance-weighted encoder bound with at least two particles in a group, or "
+                "another estimator."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear(GradientEstimator):
+    """A gradient estimator that is linear in `(a, a')`.
+
+    Args:
+      name: str.
       path: (float, float), the factors of `a` and `a'` in the weight of the pathwise term.
       score: (float, float), the factors of `a` and `a'` in the weight of the score term.
-      follows_weights: whether its expectation is zero for a bound whose weights are constant (the wake updates, which
-        descend KL(p || q) instead of following the bound): such a pair would train nothing.
+      follows_weights: as in `GradientEstimator`.
     """
 
     name: str
@@ -34,22 +93,132 @@ class GradientEstimator:
 
     @property
     def uses_path(self):
-        """Whether the pathwise term is there at all; it needs reparameterised particles."""
         return any(self.path)
 
     @property
     def uses_score(self):
-        """Whether the score term is there at all."""
         return any(self.score)
 
-    def weights(self, a, a_derivative):
-        """Returns `(path, score)`, each of the shape of `a`.
+    def weights(self, bound, log_weights, auxiliary=None):
+        a, derivative = bound.weights(log_weights), bound.weight_derivatives(log_weights)
+        return tuple(p * a + q * derivative for p, q in (self.path, self.score))
 
-        Args:
-          a: float tensor [M, K, B], the derivative of a bound by the log weights.
-          a_derivative: float tensor [M, K, B], the derivative of each `a` by its own log weight.
-        """
-        return tuple(p * a + q * a_derivative for p, q in (self.path, self.score))
+
+class _ScoreFunction(GradientEstimator):
+    """A gradient estimator that is a learning signal times the score, and linear in the bound."""
+
+    uses_score = True
+
+    @property
+    def _needs_others(self) -> bool:
+        """Whether the baseline is made of the other particles of the group."""
+        return False
+
+    @abc.abstractmethod
+    def _score(self, bound, log_weights, auxiliary):
+        """float tensor [M, K, B]."""
+
+    def weights(self, bound, log_weights, auxiliary=None):
+        score = tf.add_n([share * self._score(part, log_weights, auxiliary) for share, part in bound.components()])
+        return tf.zeros_like(score), score
+
+    def validate(self, bound, m, k):
+        super().validate(bound, m, k)
+        size = min(part.group_size(m, k) for _, part in bound.components())
+        if self._needs_others and size < 2:
+            raise ValueError(
+                f"The estimator {self.name!r} takes its baseline from the other particles of a group, and {bound} has "
+                f"{size} in a group at m={m}, k={k}. Use at least two, or the estimator 'reinforce'."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Reinforce(_ScoreFunction):
+    """No baseline: score_i = L - a_i.
+
+    #### References
+    Williams. Simple statistical gradient-following algorithms for connectionist reinforcement learning. 1992.
+    """
+
+    name = "reinforce"
+
+    def _score(self, bound, log_weights, auxiliary):
+        return bound.parts(log_weights) - bound.weights(log_weights)
+
+
+@dataclasses.dataclass(frozen=True)
+class Vimco(_ScoreFunction):
+    """The baseline is the bound with the mean of the others' log weights in the particle's place. Unbiased.
+
+    #### References
+    Mnih, Rezende. Variational inference for Monte Carlo objectives. ICML 2016, eq. 9 and 10.
+    https://arxiv.org/abs/1602.06725
+    """
+
+    name = "vimco"
+    _needs_others = True
+
+    def _score(self, bound, log_weights, auxiliary):
+        signal, _ = bound.replaced(log_weights, bound.mean_of_others(log_weights)[tf.newaxis])
+        return signal[0] - bound.weights(log_weights)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ovis(_ScoreFunction):
+    """The baseline is near the one of least variance, so that the signal-to-noise ratio does not fall with K.
+
+    With auxiliary particles it is the mean of `L - a_i` with each of their log weights in the particle's place, which
+    is unbiased.
+
+    Without, with L' the bound of the other N - 1 particles of the group alone,
+
+        c_i = L' - gamma a_i + (1 - gamma) log(1 - 1 / N) / groups
+
+    which is unbiased for gamma = 0. The term in gamma depends on the particle itself: in expectation it adds gamma
+    times the wake update.
+
+    Args:
+      gamma: float in [0, 1].
+      auxiliary: int, number S of particles that are drawn and weighed for the baseline alone; 0 for the closed form.
+
+    Raises:
+      ValueError: if gamma is out of range, or is given with auxiliary particles.
+
+    #### References
+    Lievin, Dittadi, Christensen, Winther. Optimal Variance Control of the Score Function Gradient Estimator for
+    Importance Weighted Bounds. NeurIPS 2020, eq. 12 (auxiliary particles) and 17 (gamma).
+    https://arxiv.org/abs/2008.01998
+    """
+
+    name = "ovis"
+
+    gamma: float = 0.0
+    auxiliary: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "auxiliary", integer("auxiliary", self.auxiliary, 0))
+        number = isinstance(self.gamma, (int, float)) and not isinstance(self.gamma, bool)
+        if not number or not 0.0 <= self.gamma <= 1.0:
+            raise ValueError(f"gamma must be in [0, 1]: received {self.gamma!r}.")
+        if self.auxiliary and self.gamma:
+            raise ValueError(
+                f"gamma is of the form without auxiliary particles: received gamma={self.gamma!r} with "
+                f"auxiliary={self.auxiliary}. Leave one out."
+            )
+
+    @property
+    def _needs_others(self):
+        return not self.auxiliary
+
+    def _score(self, bound, log_weights, auxiliary):
+        a = bound.weights(log_weights)
+        if self.auxiliary:
+            signal, weight = bound.replaced(log_weights, auxiliary[:, tf.newaxis, tf.newaxis])
+            return tf.reduce_mean(signal + weight, axis=0) - a
+        m, k, _ = log_weights.shape
+        size = bound.group_size(m, k)
+        one_less = tf.math.log1p(tf.constant(-1.0 / size, a.dtype)) * (size / (m * k))
+        return bound.leave_one_out(log_weights) - (1.0 - self.gamma) * (a + one_less)
 
 
 # A new estimator that is linear in the two is a row.
@@ -57,15 +226,18 @@ TABLE = {
     row.name: row
     for row in (
         # The total derivative of a reparameterised bound: Kingma & Welling 2014, Burda et al. 2016.
-        GradientEstimator("reparameterized", path=(1, 0), score=(-1, 0)),
+        Linear("reparameterized", path=(1, 0), score=(-1, 0)),
         # Roeder et al. 2017, arXiv 1703.09194. Unbiased for the elbo only; BIASED for every tighter bound.
-        GradientEstimator("sticking_the_landing", path=(1, 0), score=(0, 0)),
+        Linear("sticking_the_landing", path=(1, 0), score=(0, 0)),
         # Tucker et al. 2019, arXiv 1810.04152: E[a dlogq/dphi] = E[a' dz/dphi dlogw/dz] turns score into path.
-        GradientEstimator("doubly_reparameterized", path=(1, -1), score=(0, 0)),
+        Linear("doubly_reparameterized", path=(1, -1), score=(0, 0)),
         # Wake-phase update of the encoder: Bornschein & Bengio 2015, arXiv 1406.2751. Bias O(1/K) for KL(p || q).
-        GradientEstimator("wake", path=(0, 0), score=(1, 0), follows_weights=True),
+        Linear("wake", path=(0, 0), score=(1, 0), follows_weights=True),
         # The same in expectation, reparameterised: Tucker et al. 2019, section 5 (RWS-DReG).
-        GradientEstimator("doubly_reparameterized_wake", path=(0, 1), score=(0, 0), follows_weights=True),
+        Linear("doubly_reparameterized_wake", path=(0, 1), score=(0, 0), follows_weights=True),
+        Reinforce(),
+        Vimco(),
+        Ovis(),
     )
 }
 
@@ -78,13 +250,31 @@ def names():
 def get(identifier):
     """Returns a gradient estimator by name; a `GradientEstimator` is returned as it is.
 
+    Args:
+      identifier: one of `names()`, with settings where it has some, as in "ovis,gamma=1" or "ovis,auxiliary=5".
+
     Raises:
-      ValueError: on an unknown name.
+      ValueError: on an unknown name or setting, or a value that it does not take.
 
     #### Examples
     >>> get("doubly_reparameterized").path
     (1, -1)
+    >>> get("ovis,auxiliary=5")
+    Ovis(gamma=0.0, auxiliary=5)
     """
     if isinstance(identifier, GradientEstimator):
         return identifier
-    return look_up(TABLE, identifier, "gradient estimator")
+    row, settings = parse(identifier, "gradient estimator", TABLE, _settings)
+    return dataclasses.replace(row, **settings) if settings else row
+
+
+def identifier(estimator):
+    """The text from which `get` makes an equal estimator, for a configuration."""
+    settings = _settings(estimator)
+    changed = [name for name in settings if getattr(estimator, name) != getattr(TABLE[estimator.name], name)]
+    return ",".join([estimator.name, *(f"{name}={getattr(estimator, name)!r}" for name in changed)])
+
+
+def _settings(estimator):
+    """Names of what can be asked for besides the name."""
+    return tuple(field.name for field in dataclasses.fields(Ovis)) if isinstance(estimator, Ovis) else ()

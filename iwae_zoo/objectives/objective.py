@@ -43,9 +43,11 @@ class Objective:
       decoder_bound: `Bound` whose gradient the decoder (and the prior) follows.
       encoder_bound: `Bound` whose gradient the encoder follows.
       estimator: `GradientEstimator` of the encoder.
+      sleep: float in [0, 1], share of the sleep update in the encoder's gradient: `d/d phi log q(z | x)` at draws of
+        the model, one for each example. At 1 the encoder follows no bound.
 
     Raises:
-      ValueError: if m or k is not a positive integer, or the three do not fit together.
+      ValueError: if m or k is not a positive integer, sleep is out of range, or the parts do not fit together.
     """
 
     name: str
@@ -54,40 +56,69 @@ class Objective:
     decoder_bound: bounds.Bound
     encoder_bound: bounds.Bound
     estimator: estimators.GradientEstimator
+    sleep: float = 0.0
 
     def __post_init__(self):
         for axis in ("m", "k"):
             object.__setattr__(self, axis, integer(axis, getattr(self, axis)))
         self.decoder_bound.validate(self.m, self.k)
         self.encoder_bound.validate(self.m, self.k)
-        if self.estimator.follows_weights and self.encoder_bound.has_constant_weights(self.m, self.k):
+        number = isinstance(self.sleep, (int, float)) and not isinstance(self.sleep, bool)
+        if not number or not 0.0 <= self.sleep <= 1.0:
             raise ValueError(
-                f"The estimator {self.estimator.name!r} would give the encoder no signal: all weights of "
-                f"{self.encoder_bound} are the same at m={self.m}, k={self.k}. Use an importance-weighted encoder "
-                "bound with at least two particles in a group, or another estimator."
+                f"sleep must be in [0, 1]: received {self.sleep!r}. 0 is no sleep update, 1 is nothing else."
             )
+        if self.sleep < 1.0:
+            self.estimator.validate(self.encoder_bound, self.m, self.k)
 
-    def particle_weights(self, log_weights):
+    @property
+    def uses_path(self):
+        """Whether the encoder's gradient has a pathwise term, which needs reparameterised particles."""
+        return self.estimator.uses_path and self.sleep < 1.0
+
+    @property
+    def uses_score(self):
+        """Whether the encoder's gradient has a score term."""
+        return self.estimator.uses_score and self.sleep < 1.0
+
+    @property
+    def auxiliary(self):
+        """int, how many particles are drawn and weighed besides the M K."""
+        return self.estimator.auxiliary if self.sleep < 1.0 else 0
+
+    def particle_weights(self, log_weights, auxiliary=None):
         """Weights of each particle's gradient contributions; treat them as constants.
 
         Args:
           log_weights: float tensor [M, K, B], nats.
+          auxiliary: float tensor [S, B], log weights of the estimator's auxiliary particles, drawn like the others;
+            None where it has none.
 
         Returns:
           `ParticleWeights` of three float tensors [M, K, B].
 
         Raises:
-          ValueError: if `log_weights` is not [m, k, B].
+          ValueError: if `log_weights` is not [m, k, B], or `auxiliary` not [S, B].
         """
         log_weights = tf.convert_to_tensor(log_weights)
         if not log_weights.shape.is_compatible_with([self.m, self.k, None]):
             raise ValueError(
                 f"log_weights must have shape [m={self.m}, k={self.k}, B]: received shape {log_weights.shape}."
             )
-        path, score = self.estimator.weights(
-            self.encoder_bound.weights(log_weights), self.encoder_bound.weight_derivatives(log_weights)
-        )
-        return ParticleWeights(self.decoder_bound.weights(log_weights), path, score)
+        count = self.auxiliary
+        if (auxiliary is not None) != bool(count) or (count and not auxiliary.shape.is_compatible_with([count, None])):
+            received = None if auxiliary is None else auxiliary.shape
+            raise ValueError(
+                f"The estimator {estimators.identifier(self.estimator)!r} needs the log weights of {count} auxiliary "
+                f"particles, [{count}, B], or None for 0: received {received}."
+            )
+        decoder = self.decoder_bound.weights(log_weights)
+        if self.sleep == 1.0:
+            return ParticleWeights(decoder, tf.zeros_like(decoder), tf.zeros_like(decoder))
+        path, score = self.estimator.weights(self.encoder_bound, log_weights, auxiliary)
+        if self.sleep:
+            path, score = (1.0 - self.sleep) * path, (1.0 - self.sleep) * score
+        return ParticleWeights(decoder, path, score)
 
     def get_config(self):
         """A JSON-compatible description from which `from_config` makes an equal objective."""
@@ -97,7 +128,8 @@ class Objective:
             "k": self.k,
             "decoder_bound": bounds.to_config(self.decoder_bound),
             "encoder_bound": bounds.to_config(self.encoder_bound),
-            "estimator": self.estimator.name,
+            "estimator": estimators.identifier(self.estimator),
+            "sleep": self.sleep,
         }
 
     @classmethod
@@ -131,6 +163,8 @@ TABLE = {
     "dreg": Row("iwae", "iwae", "doubly_reparameterized"),  # Tucker et al. 2019
     "rws": Row("iwae", "iwae", "wake"),  # Bornschein & Bengio 2015
     "rws_dreg": Row("iwae", "iwae", "doubly_reparameterized_wake"),  # Tucker et al. 2019
+    "vimco": Row("iwae", "iwae", "vimco"),  # Mnih & Rezende 2016
+    "ovis": Row("iwae", "iwae", "ovis"),  # Lievin et al. 2020
 }
 _ALIASES = {"vae": "elbo"}
 
@@ -140,8 +174,19 @@ def names():
     return tuple(TABLE)
 
 
-def get(identifier, *, m=8, k=8, beta=None, alpha=None, estimator=None, decoder_bound=None, encoder_bound=None):
-    """Returns an objective by name, with any of its three parts replaced; an `Objective` is returned as it is.
+def get(
+    identifier,
+    *,
+    m=8,
+    k=8,
+    beta=None,
+    alpha=None,
+    estimator=None,
+    decoder_bound=None,
+    encoder_bound=None,
+    sleep=None,
+):
+    """Returns an objective by name, with any of its parts replaced; an `Objective` is returned as it is.
 
     Args:
       identifier: one of `names()`, "vae" for "elbo", or an `Objective`.
@@ -149,9 +194,11 @@ def get(identifier, *, m=8, k=8, beta=None, alpha=None, estimator=None, decoder_
       k: int, number of particles in a group.
       beta: float in [0, 1], share of the ELBO in "combination" bounds (default 0.5).
       alpha: float in [0, 1), order of "vr_iwae" bounds (default 0.5).
-      estimator: name of a gradient estimator or a `GradientEstimator`, instead of the objective's own.
+      estimator: name of a gradient estimator, with settings where it has some, or a `GradientEstimator`, instead of the
+        objective's own.
       decoder_bound: name of a bound or a `Bound`, instead of the objective's own.
       encoder_bound: the same for the encoder.
+      sleep: float in [0, 1], share of the sleep update in the encoder's gradient (default 0).
 
     Raises:
       ValueError: on an unknown name, a number out of range, a `beta` or `alpha` for bounds that have none, or parts
@@ -164,7 +211,7 @@ def get(identifier, *, m=8, k=8, beta=None, alpha=None, estimator=None, decoder_
     'doubly_reparameterized'
     """
     if isinstance(identifier, Objective):
-        if any(part is not None for part in (beta, alpha, estimator, decoder_bound, encoder_bound)):
+        if any(part is not None for part in (beta, alpha, estimator, decoder_bound, encoder_bound, sleep)):
             raise ValueError(f"An Objective is complete and takes no overrides: received {identifier}. Give its name.")
         return identifier
     row = look_up(TABLE, _ALIASES.get(identifier, identifier), "objective")
@@ -183,4 +230,4 @@ def get(identifier, *, m=8, k=8, beta=None, alpha=None, estimator=None, decoder_
         for side in sides
     )
     name = _ALIASES.get(identifier, identifier)
-    return Objective(name, m, k, decoder, encoder, estimators.get(estimator or row.estimator))
+    return Objective(name, m, k, decoder, encoder, estimators.get(estimator or row.estimator), sleep or 0.0)

@@ -43,6 +43,9 @@ GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"
     [
         (train, ["--objective=ivae"], "Unknown objective: received 'ivae'. Did you mean 'iwae'?"),
         (train, ["--objective=ciwae", "--beta=2"], "beta must be in [0, 1]: received 2.0"),
+        (train, ["--estimator=ovis,gama=1"], "Unknown setting of ovis: received 'gama'. Did you mean 'gamma'?"),
+        (train, ["--estimator=vimco", "--m=1", "--k=1"], "takes its baseline from the other particles of a group"),
+        (train, ["--objective=rws", "--sleep=2"], "sleep must be in [0, 1]: received 2.0"),
         (train, ["--k=two"], "flag --k=two"),
         (train, ["--obejctive=iwae"], "Unknown command line flag 'obejctive'. Did you mean: objective ?"),
         (train, ["miwae"], "unexpected arguments ['miwae']"),
