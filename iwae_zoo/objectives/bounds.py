@@ -5,15 +5,17 @@ A bound is a small frozen value. It maps `log_weights` [M, K, B] (M groups of K 
 is made. There are no tapes and no networks here; everything works in the dtype of `log_weights`.
 """
 
-import abc
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from iwae_zoo._checks import look_up
+from iwae_zoo.objectives.bound import Bound, Grouped, checked, complement, log_mean_exp
+from iwae_zoo.objectives.jackknife import Jackknife
+from iwae_zoo.objectives.thermodynamic import Thermodynamic, ThermodynamicUpper
 
 __all__ = [
     "TABLE",
@@ -21,51 +23,15 @@ __all__ = [
     "Combination",
     "Elbo",
     "ImportanceWeighted",
+    "Jackknife",
     "Row",
+    "Thermodynamic",
+    "ThermodynamicUpper",
     "VariationalRenyi",
     "get",
     "importance_ess",
     "names",
 ]
-
-
-class Bound(abc.ABC):
-    """A lower bound on log p(x), averaged over its groups of particles.
-
-    Class attributes:
-      name: str, what this class is called in a configuration.
-    """
-
-    name: ClassVar[str]
-
-    @abc.abstractmethod
-    def value(self, log_weights):
-        """The bound itself (never a surrogate whose gradient happens to be right).
-
-        Args:
-          log_weights: float tensor [M, K, B], nats.
-
-        Returns:
-          float tensor [B], nats; not averaged over the batch.
-
-        Raises:
-          ValueError: if `log_weights` is not of rank 3, or the groups do not divide its particles.
-        """
-
-    @abc.abstractmethod
-    def weights(self, log_weights):
-        """`a = d value / d log_weights`, [M, K, B]; sums to 1 over the particles of an example."""
-
-    @abc.abstractmethod
-    def weight_derivatives(self, log_weights):
-        """`a'_i = d a_i / d log_weights_i`, [M, K, B]; each weight's derivative by its own log weight alone."""
-
-    @abc.abstractmethod
-    def has_constant_weights(self, m, k):
-        """Whether `weights` is the same for all log weights of shape [m, k, B]: then `weight_derivatives` is zero."""
-
-    def validate(self, m, k):  # noqa: B027  (most bounds accept any shape)
-        """Raises ValueError if the bound cannot be evaluated on log weights of shape [m, k, B]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,22 +51,22 @@ class Elbo(Bound):
     name = "elbo"
 
     def value(self, log_weights):
-        return tf.reduce_mean(_checked(log_weights), axis=[0, 1])
+        return tf.reduce_mean(checked(log_weights), axis=[0, 1])
 
     def weights(self, log_weights):
-        log_weights = _checked(log_weights)
+        log_weights = checked(log_weights)
         particles = tf.cast(tf.reduce_prod(tf.shape(log_weights)[:2]), log_weights.dtype)
         return tf.ones_like(log_weights) / particles
 
     def weight_derivatives(self, log_weights):
-        return tf.zeros_like(_checked(log_weights))
+        return tf.zeros_like(checked(log_weights))
 
     def has_constant_weights(self, m, k):
         return True
 
 
 @dataclasses.dataclass(frozen=True)
-class ImportanceWeighted(Bound):
+class ImportanceWeighted(Grouped):
     """Importance-weighted bound, averaged over groups; tighter than the ELBO when a group has several particles.
 
     value[b] = mean_g log( (1 / N) sum_{i in group g} exp(log_weights[i, b]) ),   N = M K / groups
@@ -123,20 +89,14 @@ class ImportanceWeighted(Bound):
 
     name = "iwae"
 
-    groups: int = 1
-
-    def __post_init__(self):
-        if not isinstance(self.groups, int) or self.groups < 1:
-            raise ValueError(f"groups must be an integer of at least 1: received {self.groups!r}.")
-
     @property
     def _power(self):
         """The power that the importance weights are raised to."""
         return 1.0
 
     def value(self, log_weights):
-        grouped = self._grouped(log_weights)  # [G, N, B]
-        return tf.reduce_mean(_log_mean_exp(self._power * grouped, axis=1) / self._power, axis=0)
+        grouped = self.grouped(log_weights)  # [G, N, B]
+        return tf.reduce_mean(log_mean_exp(self._power * grouped, axis=1) / self._power, axis=0)
 
     def weights(self, log_weights):
         normalized = self._normalized_weights(log_weights)
@@ -144,32 +104,13 @@ class ImportanceWeighted(Bound):
 
     def weight_derivatives(self, log_weights):
         normalized = self._normalized_weights(log_weights)
-        # 1 - w, as the sum of the others where one is so near 1 that the subtraction would lose all digits.
-        largest = normalized == tf.reduce_max(normalized, axis=1, keepdims=True)
-        others = tf.reduce_sum(tf.where(largest, tf.zeros_like(normalized), normalized), axis=1, keepdims=True)
-        complement = tf.where(normalized > 0.5, others, 1.0 - normalized)
-        return tf.reshape(self._power * normalized * complement / self.groups, tf.shape(log_weights))
+        return tf.reshape(self._power * normalized * complement(normalized) / self.groups, tf.shape(log_weights))
 
     def has_constant_weights(self, m, k):
         return m * k == self.groups
 
-    def validate(self, m, k):
-        if m * k % self.groups:
-            raise ValueError(
-                f"The number of groups must divide the number of particles: received groups={self.groups} for "
-                f"m={m} times k={k} = {m * k} particles."
-            )
-
-    def _grouped(self, log_weights):
-        log_weights = _checked(log_weights)
-        m, k, _ = log_weights.shape
-        if m is not None and k is not None:
-            self.validate(m, k)
-        shape = tf.shape(log_weights)
-        return tf.reshape(log_weights, [self.groups, shape[0] * shape[1] // self.groups, shape[2]])
-
     def _normalized_weights(self, log_weights):
-        return tf.nn.softmax(self._power * self._grouped(log_weights), axis=1)  # [G, N, B]
+        return tf.nn.softmax(self._power * self.grouped(log_weights), axis=1)  # [G, N, B]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -274,8 +215,10 @@ class Row(NamedTuple):
 
     kind: type[Bound]
     group_per_row: bool = False
-    defaults: Mapping[str, float] = MappingProxyType({})
+    defaults: Mapping[str, Any] = MappingProxyType({})
 
+
+_PARTITION = {"points": 6, "spacing": "log_uniform", "beta_1": None}
 
 # A new bound is a class and a row.
 TABLE = {
@@ -284,6 +227,9 @@ TABLE = {
     "miwae": Row(ImportanceWeighted, group_per_row=True),
     "combination": Row(Combination, defaults={"beta": 0.5}),
     "vr_iwae": Row(VariationalRenyi, defaults={"alpha": 0.5}),
+    "jackknife": Row(Jackknife),
+    "thermodynamic": Row(Thermodynamic, defaults=_PARTITION),
+    "thermodynamic_upper": Row(ThermodynamicUpper, defaults=_PARTITION),
 }
 
 
@@ -304,7 +250,8 @@ def get(identifier, *, m=1, **hyperparameters):
       identifier: one of `names()`, or a `Bound`. "iwae" has one group over all particles, "miwae" one for each of the
         M rows.
       m: int, the number of rows of the log weights.
-      **hyperparameters: `beta` of "combination" (default 0.5) or `alpha` of "vr_iwae" (default 0.5).
+      **hyperparameters: `beta` of "combination" (default 0.5), `alpha` of "vr_iwae" (default 0.5), or `points`,
+        `spacing` and `beta_1` of "thermodynamic" and "thermodynamic_upper" (see `Thermodynamic`).
 
     Raises:
       ValueError: on an unknown name, or a hyper-parameter out of range.
@@ -330,24 +277,3 @@ def from_config(config):
     classes = {row.kind.name: row.kind for row in TABLE.values()}
     arguments = dict(config)
     return look_up(classes, arguments.pop("name"), "kind of bound")(**arguments)
-
-
-def _checked(log_weights):
-    log_weights = tf.convert_to_tensor(log_weights)
-    if log_weights.shape.rank != 3 or not log_weights.dtype.is_floating:
-        raise ValueError(
-            "log_weights must be a float tensor of shape [M, K, B] (groups, particles of a group, examples): received "
-            f"shape {log_weights.shape} and dtype {log_weights.dtype.name}."
-        )
-    return log_weights
-
-
-def _log_mean_exp(x, axis):
-    """log(mean(exp(x))), accurate also where all `x` are nearly equal, and -inf where all are -inf."""
-    shift = tf.reduce_max(x, axis=axis, keepdims=True)
-    shift = tf.stop_gradient(tf.where(tf.math.is_finite(shift), shift, tf.zeros_like(shift)))
-    centred = x - shift
-    # Near zero the log of a mean near 1 would lose the digits that a small power (alpha near 1) then divides by.
-    small = tf.reduce_mean(tf.math.expm1(centred), axis=axis)
-    large = tf.reduce_mean(tf.exp(centred), axis=axis)
-    return tf.squeeze(shift, axis) + tf.where(small > -0.5, tf.math.log1p(small), tf.math.log(large))

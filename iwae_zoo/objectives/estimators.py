@@ -10,9 +10,12 @@ is one line of the table.
 import abc
 import dataclasses
 
-from iwae_zoo._checks import look_up
+import tensorflow as tf
 
-__all__ = ["GradientEstimator", "Linear", "get", "names"]
+from iwae_zoo._checks import look_up
+from iwae_zoo.objectives.thermodynamic import Thermodynamic
+
+__all__ = ["Covariance", "GradientEstimator", "Linear", "get", "names"]
 
 
 class GradientEstimator(abc.ABC):
@@ -45,6 +48,12 @@ class GradientEstimator(abc.ABC):
 
     def validate(self, bound, m, k):
         """Raises ValueError if it cannot estimate the gradient of `bound` with log weights of shape [m, k, B]."""
+        if not (bound.is_lower_bound or self.follows_weights):
+            wake = ", ".join(row.name for row in TABLE.values() if row.follows_weights)
+            raise ValueError(
+                f"The estimator {self.name!r} would have the encoder raise {bound}, which is no lower bound on "
+                f"log p(x): a worse posterior can raise it without end. Use another encoder bound, or one of {wake}."
+            )
         if self.follows_weights and bound.has_constant_weights(m, k):
             raise ValueError(
                 f"The estimator {self.name!r} would give the encoder no signal: all weights of {bound} are the same at "
@@ -82,6 +91,41 @@ class Linear(GradientEstimator):
         return tuple(p * a + q * derivative for p, q in (self.path, self.score))
 
 
+@dataclasses.dataclass(frozen=True)
+class Covariance(GradientEstimator):
+    """The gradient of thermodynamic bounds as covariances, for latents that cannot be reparameterised.
+
+    d/d_phi E_pi[log w] = -E_pi[d log q] + (1 - beta) Cov_pi(log w, d log q),   pi = pi_beta
+
+    estimated with self-normalised weights, for each beta of the sum: no learning signal multiplies a particle's score
+    but its own distance to the mean. An upper bound is descended, a lower one ascended. The bias is O(1 / N) for N
+    particles in a group.
+
+    #### References
+    Masrani, Le, Wood. The Thermodynamic Variational Objective. NeurIPS 2019, section 4.
+    https://arxiv.org/abs/1907.00031
+    """
+
+    name = "covariance"
+    uses_score = True
+
+    def weights(self, bound, log_weights, auxiliary=None):
+        score = bound.covariance_weights(log_weights)
+        return tf.zeros_like(score), score if bound.is_lower_bound else -score
+
+    def validate(self, bound, m, k):
+        if not isinstance(bound, Thermodynamic):
+            raise ValueError(
+                f"The estimator {self.name!r} is that of thermodynamic bounds: received {bound}. Use the encoder bound "
+                "'thermodynamic', or another estimator."
+            )
+        if m * k == bound.groups:
+            raise ValueError(
+                f"The estimator {self.name!r} needs at least two particles in a group: received {bound} at m={m}, "
+                f"k={k}. Raise k."
+            )
+
+
 # A new estimator that is linear in the two is a row.
 TABLE = {
     row.name: row
@@ -96,6 +140,7 @@ TABLE = {
         Linear("wake", path=(0, 0), score=(1, 0), follows_weights=True),
         # The same in expectation, reparameterised: Tucker et al. 2019, section 5 (RWS-DReG).
         Linear("doubly_reparameterized_wake", path=(0, 1), score=(0, 0), follows_weights=True),
+        Covariance(),
     )
 }
 
