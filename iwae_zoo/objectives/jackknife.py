@@ -16,10 +16,10 @@ class Jackknife(Grouped):
 
     value[b] = mean_g [ N L_N - (N - 1) mean_i L_{N-1}^(-i) ],   L_{N-1}^(-i) the bound without particle i
 
-    Its bias falls as 1 / N^2, where that of L_N falls as 1 / N, and it has either sign: a posterior that is far too wide
-    raises it above log p(x) without end. So the decoder may follow it, and of the encoder only the wake updates, which
-    take its weights and not its value. Metrics and model selection go by L_N over the same groups, `reported`; the
-    estimate stands beside it under a name of its own.
+    Its bias falls as 1 / N^2, where that of L_N falls as 1 / N, and has either sign: a posterior that is far too wide
+    raises it above log p(x) without end. So the decoder may follow it, and of the encoder's estimators only the wake
+    updates, which take its weights and not its value. Metrics and model selection go by L_N over the same groups,
+    `reported`; the estimate stands beside it under a name of its own.
 
     Its weights can be negative. All but one particle impossible, it is plus infinity.
 

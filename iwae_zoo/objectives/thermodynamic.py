@@ -1,7 +1,6 @@
 """Thermodynamic bounds: log p(x) as an integral over beta, from below and from above."""
 
 import dataclasses
-import functools
 
 import numpy as np
 import tensorflow as tf
@@ -20,7 +19,6 @@ SPACINGS = {
 }
 
 
-@functools.cache
 def partition(points, spacing="log_uniform", beta_1=None):
     """The betas of a thermodynamic bound.
 
@@ -36,8 +34,8 @@ def partition(points, spacing="log_uniform", beta_1=None):
       ValueError: on another spacing, or a number out of range.
 
     #### Examples
-    >>> partition(4, beta_1=0.01)
-    (0.0, 0.01, 0.1, 1.0)
+    >>> partition(5, spacing="uniform")
+    (0.0, 0.25, 0.5, 0.75, 1.0)
     """
     if integer("points", points, least=2) > MOST_POINTS:
         raise ValueError(f"points must be an integer from 2 to {MOST_POINTS}: received {points!r}.")
@@ -47,7 +45,7 @@ def partition(points, spacing="log_uniform", beta_1=None):
             f"beta_1 must be in (0, 1), and spacing 'log_uniform': received beta_1={beta_1!r}, spacing={spacing!r}. "
             "Leave one of the two out."
         )
-    return (0.0, *(round(float(beta), 15) for beta in inner(points - 1, _BETA_1 if beta_1 is None else beta_1)))
+    return (0.0, *inner(points - 1, _BETA_1 if beta_1 is None else beta_1).tolist())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +54,9 @@ class Thermodynamic(Grouped):
 
     value[b] = mean_g sum_j (beta_{j+1} - beta_j) E_j[log w],   E_j the mean under pi_j ~ w^beta_j over a group
 
-    log p(x) is the integral over beta from 0 to 1 of the mean of log w under pi_beta ~ q(z | x)^(1 - beta) p(x, z)^beta,
-    which rises with beta: the left sum is below it, the right one above. Over the N particles of a group the same holds
-    of L_N, the importance-weighted bound, whatever the particles are:
+    log p(x) is the integral over beta from 0 to 1 of the mean of log w under q(z | x)^(1 - beta) p(x, z)^beta, which
+    rises with beta: the left sum is below it, the right one above. Over the N particles of a group the same holds of
+    L_N, the importance-weighted bound, whatever the particles are:
 
         ELBO <= lower <= L_N <= upper
 
@@ -100,8 +98,7 @@ class Thermodynamic(Grouped):
         grouped = self.grouped(log_weights)
         largest = tf.reduce_max(grouped, axis=1)
         steps, _, _, _, mean = self._terms(grouped)
-        shift = tf.stop_gradient(_finite_or_zero(largest))
-        value = shift + tf.reduce_sum(steps * mean, axis=0)[:, 0]
+        value = _shift(largest) + tf.reduce_sum(steps * mean, axis=0)[:, 0]
         return tf.reduce_mean(tf.where(largest > -float("inf"), value, largest), axis=0)
 
     def weights(self, log_weights):
@@ -135,7 +132,7 @@ class Thermodynamic(Grouped):
         steps, beta = (
             tf.reshape(tf.constant(numbers, grouped.dtype), [-1, 1, 1, 1]) for numbers in (self.steps, self.betas)
         )
-        centred = grouped - _finite_or_zero(tf.reduce_max(grouped, axis=1, keepdims=True))
+        centred = grouped - _shift(tf.reduce_max(grouped, axis=1, keepdims=True))
         # Zero times minus infinity is zero: a particle without weight counts at beta = 0 alone.
         weights = tf.nn.softmax(tf.math.multiply_no_nan(centred, beta), axis=2)
         mean = tf.reduce_sum(tf.math.multiply_no_nan(centred, weights), axis=2, keepdims=True)
@@ -178,8 +175,9 @@ class ThermodynamicUpper(Thermodynamic):
         return self.value(log_weights)
 
 
-def _finite_or_zero(x):
-    return tf.where(tf.math.is_finite(x), x, tf.zeros_like(x))
+def _shift(largest):
+    """What log weights are centred by: a constant, since it cancels."""
+    return tf.stop_gradient(tf.where(tf.math.is_finite(largest), largest, tf.zeros_like(largest)))
 
 
 def _flat(array):
