@@ -63,7 +63,8 @@ def thermodynamic_bracket(
     betas = partition(num_points, spacing, beta_1)
     chunk_size = checked_chunk(chunk_size, num_samples=num_samples)
     x, seed = examples.fitting(model, x), checked_seed(seed)
-    answers = _rows_function(model, chunk_size, betas)(numbered(len(x)), seed, x, num_samples)
+    answer = _rows_function(model, chunk_size, psis.capacity(num_samples), betas)
+    answers = answer(numbered(len(x)), seed, x, num_samples)
     checked_answers(answers["log_prob"])
     steps = np.diff(betas)
     means = np.concatenate([answers["elbo"].numpy()[:, np.newaxis], answers["means"]], axis=1)  # [B, J]
@@ -74,7 +75,7 @@ def thermodynamic_bracket(
 
 
 @per_model
-def _rows_function(model, chunk_size, betas):
+def _rows_function(model, chunk_size, capacity, betas):
     """The traced function that streams each example of a batch."""
     networks = Networks.of(model)
     powers = np.array(betas[1:])
@@ -91,7 +92,7 @@ def _rows_function(model, chunk_size, betas):
 
     def one(seed, x, num_samples):
         start = (tf.fill([len(powers)], tf.constant(-np.inf, tf.float64)), tf.zeros([len(powers)], tf.float64))
-        never, capacity = tf.constant(0.0, tf.float64), psis.capacity(chunk_size)
+        never = tf.constant(0.0, tf.float64)
         observer = Observer(start, update)
         answer, (_, means) = observed(networks, x, num_samples, seed, never, chunk_size, capacity, observer=observer)
         return {"elbo": answer["elbo"], "log_prob": answer["log_prob"], "means": means}
