@@ -78,6 +78,7 @@ def compute(model, x, seed, first_row, global_batch, backward_particles=None, pa
     https://arxiv.org/abs/1509.00519
     """
     objective, estimator = model.objective, model.objective.estimator
+    extra = estimator.auxiliary
     layers: list[_Layer] = []
 
     def hold(distribution, drawn):
@@ -91,8 +92,10 @@ def compute(model, x, seed, first_row, global_batch, backward_particles=None, pa
         tf.GradientTape(persistent=True, watch_accessed_variables=False) as density_tape,
     ):
         posterior = model.encoder.posterior(x)
-        z = particles.draw(posterior, objective.m, objective.k, seed, estimator.uses_path, first_row, hold)
-        z = tf.reshape(z, [objective.m * objective.k, -1, z.shape[-1]])  # [P, B, D], as everything from here on.
+        # Auxiliary particles come after the M K, and go along with weights of zero.
+        counts = (1, objective.m * objective.k + extra) if extra else (objective.m, objective.k)
+        z = particles.draw(posterior, *counts, seed, estimator.uses_path, first_row, hold)
+        z = tf.reshape(z, [counts[0] * counts[1], -1, z.shape[-1]])  # [P, B, D], as everything from here on.
         log_q = tf.add_n([tf.reshape(layer.log_q, tf.shape(z)[:-1]) for layer in layers])
 
     # Optimizers add up the gradients of replicas: each replica's is a share of the global batch's mean.
@@ -135,8 +138,8 @@ def compute(model, x, seed, first_row, global_batch, backward_particles=None, pa
 
 def _divisible(weights):
     """The same weights, none nearer to zero than 1e-12."""
-    tiny = tf.where(weights < 0.0, -_TINY, tf.constant(_TINY, weights.dtype))
-    return tf.where(tf.abs(weights) < _TINY, tiny, weights)
+    tiny = tf.constant(_TINY, weights.dtype)
+    return tf.where(tf.abs(weights) < tiny, tf.where(weights < 0.0, -tiny, tiny), weights)
 
 
 def _through_layers(tape, layers, targets, signals):
@@ -161,10 +164,15 @@ def _through_layers(tape, layers, targets, signals):
 
 
 def _weigh(objective, log_joint, log_q):
-    """Log weights [M, K, B], and each particle's `ParticleWeights` [P, B]."""
-    log_weights = tf.reshape(log_joint - tf.stop_gradient(log_q), [objective.m, objective.k, -1])
-    weights = objective.particle_weights(log_weights)
-    return log_weights, ParticleWeights(*(tf.reshape(w, tf.shape(log_joint)) for w in weights))
+    """Log weights [M, K, B], and each particle's `ParticleWeights` [P, B], which are zero for auxiliary ones."""
+    log_weights, count = log_joint - tf.stop_gradient(log_q), objective.m * objective.k
+    auxiliary = log_weights[count:] if objective.estimator.auxiliary else None
+    log_weights = tf.reshape(log_weights[:count], [objective.m, objective.k, -1])
+    weights = objective.particle_weights(log_weights, auxiliary)
+    flat = ParticleWeights(*(tf.reshape(w, [count, -1]) for w in weights))
+    if auxiliary is not None:
+        flat = ParticleWeights(*(tf.concat([w, tf.zeros_like(auxiliary)], axis=0) for w in flat))
+    return log_weights, flat
 
 
 def _decoder_pass(model, x, z, by_z):

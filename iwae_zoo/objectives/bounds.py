@@ -11,9 +11,10 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from iwae_zoo._checks import look_up
-from iwae_zoo.objectives.bound import Bound, Grouped, checked, complement, log_mean_exp
+from iwae_zoo.objectives.bound import Bound, Grouped, checked, complement, log_mean_exp, without_one
 from iwae_zoo.objectives.jackknife import Jackknife
 from iwae_zoo.objectives.thermodynamic import Thermodynamic, ThermodynamicUpper
 
@@ -64,6 +65,17 @@ class Elbo(Bound):
     def has_constant_weights(self, m, k):
         return True
 
+    def parts(self, log_weights):
+        return checked(log_weights) * self.weights(log_weights)
+
+    def replaced(self, log_weights, by):
+        weights = self.weights(log_weights)
+        change = weights * (log_weights - by)
+        return change, tf.broadcast_to(weights, tf.shape(change))
+
+    def leave_one_out(self, log_weights):
+        return self.weights(log_weights) * (log_weights - self.mean_of_others(log_weights))
+
 
 @dataclasses.dataclass(frozen=True)
 class ImportanceWeighted(Grouped):
@@ -94,9 +106,8 @@ class ImportanceWeighted(Grouped):
         """The power that the importance weights are raised to."""
         return 1.0
 
-    def value(self, log_weights):
-        grouped = self.grouped(log_weights)  # [G, N, B]
-        return tf.reduce_mean(log_mean_exp(self._power * grouped, axis=1) / self._power, axis=0)
+    def group_values(self, grouped):
+        return log_mean_exp(self._power * grouped, axis=1) / self._power
 
     def weights(self, log_weights):
         normalized = self._normalized_weights(log_weights)
@@ -108,6 +119,20 @@ class ImportanceWeighted(Grouped):
 
     def has_constant_weights(self, m, k):
         return m * k == self.groups
+
+    def replaced(self, log_weights, by):
+        shift, total, log_rest = without_one(self._power * self.grouped(log_weights))
+        shape = tf.concat([tf.shape(by)[:1], tf.shape(log_weights)], axis=0)
+        by = tf.reshape(tf.broadcast_to(by, shape), tf.concat([shape[:1], tf.shape(log_rest)], axis=0))
+        by = self._power * by - shift  # [S, G, N, B]
+        after = tfp.math.log_add_exp(total + log_rest, by)
+        change = (total - after) / self._power
+        return tf.reshape(change / self.groups, shape), tf.reshape(tf.exp(by - after) / self.groups, shape)
+
+    def leave_one_out(self, log_weights):
+        _, _, log_rest = without_one(self._power * self.grouped(log_weights))
+        one_less = tf.math.log1p(-1.0 / tf.cast(tf.shape(log_rest)[1], log_rest.dtype))
+        return tf.reshape((one_less - log_rest) / self._power / self.groups, tf.shape(log_weights))
 
     def _normalized_weights(self, log_weights):
         return tf.nn.softmax(self._power * self.grouped(log_weights), axis=1)  # [G, N, B]
@@ -178,6 +203,10 @@ class Combination(Bound):
 
     def has_constant_weights(self, m, k):
         return self.beta == 1.0 or m * k == 1
+
+    def components(self):
+        shares = ((self.beta, Elbo()), (1.0 - self.beta, ImportanceWeighted()))
+        return tuple((share, bound) for share, bound in shares if share)
 
     def _mix(self, elbo, iwae):
         # At the ends the other term is left out: 0 times minus infinity would be NaN.

@@ -4,7 +4,12 @@
                      + sum_i score_i d/d phi log q(z_i | x), with z_i held fixed
 
 Most are linear in `a = d bound / d log_weights` and `a'_i = d a_i / d log_weights_i`: four numbers each, and a new one
-is one line of the table.
+is one line of the table. The others have a score term only, for latents that cannot be reparameterised: the particle's
+part L of the bound, less a baseline c_i that is to depend on the other particles alone, and less a_i,
+
+    score_i = L - c_i - a_i
+
+which is unbiased for every such baseline.
 """
 
 import abc
@@ -12,10 +17,10 @@ import dataclasses
 
 import tensorflow as tf
 
-from iwae_zoo._checks import look_up
+from iwae_zoo._checks import integer, parse
 from iwae_zoo.objectives.thermodynamic import Thermodynamic
 
-__all__ = ["Covariance", "GradientEstimator", "Linear", "get", "names"]
+__all__ = ["Covariance", "GradientEstimator", "Linear", "Ovis", "Reinforce", "Vimco", "get", "identifier", "names"]
 
 
 class GradientEstimator(abc.ABC):
@@ -91,6 +96,120 @@ class Linear(GradientEstimator):
         return tuple(p * a + q * derivative for p, q in (self.path, self.score))
 
 
+class _ScoreFunction(GradientEstimator):
+    """A gradient estimator that is a learning signal times the score, and linear in the bound."""
+
+    uses_score = True
+    # Whether the baseline is made of the other particles of the group.
+    _needs_others = False
+
+    @abc.abstractmethod
+    def _score(self, bound, log_weights, auxiliary):
+        """float tensor [M, K, B]."""
+
+    def weights(self, bound, log_weights, auxiliary=None):
+        score = tf.add_n([share * self._score(part, log_weights, auxiliary) for share, part in bound.components()])
+        return tf.zeros_like(score), score
+
+    def validate(self, bound, m, k):
+        super().validate(bound, m, k)
+        size = min(part.group_size(m, k) for _, part in bound.components())
+        if self._needs_others and size < 2:
+            raise ValueError(
+                f"The estimator {self.name!r} takes its baseline from the other particles of a group, and {bound} has "
+                f"{size} in a group at m={m}, k={k}. Use at least two, or the estimator 'reinforce'."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Reinforce(_ScoreFunction):
+    """No baseline: score_i = L - a_i.
+
+    #### References
+    Williams. Simple statistical gradient-following algorithms for connectionist reinforcement learning. 1992.
+    """
+
+    name = "reinforce"
+
+    def _score(self, bound, log_weights, auxiliary):
+        return bound.parts(log_weights) - bound.weights(log_weights)
+
+
+@dataclasses.dataclass(frozen=True)
+class Vimco(_ScoreFunction):
+    """The baseline is the bound with the mean of the others' log weights in the particle's place. Unbiased.
+
+    #### References
+    Mnih, Rezende. Variational inference for Monte Carlo objectives. ICML 2016, eq. 9 and 10.
+    https://arxiv.org/abs/1602.06725
+    """
+
+    name = "vimco"
+    _needs_others = True
+
+    def _score(self, bound, log_weights, auxiliary):
+        signal, _ = bound.replaced(log_weights, bound.mean_of_others(log_weights)[tf.newaxis])
+        return signal[0] - bound.weights(log_weights)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ovis(_ScoreFunction):
+    """The baseline is near the one of least variance, so that the signal-to-noise ratio does not fall with K.
+
+    With auxiliary particles it is the mean of `L - a_i` with each of their log weights in the particle's place, which
+    is unbiased.
+
+    Without, with L' the bound of the other N - 1 particles of the group alone,
+
+        c_i = L' - gamma a_i + (1 - gamma) log(1 - 1 / N) / groups
+
+    which is unbiased for gamma = 0. The term in gamma depends on the particle itself: in expectation it adds gamma
+    times the wake update.
+
+    Args:
+      gamma: float in [0, 1].
+      auxiliary: int, number S of particles that are drawn and weighed for the baseline alone; 0 for the closed form.
+
+    Raises:
+      ValueError: if gamma is out of range, or is given with auxiliary particles.
+
+    #### References
+    Lievin, Dittadi, Christensen, Winther. Optimal Variance Control of the Score Function Gradient Estimator for
+    Importance Weighted Bounds. NeurIPS 2020, eq. 12 (auxiliary particles) and 17 (gamma).
+    https://arxiv.org/abs/2008.01998
+    """
+
+    name = "ovis"
+
+    gamma: float = 0.0
+    auxiliary: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "auxiliary", integer("auxiliary", self.auxiliary, 0))
+        number = isinstance(self.gamma, (int, float)) and not isinstance(self.gamma, bool)
+        if not number or not 0.0 <= self.gamma <= 1.0:
+            raise ValueError(f"gamma must be in [0, 1]: received {self.gamma!r}.")
+        if self.auxiliary and self.gamma:
+            raise ValueError(
+                f"gamma is of the form without auxiliary particles: received gamma={self.gamma!r} with "
+                f"auxiliary={self.auxiliary}. Leave one out."
+            )
+
+    @property
+    def _needs_others(self):
+        return not self.auxiliary
+
+    def _score(self, bound, log_weights, auxiliary):
+        a = bound.weights(log_weights)
+        if self.auxiliary:
+            signal, weight = bound.replaced(log_weights, auxiliary[:, tf.newaxis, tf.newaxis])
+            return tf.reduce_mean(signal + weight, axis=0) - a
+        m, k, _ = log_weights.shape
+        size = bound.group_size(m, k)
+        one_less = tf.math.log1p(tf.constant(-1.0 / size, a.dtype)) * (size / (m * k))
+        return bound.leave_one_out(log_weights) - (1.0 - self.gamma) * (a + one_less)
+
+
 @dataclasses.dataclass(frozen=True)
 class Covariance(GradientEstimator):
     """The gradient of thermodynamic bounds as covariances, for latents that cannot be reparameterised.
@@ -140,6 +259,9 @@ TABLE = {
         Linear("wake", path=(0, 0), score=(1, 0), follows_weights=True),
         # The same in expectation, reparameterised: Tucker et al. 2019, section 5 (RWS-DReG).
         Linear("doubly_reparameterized_wake", path=(0, 1), score=(0, 0), follows_weights=True),
+        Reinforce(),
+        Vimco(),
+        Ovis(),
         Covariance(),
     )
 }
@@ -153,13 +275,31 @@ def names():
 def get(identifier):
     """Returns a gradient estimator by name; a `GradientEstimator` is returned as it is.
 
+    Args:
+      identifier: one of `names()`, with settings where it has some, as in "ovis,gamma=1" or "ovis,auxiliary=5".
+
     Raises:
-      ValueError: on an unknown name.
+      ValueError: on an unknown name or setting, or a value that it does not take.
 
     #### Examples
     >>> get("doubly_reparameterized").path
     (1, -1)
+    >>> get("ovis,auxiliary=5")
+    Ovis(gamma=0.0, auxiliary=5)
     """
     if isinstance(identifier, GradientEstimator):
         return identifier
-    return look_up(TABLE, identifier, "gradient estimator")
+    row, settings = parse(identifier, "gradient estimator", TABLE, _settings)
+    return dataclasses.replace(row, **settings) if settings else row
+
+
+def identifier(estimator):
+    """The text from which `get` makes an equal estimator, for a configuration."""
+    settings = _settings(estimator)
+    changed = [name for name in settings if getattr(estimator, name) != getattr(TABLE[estimator.name], name)]
+    return ",".join([estimator.name, *(f"{name}={getattr(estimator, name)!r}" for name in changed)])
+
+
+def _settings(estimator):
+    """Names of what can be asked for besides the name."""
+    return tuple(field.name for field in dataclasses.fields(Ovis)) if isinstance(estimator, Ovis) else ()

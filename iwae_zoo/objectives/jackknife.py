@@ -1,11 +1,12 @@
 """The jackknife estimate of log p(x): less biased than any bound, and not a bound."""
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from iwae_zoo.objectives.bound import Grouped, complement, log_mean_exp
+from iwae_zoo.objectives.bound import Grouped, complement, log_mean_exp, without_one
 
 __all__ = ["Jackknife"]
 
@@ -39,22 +40,12 @@ class Jackknife(Grouped):
     is_lower_bound = False
     companion = "jackknife_estimate"
 
-    def value(self, log_weights):
-        grouped = self.grouped(log_weights)  # [G, N, B]
-        n, left = self._count(grouped), _leave_one_out(grouped)
-        largest = tf.reduce_max(grouped, axis=1, keepdims=True)
-        possible = largest > -float("inf")
-        # log c_i N / (N - 1), where c_i is what the others have of the weight: near zero where all are alike, and of a
-        # particle that dominates the others' own logarithm.
-        dominant = left.is_top & (left.weights > 0.5)
-        excess = (1.0 - n * left.weights) / (n - 1.0)
-        alike = tf.math.log1p(tf.where(dominant, tf.zeros_like(excess), excess))
-        centred = grouped - tf.stop_gradient(tf.where(possible, largest, tf.zeros_like(largest)))
-        others = tf.reduce_logsumexp(_without(left.is_top, centred), axis=1, keepdims=True)
-        total = tf.reduce_logsumexp(centred, axis=1, keepdims=True)
-        rest = tf.where(dominant, others - total - tf.math.log1p(-1.0 / n), alike)
-        values = log_mean_exp(grouped, axis=1) - (n - 1.0) * tf.reduce_mean(rest, axis=1)
-        return tf.reduce_mean(tf.where(possible[:, 0], values, largest[:, 0]), axis=0)
+    def group_values(self, grouped):
+        # L_{N-1}^(-i) = L_N + log(1 - w_i) - log(1 - 1 / N).
+        n, (largest, _, log_rest) = self._count(grouped), without_one(grouped)
+        values = log_mean_exp(grouped, axis=1)
+        values -= (n - 1.0) * tf.reduce_mean(log_rest - tf.math.log1p(-1.0 / n), axis=1)
+        return tf.where(largest[:, 0] > -math.inf, values, largest[:, 0])
 
     def weights(self, log_weights):
         # N w_k - (N - 1) / N sum_{i != k} w_k / c_i, with 1 / c_i = 1 + o_i; of the largest, w_k / c_i is its own.
@@ -131,4 +122,4 @@ def _leave_one_out(grouped):
 
 
 def _without(is_top, grouped):
-    return tf.where(is_top, tf.constant(-float("inf"), grouped.dtype), grouped)
+    return tf.where(is_top, tf.constant(-math.inf, grouped.dtype), grouped)

@@ -67,24 +67,33 @@ class Objective:
             )
         self.estimator.validate(self.encoder_bound, self.m, self.k)
 
-    def particle_weights(self, log_weights):
+    def particle_weights(self, log_weights, auxiliary=None):
         """Weights of each particle's gradient contributions; treat them as constants.
 
         Args:
           log_weights: float tensor [M, K, B], nats.
+          auxiliary: float tensor [S, B], log weights of the estimator's auxiliary particles, drawn like the others;
+            None where it has none.
 
         Returns:
           `ParticleWeights` of three float tensors [M, K, B].
 
         Raises:
-          ValueError: if `log_weights` is not [m, k, B].
+          ValueError: if `log_weights` is not [m, k, B], or `auxiliary` not [S, B].
         """
         log_weights = tf.convert_to_tensor(log_weights)
         if not log_weights.shape.is_compatible_with([self.m, self.k, None]):
             raise ValueError(
                 f"log_weights must have shape [m={self.m}, k={self.k}, B]: received shape {log_weights.shape}."
             )
-        path, score = self.estimator.weights(self.encoder_bound, log_weights)
+        count = self.estimator.auxiliary
+        if (auxiliary is not None) != bool(count) or (count and not auxiliary.shape.is_compatible_with([count, None])):
+            received = None if auxiliary is None else auxiliary.shape
+            raise ValueError(
+                f"The estimator {estimators.identifier(self.estimator)!r} needs the log weights of {count} auxiliary "
+                f"particles, [{count}, B], or None for 0: received {received}."
+            )
+        path, score = self.estimator.weights(self.encoder_bound, log_weights, auxiliary)
         return ParticleWeights(self.decoder_bound.weights(log_weights), path, score)
 
     @property
@@ -101,7 +110,7 @@ class Objective:
             "k": self.k,
             "decoder_bound": bounds.to_config(self.decoder_bound),
             "encoder_bound": bounds.to_config(self.encoder_bound),
-            "estimator": self.estimator.name,
+            "estimator": estimators.identifier(self.estimator),
         }
 
     @classmethod
@@ -135,6 +144,8 @@ TABLE = {
     "dreg": Row("iwae", "iwae", "doubly_reparameterized"),  # Tucker et al. 2019
     "rws": Row("iwae", "iwae", "wake"),  # Bornschein & Bengio 2015
     "rws_dreg": Row("iwae", "iwae", "doubly_reparameterized_wake"),  # Tucker et al. 2019
+    "vimco": Row("iwae", "iwae", "vimco"),  # Mnih & Rezende 2016
+    "ovis": Row("iwae", "iwae", "ovis"),  # Lievin et al. 2020
     "tvo": Row("thermodynamic", "thermodynamic"),  # Masrani et al. 2019
     "jvi": Row("jackknife", "iwae"),  # Nowozin 2018
 }

@@ -1,6 +1,7 @@
 """Thermodynamic bounds: log p(x) as an integral over beta, from below and from above."""
 
 import dataclasses
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -94,12 +95,11 @@ class Thermodynamic(Grouped):
         """Tuple of floats that sum to 1, the lengths of the intervals."""
         return tuple(np.diff(partition(self.points, self.spacing, self.beta_1)).tolist())
 
-    def value(self, log_weights):
-        grouped = self.grouped(log_weights)
+    def group_values(self, grouped):
         largest = tf.reduce_max(grouped, axis=1)
         steps, _, _, _, mean = self._terms(grouped)
-        value = _shift(largest) + tf.reduce_sum(steps * mean, axis=0)[:, 0]
-        return tf.reduce_mean(tf.where(largest > -float("inf"), value, largest), axis=0)
+        values = _shift(largest) + tf.reduce_sum(steps * mean, axis=0)[:, 0]
+        return tf.where(largest > -math.inf, values, largest)
 
     def weights(self, log_weights):
         steps, beta, weights, centred, mean = self._terms(self.grouped(log_weights))
