@@ -1,5 +1,7 @@
 """What the library computes cleverly, computed plainly."""
 
+import itertools
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,11 +17,12 @@ def jackknife(log_weights):
     return (n * softmax(particles, 0) - (n - 1) * np.mean(left_out, axis=0)).reshape(log_weights.shape)
 
 
-def thermodynamic(log_weights, betas=(0.0, *np.logspace(-1, 0, 5))):
+def thermodynamic(log_weights):
     """a of the left Riemann sum over all particles: of each mean of log w, its weights and their derivatives."""
+    betas = (0.0, *np.logspace(-1, 0, 5))
     particles = log_weights.reshape(-1, log_weights.shape[-1])
     a = np.zeros_like(particles)
-    for beta, after in zip(betas, betas[1:], strict=False):
+    for beta, after in itertools.pairwise(betas):
         weights = softmax(beta * particles, 0)
         jacobian = np.einsum("ib,ij->ijb", weights, np.eye(len(weights))) - weights[:, None] * weights
         a += (after - beta) * (weights + beta * np.einsum("ib,ijb->jb", particles, jacobian))
