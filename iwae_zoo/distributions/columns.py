@@ -79,6 +79,10 @@ class Columns(Likelihood):
         for kind in ("real", "positive", "count", "binary", "categorical"):
             likelihoods.checked(self._head(kind), {"categorical": "class"}.get(kind, kind))
 
+    @property
+    def reads_data(self):
+        return any(group.head.reads_data for group in self.groups or ())
+
     def _head(self, kind):
         from iwae_zoo.distributions import likelihoods
 

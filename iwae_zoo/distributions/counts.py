@@ -47,6 +47,10 @@ class _Counts(Standardized, ValueLikelihood):
         if self.offset and self.missing:
             raise ValueError("With offset=True a row's total is read off its counts, none of which may be missing.")
 
+    @property
+    def reads_data(self):
+        return self.offset
+
     def features(self, x):
         return self.standardized_features(tf.math.log1p(tf.nn.relu(x)))
 

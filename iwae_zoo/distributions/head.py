@@ -67,6 +67,11 @@ class Likelihood(abc.ABC):
         """Shape of the shared parameters."""
         return (self.shared_parameters, data_shape[-1])
 
+    @property
+    def reads_data(self):
+        """Whether p(x | z) is that of x given something read off x itself, so that it does not say how x is drawn."""
+        return False
+
     @abc.abstractmethod
     def distribution(self, parameters, event_ndims, dtype=None):
         """p(x) given its parameters.

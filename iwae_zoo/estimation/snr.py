@@ -10,7 +10,7 @@ import tensorflow as tf
 from iwae_zoo import objectives
 from iwae_zoo._checks import integer
 from iwae_zoo._tracing import per_model
-from iwae_zoo.model import ImportanceWeightedAutoencoder, examples, gradients, particles
+from iwae_zoo.model import ImportanceWeightedAutoencoder, dreams, examples, gradients, particles
 
 __all__ = ["LEAST_REPEATS", "GradientSNR", "SideSNR", "gradient_snr"]
 
@@ -127,7 +127,9 @@ def _passes(model, objective):
     signature = [tf.TensorSpec([None, *model.data_shape]), tf.TensorSpec([2], tf.int32), number, number]
 
     def gradient(x, seed):
-        computed = gradients.compute(probe, x, seed, 0, tf.shape(x)[0])  # All replicas look at the same batch.
+        rows = tf.shape(x)[0]  # All replicas look at the same batch.
+        dreamed = dreams.draw(probe, seed, 0, rows, rows) if probe.objective.sleep else None
+        computed = gradients.compute(probe, x, seed, 0, rows, dreamed=dreamed)
         parts = [tf.reshape(part, [-1]) for part in (*computed.encoder, *computed.decoder)]
         return tf.concat([tf.cast(part, tf.float64) for part in parts], axis=0)
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from iwae_zoo import objectives
 from iwae_zoo._checks import integer
 from iwae_zoo.distributions import likelihoods
-from iwae_zoo.model import examples, gradients, particles, replicas
+from iwae_zoo.model import dreams, examples, gradients, particles, replicas
 from iwae_zoo.model.optimizers import OptimizerPair
 from iwae_zoo.objectives import bounds
 
@@ -63,6 +63,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
         self.decoder = decoder
         self.prior = prior
         self.objective = objectives.get(objective)
+        if self.objective.sleep:
+            dreams.check(decoder)
         self.seed = seed
         self.encoder_optimizer: Any = None
         self.decoder_optimizer: Any = None
@@ -307,15 +309,25 @@ class ImportanceWeightedAutoencoder(keras.Model):
             needs it.
         """
         x = self._built_for(x)
-        return self._gradients(x, seed, *replicas.place(x))
+        return self._gradients(x, *self._step(x, seed))
 
-    def _gradients(self, x, seed, first_row, global_batch):
-        return gradients.compute(self, x, seed, first_row, global_batch, self.backward_particles, self.particle_chunk)
+    def _step(self, x, seed):
+        """What a step's gradients depend on besides x: seed, place, and dreams where the objective has some."""
+        first_row, global_batch = replicas.place(x)
+        dreamed = ()
+        if self.objective.sleep:
+            dreamed = (dreams.draw(self, seed, first_row, tf.shape(x)[0], global_batch),)
+        return (seed, first_row, global_batch, *dreamed)
+
+    def _gradients(self, x, seed, first_row, global_batch, dreamed=None):
+        return gradients.compute(
+            self, x, seed, first_row, global_batch, self.backward_particles, self.particle_chunk, dreamed
+        )
 
     def train_step(self, data):
         x = self._built_for(keras.utils.unpack_x_y_sample_weight(data)[0])
         seed = self._seed(_TRAINING, self.encoder_optimizer.iterations)
-        computed = self._gradients_in_step(x, seed, *replicas.place(x))
+        computed = self._gradients_in_step(x, *self._step(x, seed))
         encoder_gradients, decoder_gradients = self._finite(computed)
         logs = self._track(x, computed.log_weights)
         self.encoder_optimizer.apply(encoder_gradients, self.encoder_variables)

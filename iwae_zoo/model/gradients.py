@@ -12,6 +12,8 @@ density of the next, is added layer by layer from the last one, in one pass back
 
 In two passes, the first weighs all particles and keeps nothing else; the second then goes through as many as there is
 memory for at once, or through a few that stand for all.
+
+Dreams are encoded by themselves, one particle each: a posterior is not to be taken apart by rows, whatever its kind.
 """
 
 from typing import NamedTuple
@@ -57,7 +59,7 @@ class _Layer(NamedTuple):
     log_q: tf.Tensor
 
 
-def compute(model, x, seed, first_row, global_batch, backward_particles=None, particle_chunk=None):
+def compute(model, x, seed, first_row, global_batch, backward_particles=None, particle_chunk=None, dreamed=None):
     """The gradients of `model.objective` on one batch, or on a replica's part of it.
 
     Args:
@@ -69,6 +71,7 @@ def compute(model, x, seed, first_row, global_batch, backward_particles=None, pa
       backward_particles: int, go back through so many particles of an example, resampled by their weights; None for
         all. The gradients' expectation stays the same.
       particle_chunk: int, most particles of an example that are decoded at once; None for all.
+      dreamed: `dreams.Dreams`, one for each row; None for an objective without sleep.
 
     Returns:
       `Gradients`.
@@ -77,8 +80,7 @@ def compute(model, x, seed, first_row, global_batch, backward_particles=None, pa
     Burda, Grosse, Salakhutdinov. Importance Weighted Autoencoders. ICLR 2016, section 3, on the cheaper backward pass.
     https://arxiv.org/abs/1509.00519
     """
-    objective, estimator = model.objective, model.objective.estimator
-    extra = estimator.auxiliary
+    objective, extra = model.objective, model.objective.auxiliary
     layers: list[_Layer] = []
 
     def hold(distribution, drawn):
@@ -94,9 +96,11 @@ def compute(model, x, seed, first_row, global_batch, backward_particles=None, pa
         posterior = model.encoder.posterior(x)
         # Auxiliary particles come after the M K, and go along with weights of zero.
         counts = (1, objective.m * objective.k + extra) if extra else (objective.m, objective.k)
-        z = particles.draw(posterior, *counts, seed, estimator.uses_path, first_row, hold)
+        z = particles.draw(posterior, *counts, seed, objective.uses_path, first_row, hold)
         z = tf.reshape(z, [counts[0] * counts[1], -1, z.shape[-1]])  # [P, B, D], as everything from here on.
         log_q = tf.add_n([tf.reshape(layer.log_q, tf.shape(z)[:-1]) for layer in layers])
+        if objective.sleep:
+            log_q_dreamed = model.encoder.posterior(_as(x, dreamed.x)).log_prob(dreamed.z)  # [B]
 
     # Optimizers add up the gradients of replicas: each replica's is a share of the global batch's mean.
     scale = -1.0 / tf.cast(global_batch, log_q.dtype)
@@ -110,9 +114,9 @@ def compute(model, x, seed, first_row, global_batch, backward_particles=None, pa
             decoded = tf.gather_nd(z, chosen)
             weights = ParticleWeights(*(factor * tf.gather_nd(w, chosen) for w in weights))
         v = _divisible(weights.decoder)
-        by_variables, by_z = _backward_in_chunks(model, x, decoded, scale * v, estimator.uses_path, particle_chunk)
+        by_variables, by_z = _backward_in_chunks(model, x, decoded, scale * v, objective.uses_path, particle_chunk)
     else:
-        log_joint, backward = _decoder_pass(model, x, z, estimator.uses_path)
+        log_joint, backward = _decoder_pass(model, x, z, objective.uses_path)
         log_weights, weights = _weigh(objective, log_joint, log_q)
         v = _divisible(weights.decoder)
         by_variables, by_z = backward(scale * v)
@@ -122,14 +126,17 @@ def compute(model, x, seed, first_row, global_batch, backward_particles=None, pa
         return tf.scatter_nd(chosen, of_decoded, tf.shape(like)) if backward_particles else of_decoded
 
     targets, signals = [], []
-    if estimator.uses_path:
+    if objective.uses_path:
         at_z = of_all((weights.path / v)[..., tf.newaxis] * by_z, z)
         at_log_q = of_all(-scale * weights.path, log_q)
         targets += [layer.drawn for layer in layers]
         signals += _through_layers(density_tape, layers, [z, log_q], [at_z, at_log_q])
-    if estimator.uses_score:
+    if objective.uses_score:
         targets.append(log_q)
         signals.append(of_all(scale * weights.score, log_q))
+    if objective.sleep:
+        targets.append(log_q_dreamed)
+        signals.append(tf.fill(tf.shape(log_q_dreamed), objective.sleep * scale))
     by_encoder = encoder_tape.gradient(
         targets, _values(model.encoder_variables), output_gradients=signals, unconnected_gradients="zero"
     )
@@ -166,7 +173,7 @@ def _through_layers(tape, layers, targets, signals):
 def _weigh(objective, log_joint, log_q):
     """Log weights [M, K, B], and each particle's `ParticleWeights` [P, B], which are zero for auxiliary ones."""
     log_weights, count = log_joint - tf.stop_gradient(log_q), objective.m * objective.k
-    auxiliary = log_weights[count:] if objective.estimator.auxiliary else None
+    auxiliary = log_weights[count:] if objective.auxiliary else None
     log_weights = tf.reshape(log_weights[:count], [objective.m, objective.k, -1])
     weights = objective.particle_weights(log_weights, auxiliary)
     flat = ParticleWeights(*(tf.reshape(w, [count, -1]) for w in weights))
@@ -262,6 +269,11 @@ def _resample(weights, count, uniform):
     example = tf.broadcast_to(tf.range(tf.shape(particle)[1]), tf.shape(particle))
     chosen = tf.stack([particle, example], axis=-1)
     return chosen, 1.0 / (count * tf.gather_nd(probabilities, chosen))
+
+
+def _as(x, dreamed):
+    """Dreams in the data's dtype, where that holds them."""
+    return tf.cast(dreamed, x.dtype) if x.dtype.is_floating else dreamed
 
 
 def _values(sources):

@@ -43,9 +43,11 @@ class Objective:
       decoder_bound: `Bound` whose gradient the decoder (and the prior) follows.
       encoder_bound: `Bound` whose gradient the encoder follows.
       estimator: `GradientEstimator` of the encoder.
+      sleep: float in [0, 1], share of the sleep update in the encoder's gradient: `d/d phi log q(z | x)` at draws of
+        the model, one for each example. At 1 the encoder follows no bound.
 
     Raises:
-      ValueError: if m or k is not a positive integer, or the three do not fit together.
+      ValueError: if m or k is not a positive integer, sleep is out of range, or the parts do not fit together.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Objective:
     decoder_bound: bounds.Bound
     encoder_bound: bounds.Bound
     estimator: estimators.GradientEstimator
+    sleep: float = 0.0
 
     def __post_init__(self):
         for axis in ("m", "k"):
@@ -65,7 +68,28 @@ class Objective:
                 f"The decoder cannot follow {self.decoder_bound}: raising it does not raise log p(x). Give it a lower "
                 "bound, such as decoder_bound='thermodynamic'."
             )
-        self.estimator.validate(self.encoder_bound, self.m, self.k)
+        number = isinstance(self.sleep, (int, float)) and not isinstance(self.sleep, bool)
+        if not number or not 0.0 <= self.sleep <= 1.0:
+            raise ValueError(
+                f"sleep must be in [0, 1]: received {self.sleep!r}. 0 is no sleep update, 1 is nothing else."
+            )
+        if self.sleep < 1.0:
+            self.estimator.validate(self.encoder_bound, self.m, self.k)
+
+    @property
+    def uses_path(self):
+        """Whether the encoder's gradient has a pathwise term, which needs reparameterised particles."""
+        return self.estimator.uses_path and self.sleep < 1.0
+
+    @property
+    def uses_score(self):
+        """Whether the encoder's gradient has a score term."""
+        return self.estimator.uses_score and self.sleep < 1.0
+
+    @property
+    def auxiliary(self):
+        """int, how many particles are drawn and weighed besides the M K."""
+        return self.estimator.auxiliary if self.sleep < 1.0 else 0
 
     def particle_weights(self, log_weights, auxiliary=None):
         """Weights of each particle's gradient contributions; treat them as constants.
@@ -86,15 +110,20 @@ class Objective:
             raise ValueError(
                 f"log_weights must have shape [m={self.m}, k={self.k}, B]: received shape {log_weights.shape}."
             )
-        count = self.estimator.auxiliary
+        count = self.auxiliary
         if (auxiliary is not None) != bool(count) or (count and not auxiliary.shape.is_compatible_with([count, None])):
             received = None if auxiliary is None else auxiliary.shape
             raise ValueError(
                 f"The estimator {estimators.identifier(self.estimator)!r} needs the log weights of {count} auxiliary "
                 f"particles, [{count}, B], or None for 0: received {received}."
             )
+        decoder = self.decoder_bound.weights(log_weights)
+        if self.sleep == 1.0:
+            return ParticleWeights(decoder, tf.zeros_like(decoder), tf.zeros_like(decoder))
         path, score = self.estimator.weights(self.encoder_bound, log_weights, auxiliary)
-        return ParticleWeights(self.decoder_bound.weights(log_weights), path, score)
+        if self.sleep:
+            path, score = (1.0 - self.sleep) * path, (1.0 - self.sleep) * score
+        return ParticleWeights(decoder, path, score)
 
     @property
     def companions(self):
@@ -111,6 +140,7 @@ class Objective:
             "decoder_bound": bounds.to_config(self.decoder_bound),
             "encoder_bound": bounds.to_config(self.encoder_bound),
             "estimator": estimators.identifier(self.estimator),
+            "sleep": self.sleep,
         }
 
     @classmethod
@@ -170,8 +200,9 @@ def get(
     estimator=None,
     decoder_bound=None,
     encoder_bound=None,
+    sleep=None,
 ):
-    """Returns an objective by name, with any of its three parts replaced; an `Objective` is returned as it is.
+    """Returns an objective by name, with any of its parts replaced; an `Objective` is returned as it is.
 
     Args:
       identifier: one of `names()`, "vae" for "elbo", or an `Objective`.
@@ -182,9 +213,11 @@ def get(
       points: int from 2 to 50, number of betas of "thermodynamic" bounds (default 6).
       spacing: "log_uniform" or "uniform", where their betas lie (default "log_uniform").
       beta_1: float in (0, 1), their first beta above 0 where spacing is "log_uniform" (default 0.1).
-      estimator: name of a gradient estimator or a `GradientEstimator`, instead of the objective's own.
+      estimator: name of a gradient estimator, with settings where it has some, or a `GradientEstimator`, instead of the
+        objective's own.
       decoder_bound: name of a bound or a `Bound`, instead of the objective's own.
       encoder_bound: the same for the encoder.
+      sleep: float in [0, 1], share of the sleep update in the encoder's gradient (default 0).
 
     Raises:
       ValueError: on an unknown name, a number out of range, a hyper-parameter for bounds that have none of its name, or
@@ -199,7 +232,7 @@ def get(
     chosen = {"beta": beta, "alpha": alpha, "points": points, "spacing": spacing, "beta_1": beta_1}
     given = {name: value for name, value in chosen.items() if value is not None}
     if isinstance(identifier, Objective):
-        if given or any(part is not None for part in (estimator, decoder_bound, encoder_bound)):
+        if given or any(part is not None for part in (estimator, decoder_bound, encoder_bound, sleep)):
             raise ValueError(f"An Objective is complete and takes no overrides: received {identifier}. Give its name.")
         return identifier
     row = look_up(TABLE, _ALIASES.get(identifier, identifier), "objective")
@@ -217,4 +250,4 @@ def get(
         for side in sides
     )
     name = _ALIASES.get(identifier, identifier)
-    return Objective(name, m, k, decoder, encoder, estimators.get(estimator or row.estimator))
+    return Objective(name, m, k, decoder, encoder, estimators.get(estimator or row.estimator), sleep or 0.0)

@@ -61,7 +61,8 @@ _BETA_1 = flags.DEFINE_float(
 _ESTIMATOR = flags.DEFINE_string(
     "estimator",
     None,
-    f"Gradient estimator of the encoder, instead of the objective's: {', '.join(estimators.names())}.",
+    f"Gradient estimator of the encoder, instead of the objective's: {', '.join(estimators.names())}; with "
+    "settings as in ovis,gamma=1 or ovis,auxiliary=5.",
     flag_values=_FLAGS,
 )
 _DECODER_BOUND = flags.DEFINE_string(
@@ -74,6 +75,13 @@ _ENCODER_BOUND = flags.DEFINE_string(
     "encoder_bound",
     None,
     f"Bound that the encoder follows, instead of the objective's: {', '.join(bounds.names())}.",
+    flag_values=_FLAGS,
+)
+_SLEEP = flags.DEFINE_float(
+    "sleep",
+    None,
+    "Share of the sleep update in the encoder's gradient, 0 to 1: it learns the latents of what the model draws. "
+    "Default 0.",
     flag_values=_FLAGS,
 )
 _DATASET = flags.DEFINE_string(

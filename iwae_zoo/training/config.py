@@ -26,7 +26,7 @@ class Config:
 
     Attributes:
       objective: name of an objective; `m`, `k`, `beta`, `alpha`, `points`, `spacing`, `beta_1`, `estimator`,
-        `decoder_bound` and `encoder_bound` are those of `objectives.get`.
+        `decoder_bound`, `encoder_bound` and `sleep` are those of `objectives.get`.
       dataset: name or path of a data set.
       data_dir: folder of prepared TensorFlow Datasets.
       kind: name of the kind of data, `binarize` what becomes of intensities, `columns` what a table's columns hold, and
@@ -66,6 +66,7 @@ class Config:
     estimator: str | None = None
     decoder_bound: str | None = None
     encoder_bound: str | None = None
+    sleep: float | None = None
     dataset: str = "digits"
     data_dir: str | None = None
     kind: str | None = None
@@ -152,7 +153,7 @@ class Config:
           ValueError: as `objectives.get`.
         """
         parts = ("m", "k", "beta", "alpha", "points", "spacing", "beta_1")
-        parts += ("estimator", "decoder_bound", "encoder_bound")
+        parts += ("estimator", "decoder_bound", "encoder_bound", "sleep")
         return objectives.get(self.objective, **{name: getattr(self, name) for name in parts})
 
     @property
