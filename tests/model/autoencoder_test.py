@@ -131,6 +131,27 @@ def test_same_seed_same_weights():
     assert np.abs(trained(0) - trained(1)).max() > 1e-4
 
 
+@pytest.mark.parametrize(
+    ("name", "beside"), [("jvi", "jackknife_estimate"), ("tvo", "thermodynamic_upper"), ("iwae", None)]
+)
+def test_what_is_reported_is_a_lower_bound(name, beside, linear_gaussian):
+    """The jackknife's value stands under a name of its own, and the upper bound beside the lower."""
+    objective, x = objectives.get(name, m=M, k=K), linear_gaussian.sample(5)
+    model = linear_gaussian.model(objective, mismatch=0.4, dtype="float64")
+    log_weights = model.log_weights(x, M, K, (0, 0))
+    logs = {key: float(value) for key, value in model._track(x, log_weights).items()}
+    iwae = np.mean(objectives.bounds.ImportanceWeighted().value(log_weights))
+    value = np.mean(objective.decoder_bound.value(log_weights))
+    assert logs["loss"] == -logs["decoder_bound"]
+    assert logs["decoder_bound"] == pytest.approx(value if name == "tvo" else iwae)
+    assert set(logs) - set(linear_gaussian.model()._trackers) == ({beside} if beside else set())
+    if name == "jvi":
+        assert logs[beside] == pytest.approx(value)
+        assert abs(logs[beside] - iwae) > 1e-3
+    if name == "tvo":
+        assert logs["elbo"] < logs["decoder_bound"] < iwae < logs[beside]
+
+
 def test_evaluation_is_reproducible_and_counts_every_example():
     model = pixel_model()
     model.compile()

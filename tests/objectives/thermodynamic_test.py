@@ -8,7 +8,7 @@ import scipy.integrate
 import scipy.special
 
 from iwae_zoo import bounds, objectives
-from iwae_zoo.testing import LinearGaussian
+from iwae_zoo.testing import Enumerable, LinearGaussian
 
 UNIFORM = {"spacing": "uniform"}
 
@@ -92,6 +92,36 @@ def test_covariance_form_is_the_exact_gradient(kind, points):
     sign = 1 if bound.is_lower_bound else -1
     np.testing.assert_allclose(received, sign * np.array(exact), rtol=1e-7, atol=1e-9)
     np.testing.assert_array_equal(weights.path, np.zeros(log_weights.shape))
+
+
+@pytest.mark.parametrize("kind", [bounds.Thermodynamic, bounds.ThermodynamicUpper])
+def test_bias_of_the_covariance_form_falls_with_the_number_of_particles(kind):
+    """Its expectation by enumeration, and the gradient of the sums over all states: apart by O(1 / N)."""
+    truth, bound = Enumerable(scale=0.3), kind(points=3)
+    x = truth.data[5:6]
+
+    def value():
+        log_q, log_joint = truth.log_q(x)[0][:, 0], truth.log_joint(x)[0][:, 0]
+        log_w = log_joint - log_q
+        return np.dot(bound.steps, [scipy.special.softmax(log_q + beta * log_w) @ log_w for beta in bound.betas])
+
+    exact = []
+    for part in truth.weights[:2]:
+        for i in np.ndindex(part.shape):
+            kept, ends = part[i], []
+            for step in (1e-5, -1e-5):
+                part[i] = kept + step
+                ends.append(value())
+            part[i] = kept
+            exact.append((ends[0] - ends[1]) / 2e-5)
+    exact = np.array(exact) * (1 if bound.is_lower_bound else -1)
+    biases = []
+    for k in (8, 16, 32):
+        objective = objectives.get("tvo", m=1, k=k, encoder_bound=bound, estimator="covariance")
+        probability, encoder, _ = truth.gradients(objective, x, exchangeable=True)
+        biases.append(np.linalg.norm(probability @ encoder - exact) / np.linalg.norm(exact))
+    assert biases[-1] < 0.05
+    np.testing.assert_allclose(np.log2(np.divide(biases[:-1], biases[1:])), 1.0, atol=0.05)
 
 
 def test_covariance_of_the_upper_bound_with_two_points_is_the_wake_update(seed):
