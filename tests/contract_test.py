@@ -62,12 +62,12 @@ class Row(NamedTuple):
 
 TWO_LAYERS: dict[str, Any] = {"latent_size": (3, 2), "hidden_sizes": ((6,), (5,))}
 ROWS = [
-    Row("miwae", "bernoulli", (3, 2, 1)),
+    Row("jvi", "bernoulli", (3, 2, 1)),
     Row("iwae", "continuous_bernoulli", (3, 2, 1), posterior="full_normal"),
     Row("elbo", "beta", (3, 2, 1), prior="mixture_of_normals"),
     Row("stl", "discretized_logistic", (4, 3, 3), "convolution,blocks=0", hidden_sizes=(3,)),
     Row("dreg", "bernoulli", (6, 5, 1), "convolution", hidden_sizes=(3, 4), thorough=True, replicas=5e-6),
-    Row("dreg", "discretized_logistic_mixture,components=2", thorough=True),
+    Row("tvo", "discretized_logistic_mixture,components=2", thorough=True),
     Row("ciwae", "normal", posterior="full_normal", prior="mixture_of_normals", thorough=True),
     Row(
         "vr_iwae",
@@ -81,10 +81,10 @@ ROWS = [
     # Weights of the decoder that no body has.
     Row("piwae", "negative_binomial,offset=True", posterior="coupling_flow", thorough=True),
     Row("elbo", "poisson", posterior="coupling_flow", replicas=5e-6, **TWO_LAYERS),
-    Row("jvi", "log_normal"),
+    Row("vimco", "log_normal"),
     # Weights of the decoder that no body has, on two replicas too.
     Row("miwae", "columns", (5,), thorough=True, replicas=5e-6),
-    Row("tvo", "zero_inflated_negative_binomial,offset=True"),
+    Row("ovis", "zero_inflated_negative_binomial,offset=True"),
 ]
 OUTSIDE = {"binary": 0.5, "intensity": 1.5, "byte": 0.5, "class": 3.0, "count": -1.0, "real": np.inf}
 OUTSIDE |= {"positive": 0.0, "table": -1.0}  # Of a table the third column holds counts.

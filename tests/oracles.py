@@ -59,9 +59,21 @@ def table(name, log_weights):
         "dreg": (flat, flat**2, zero),
         "rws": (flat, zero, flat),
         "rws_dreg": (flat, flat * others, zero),
+        "vimco": (flat, zero, learning_signal(log_weights, lambda others: others.mean(axis=0)) - flat),
+        "ovis": (flat, zero, learning_signal(log_weights, lambda others: np.full(others.shape[1], -np.inf)) - flat),
         "tvo": (heated, heated, -heated),
         "jvi": (jackknife(log_weights), flat, -flat),
     }[name]
+
+
+def learning_signal(log_weights, stand_in):
+    """L - L^(-k) of one group, [M, K, B]: each log weight in turn replaced by what stands in for it."""
+    flat = log_weights.reshape(-1, log_weights.shape[2])
+    signal = np.empty_like(flat)
+    for i in range(len(flat)):
+        others = np.delete(flat, i, axis=0)
+        signal[i] = np.logaddexp.reduce(flat) - np.logaddexp(np.logaddexp.reduce(others), stand_in(others))
+    return signal.reshape(log_weights.shape)
 
 
 def frozen(layer, x):
