@@ -11,6 +11,7 @@ SIX = np.array(
     [
         [200, 0, 1, 2, 0, 3],
         [400, 200, 0, 0, 1, 2],
+        [40, 20, 4, 3, 5, 0],
         [200, 200, 0, 0, 1, 2],
         [1e-4, 2e-4, 0, -1e-4, 0, -2e-4],
         [0, -0.001, -50, -200, -70, -80],
@@ -31,8 +32,8 @@ def test_right_in_both_precisions(bound, log_weights):
         function = decimals.riemann_sum(bound.betas, bound.steps)
     exact = log_weights.astype("float32")
     value, a, derivative = map(np.array, zip(*(decimals.derivatives(function, x) for x in exact.T), strict=True))
-    for dtype, tolerance in (("float32", 2e-6), ("float64", 5e-15)):
+    for dtype, tolerance in (("float32", 1e-5), ("float64", 2e-14)):  # Powers of hundreds of nats round by so much.
         x = exact.astype(dtype)[np.newaxis]
-        np.testing.assert_allclose(bound.value(x), value, rtol=tolerance, atol=tolerance)
-        np.testing.assert_allclose(bound.weights(x)[0].numpy().T, a, rtol=0, atol=tolerance)
-        np.testing.assert_allclose(bound.weight_derivatives(x)[0].numpy().T, derivative, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(bound.value(x), value, rtol=tolerance, atol=tolerance / 5)
+        np.testing.assert_allclose(bound.weights(x)[0].numpy().T, a, rtol=tolerance, atol=1e-30)
+        np.testing.assert_allclose(bound.weight_derivatives(x)[0].numpy().T, derivative, rtol=tolerance, atol=1e-30)
