@@ -24,8 +24,8 @@ def binary(count, seed=0):
     return (np.random.default_rng(seed).random((count, 3, 3, 1)) < 0.4).astype("float32")
 
 
-def trained(strategy, name, x, batch_size=10, validated=False, **settings):
-    objective = objectives.get(name, m=2, k=3)
+def trained(strategy, name, x, batch_size=10, validated=False, sleep=None, **settings):
+    objective = objectives.get(name, m=2, k=3, sleep=sleep)
     with strategy.scope():
         model = presets.build("small", data_shape=(3, 3, 1), objective=objective)
         # Not Adam, whose steps do not get smaller where a gradient is little but rounding.
@@ -51,7 +51,9 @@ def test_several_devices_train_to_the_weights_of_one(name, batch_size, replicas)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{"particle_chunk": 2}, {"backward_particles": 2}, {"jit_compile": True}])
+@pytest.mark.parametrize(
+    "settings", [{"particle_chunk": 2}, {"backward_particles": 2}, {"jit_compile": True, "sleep": 0.5}]
+)
 def test_settings_on_several_devices(settings):
     one, _ = trained(tf.distribute.get_strategy(), "miwae", binary(11), **settings)
     several, _ = trained(mirrored(2), "miwae", binary(11), **settings)
