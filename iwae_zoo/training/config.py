@@ -152,9 +152,9 @@ class Config:
         Raises:
           ValueError: as `objectives.get`.
         """
-        parts = ("m", "k", "beta", "alpha", "points", "spacing", "beta_1")
-        parts += ("estimator", "decoder_bound", "encoder_bound", "sleep")
-        return objectives.get(self.objective, **{name: getattr(self, name) for name in parts})
+        settings = ("m", "k", "beta", "alpha", "points", "spacing", "beta_1")
+        parts = ("estimator", "decoder_bound", "encoder_bound", "sleep")
+        return objectives.get(self.objective, **{name: getattr(self, name) for name in (*settings, *parts)})
 
     @property
     def title(self):
