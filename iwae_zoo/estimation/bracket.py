@@ -57,8 +57,7 @@ def thermodynamic_bracket(
       ValueError: on a number out of range, or an x that does not fit the model.
 
     #### References
-    Masrani, Le, Wood. The Thermodynamic Variational Objective. NeurIPS 2019, eqs. 6 and 7.
-    https://arxiv.org/abs/1907.00031
+    Masrani, Le, Wood. The Thermodynamic Variational Objective. NeurIPS 2019. https://arxiv.org/abs/1907.00031
     """
     betas = partition(num_points, spacing, beta_1)
     chunk_size = checked_chunk(chunk_size, num_samples=num_samples)

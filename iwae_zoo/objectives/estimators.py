@@ -221,8 +221,7 @@ class Covariance(GradientEstimator):
     particles in a group.
 
     #### References
-    Masrani, Le, Wood. The Thermodynamic Variational Objective. NeurIPS 2019, section 4.
-    https://arxiv.org/abs/1907.00031
+    Masrani, Le, Wood. The Thermodynamic Variational Objective. NeurIPS 2019. https://arxiv.org/abs/1907.00031
     """
 
     name = "covariance"

@@ -33,7 +33,7 @@ class Jackknife(Grouped):
 
     #### References
     Nowozin. Debiasing Evidence Approximations: On Importance-weighted Autoencoders and Jackknife Variational Inference.
-    ICLR 2018, eq. 13. https://openreview.net/forum?id=HyZoi-WRb
+    ICLR 2018. https://openreview.net/forum?id=HyZoi-WRb
     """
 
     name = "jackknife"

@@ -71,7 +71,7 @@ class Thermodynamic(Grouped):
       beta_1: float in (0, 1), first beta above 0 of "log_uniform"; None for 0.1.
 
     #### References
-    Masrani, Le, Wood. The Thermodynamic Variational Objective. NeurIPS 2019, eq. 6. https://arxiv.org/abs/1907.00031
+    Masrani, Le, Wood. The Thermodynamic Variational Objective. NeurIPS 2019. https://arxiv.org/abs/1907.00031
     """
 
     name = "thermodynamic"
