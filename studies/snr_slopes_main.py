@@ -1,9 +1,10 @@
-"""Signal-to-noise ratio of the gradients against the number of particles, on the model with a closed form.
+"""Signal-to-noise ratio of the gradients against the number of particles, on models where all of it is known.
 
     python studies/snr_slopes_main.py --workdir=runs/snr_slopes
 
-Theory (Rainforth et al. 2018, eq. 5 and 6): the encoder's SNR goes as sqrt(M / K), the decoder's as sqrt(M K).
-Written are slopes.csv and slopes.png.
+Theory (Rainforth et al. 2018, eq. 5 and 6): the encoder's SNR goes as sqrt(M / K), the decoder's as sqrt(M K). Of the
+estimators for latents that cannot be reparameterised, on a model of two bits, VIMCO's goes as 1 / sqrt(K) and OVIS' as
+sqrt(K) (Lievin et al. 2020). Written are slopes.csv and slopes.png.
 """
 
 import csv
@@ -20,7 +21,7 @@ import iwae_zoo_console as console
 
 with console.quiet():
     from iwae_zoo import diagnostics, figures, objectives
-    from iwae_zoo.testing import LinearGaussian
+    from iwae_zoo.testing import Enumerable, LinearGaussian
 
 _FLAGS = console.flag_values()
 _WORKDIR = flags.DEFINE_string("workdir", "runs/snr_slopes", "Folder of the study.", flag_values=_FLAGS)
@@ -38,13 +39,18 @@ _MISMATCH = flags.DEFINE_float(
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Of the model, the minibatch and all noise.", lower_bound=0, flag_values=_FLAGS)
 
-# Panel, label, objective, what grows, side, the theory's exponent.
+# Panel, label, objective and its estimator, what grows, side, the theory's exponent.
+_BITS = "two bits: SNR against K at M = 1"
 _CURVES = (
-    ("SNR against K at M = 1", "encoder, IWAE", "iwae", "k", "encoder", -0.5),
-    ("SNR against K at M = 1", "encoder, DReG", "dreg", "k", "encoder", None),
-    ("SNR against K at M = 1", "decoder, IWAE", "iwae", "k", "decoder", 0.5),
-    ("SNR against M at K = 8", "encoder, MIWAE", "miwae", "m", "encoder", 0.5),
-    ("SNR against M at K = 8", "decoder, MIWAE", "miwae", "m", "decoder", 0.5),
+    ("SNR against K at M = 1", "encoder, IWAE", ("iwae", None), "k", "encoder", -0.5),
+    ("SNR against K at M = 1", "encoder, DReG", ("dreg", None), "k", "encoder", None),
+    ("SNR against K at M = 1", "decoder, IWAE", ("iwae", None), "k", "decoder", 0.5),
+    ("SNR against M at K = 8", "encoder, MIWAE", ("miwae", None), "m", "encoder", 0.5),
+    ("SNR against M at K = 8", "decoder, MIWAE", ("miwae", None), "m", "decoder", 0.5),
+    (_BITS, "encoder, REINFORCE", ("iwae", "reinforce"), "k", "encoder", None),
+    (_BITS, "encoder, VIMCO", ("vimco", None), "k", "encoder", -0.5),
+    (_BITS, "encoder, OVIS", ("ovis", None), "k", "encoder", 0.5),
+    (_BITS, "encoder, OVIS, gamma = 1", ("ovis", "ovis,gamma=1"), "k", "encoder", 0.5),
 )
 
 
@@ -65,34 +71,48 @@ def main(name):
         console.fail(name, unwritable)
     truth = LinearGaussian.random(_LATENT_SIZE.value, _DATA_SIZE.value, seed=_SEED.value)
     x = truth.sample(_BATCH_SIZE.value, seed=_SEED.value)
+    # Weights so small that q is near the posterior: the theory is of many particles, as seen from there.
+    bits = Enumerable(scale=0.3, seed=_SEED.value)
+    bits_x = bits.data[np.arange(_BATCH_SIZE.value) % len(bits.data)]
     # The theory is of many particles: from 4 on.
     counts = [int(count) for count in 2 ** np.arange(2, int(np.log2(_MAX_PARTICLES.value)) + 1)]
     measured = {}
-    for name, axis in dict.fromkeys((curve[2], curve[3]) for curve in _CURVES):
+    for name, axis, discrete in dict.fromkeys((curve[2], curve[3], curve[0] == _BITS) for curve in _CURVES):
         for count in counts:
             shape = {"m": 1, "k": count} if axis == "k" else {"m": count, "k": 8}
-            objective = objectives.get(name, **shape)
-            model = truth.model(objective, mismatch=_MISMATCH.value)
-            snr = diagnostics.gradient_snr(model, x, _REPEATS.value, _SEED.value)
+            objective = objectives.get(name[0], estimator=name[1], **shape)
+            if discrete:
+                snr = diagnostics.gradient_snr(bits.model(objective), bits_x, _REPEATS.value, _SEED.value)
+            else:
+                model = truth.model(objective, mismatch=_MISMATCH.value)
+                snr = diagnostics.gradient_snr(model, x, _REPEATS.value, _SEED.value)
             measured[name, axis, count] = snr
-            print(f"{name}, {shape}: encoder {snr.encoder.mean:.3f}, decoder {snr.decoder.mean:.3f}", flush=True)
+            title = name[1] or name[0]
+            print(
+                f"{title}, {shape}: encoder {snr.encoder.mean:.3f} (DSNR {snr.encoder.dsnr:.3f}, variance "
+                f"{snr.encoder.variance:.3g}), decoder {snr.decoder.mean:.3f}",
+                flush=True,
+            )
     curves = []
     for panel, label, name, axis, side, theory in _CURVES:
         sides = [getattr(measured[name, axis, count], side) for count in counts]
         snr, error = np.array([s.mean for s in sides]), np.array([s.mean_error for s in sides])
         slope, slope_error = fit_slope(np.array(counts), snr, error)
         curve = {"panel": panel, "label": label, "x": counts, "snr": snr, "error": error, "xlabel": f"{axis.upper()}"}
+        curve |= {"dsnr": [s.dsnr for s in sides], "variance": [s.variance for s in sides]}
         curves.append({**curve, "theory": theory, "slope": slope, "slope_error": slope_error})
         stated = "no theory" if theory is None else f"theory {theory:+.2f}"
         print(f"{panel}, {label}: slope {slope:+.3f} +- {slope_error:.3f} ({stated})")
     with open(workdir / "slopes.csv", "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["panel", "label", "particles", "snr", "error", "slope", "slope_error", "theory"])
+        writer.writerow(
+            ["panel", "label", "particles", "snr", "error", "dsnr", "variance", "slope", "slope_error", "theory"]
+        )
         for curve in curves:
             rest = [curve[key] for key in ("slope", "slope_error", "theory")]
-            points = zip(curve["x"], curve["snr"], curve["error"], strict=True)
+            points = zip(*(curve[key] for key in ("x", "snr", "error", "dsnr", "variance")), strict=True)
             writer.writerows([curve["panel"], curve["label"], *point, *rest] for point in points)
-    title = f"linear-Gaussian model, {_REPEATS.value} gradients a point, seed {_SEED.value}"
+    title = f"linear-Gaussian model and one of bits, {_REPEATS.value} gradients a point, seed {_SEED.value}"
     figures.write(figures.snr_slopes(curves, title), workdir / "slopes.png")
 
 

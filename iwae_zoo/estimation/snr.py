@@ -1,4 +1,4 @@
-"""Signal-to-noise ratios of both networks' gradients."""
+"""Signal-to-noise ratios and variances of both networks' gradients."""
 
 import itertools
 from collections.abc import Callable
@@ -31,6 +31,7 @@ class SideSNR(NamedTuple):
       median_error: float, its standard error.
       dsnr: float, directional SNR.
       dsnr_error: float, its standard error, with the direction taken as known.
+      variance: float, of the gradient: summed over the parameters.
     """
 
     snr: list
@@ -40,6 +41,7 @@ class SideSNR(NamedTuple):
     median_error: float
     dsnr: float
     dsnr_error: float
+    variance: float
 
 
 class GradientSNR(NamedTuple):
@@ -87,7 +89,7 @@ def gradient_snr(model, x, num_repeats=1000, seed=0, objective=None):
     #### References
     Kosiorek. What is wrong with VAEs? 2018, eq. 13 (SNR).
     Rainforth et al. Tighter Variational Bounds are Not Necessarily Better. ICML 2018, eq. 4 (SNR) and eq. 12 (DSNR).
-    https://arxiv.org/abs/1802.04537
+    https://arxiv.org/abs/1802.04537. The DSNR is that of the OVIS article, https://arxiv.org/abs/2008.01998, too.
     """
     repeats = integer("num_repeats", num_repeats, LEAST_REPEATS)
     x = examples.some(model, x)
@@ -98,14 +100,16 @@ def gradient_snr(model, x, num_repeats=1000, seed=0, objective=None):
     groups = [_run(model, passes.moments, x, seed, *interval) for interval in itertools.pairwise(edges)]
     means, squares = (np.stack(parts) for parts in zip(*groups, strict=True))  # [G, P] both
     mean = counts @ means / repeats
-    snr = _snr(repeats, mean, squares.sum(axis=0) + counts @ (means - mean) ** 2)
+    total = squares.sum(axis=0) + counts @ (means - mean) ** 2
+    snr = _snr(repeats, mean, total)
     snr_of_groups = _snr(counts[:, np.newaxis], means, squares)
     ratio, ratio_squares = _run(model, passes.ratios, x, seed, 0, repeats, mean)
     ratio_error = np.sqrt(ratio_squares / (repeats - 1) / repeats)
     cut = passes.encoder_size
+    variances = [np.sum(side) / (repeats - 1) for side in (total[:cut], total[cut:])]
     return GradientSNR(
-        _side(model.encoder_variables, snr[:cut], snr_of_groups[:, :cut], ratio[0], ratio_error[0]),
-        _side(model.decoder_variables, snr[cut:], snr_of_groups[:, cut:], ratio[1], ratio_error[1]),
+        _side(model.encoder_variables, snr[:cut], snr_of_groups[:, :cut], ratio[0], ratio_error[0], variances[0]),
+        _side(model.decoder_variables, snr[cut:], snr_of_groups[:, cut:], ratio[1], ratio_error[1], variances[1]),
     )
 
 
@@ -180,7 +184,7 @@ def _snr(count, mean, squares):
     return np.where(varied, np.abs(mean) / np.sqrt(np.where(varied, squares / (count - 1), 1.0)), np.nan)
 
 
-def _side(variables, snr, snr_of_groups, dsnr, dsnr_error):
+def _side(variables, snr, snr_of_groups, *rest):
     def summary(values):
         values = values[~np.isnan(values)]
         return (np.mean(values), np.median(values)) if len(values) else (np.nan, np.nan)
@@ -189,7 +193,7 @@ def _side(variables, snr, snr_of_groups, dsnr, dsnr_error):
     errors = np.std([summary(group) for group in snr_of_groups], axis=0, ddof=1) / np.sqrt(len(snr_of_groups))
     parts = np.split(snr, np.cumsum([_size(v) for v in variables], dtype=int))
     arrays = [part.reshape(v.shape) for part, v in zip(parts, variables, strict=False)]
-    return SideSNR(arrays, *map(float, (mean, errors[0], median, errors[1], dsnr, dsnr_error)))
+    return SideSNR(arrays, *map(float, (mean, errors[0], median, errors[1], *rest)))
 
 
 def _size(variable):

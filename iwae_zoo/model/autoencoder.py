@@ -314,10 +314,9 @@ class ImportanceWeightedAutoencoder(keras.Model):
     def _step(self, x, seed):
         """What a step's gradients depend on besides x: seed, place, and dreams where the objective has some."""
         first_row, global_batch = replicas.place(x)
-        dreamed = ()
-        if self.objective.sleep:
-            dreamed = (dreams.draw(self, seed, first_row, tf.shape(x)[0], global_batch),)
-        return (seed, first_row, global_batch, *dreamed)
+        if not self.objective.sleep:
+            return seed, first_row, global_batch
+        return seed, first_row, global_batch, dreams.draw(self, seed, first_row, tf.shape(x)[0], global_batch)
 
     def _gradients(self, x, seed, first_row, global_batch, dreamed=None):
         return gradients.compute(

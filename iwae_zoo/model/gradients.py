@@ -95,9 +95,9 @@ def compute(model, x, seed, first_row, global_batch, backward_particles=None, pa
     ):
         posterior = model.encoder.posterior(x)
         # Auxiliary particles come after the M K, and go along with weights of zero.
-        counts = (1, objective.m * objective.k + extra) if extra else (objective.m, objective.k)
-        z = particles.draw(posterior, *counts, seed, objective.uses_path, first_row, hold)
-        z = tf.reshape(z, [counts[0] * counts[1], -1, z.shape[-1]])  # [P, B, D], as everything from here on.
+        m, k = (1, objective.m * objective.k + extra) if extra else (objective.m, objective.k)
+        z = particles.draw(posterior, m, k, seed, objective.uses_path, first_row, hold)
+        z = tf.reshape(z, [m * k, -1, z.shape[-1]])  # [P, B, D], as everything from here on.
         log_q = tf.add_n([tf.reshape(layer.log_q, tf.shape(z)[:-1]) for layer in layers])
         if objective.sleep:
             log_q_dreamed = model.encoder.posterior(_as(x, dreamed.x)).log_prob(dreamed.z)  # [B]

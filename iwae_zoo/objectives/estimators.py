@@ -28,18 +28,33 @@ class GradientEstimator(abc.ABC):
 
     Attributes:
       name: str.
-      uses_path: whether the pathwise term is there at all; it needs reparameterised particles.
-      uses_score: whether the score term is there at all.
-      follows_weights: whether its expectation is zero for a bound whose weights are constant (the wake updates, which
-        descend KL(p || q) instead of following the bound): such a pair would train nothing.
-      auxiliary: int, number of particles that it weighs besides the M K of the bound; they get no weights of their own.
     """
 
     name: str
-    uses_path: bool = False
-    uses_score: bool = False
-    follows_weights: bool = False
-    auxiliary: int = 0
+
+    @property
+    def uses_path(self) -> bool:
+        """Whether the pathwise term is there at all; it needs reparameterised particles."""
+        return False
+
+    @property
+    def uses_score(self) -> bool:
+        """Whether the score term is there at all."""
+        return False
+
+    @property
+    def follows_weights(self) -> bool:
+        """Whether its expectation is zero for a bound whose weights are constant.
+
+        So it is of the wake updates, which descend KL(p || q) instead of following the bound: such a pair would train
+        nothing.
+        """
+        return False
+
+    @property
+    def auxiliary(self) -> int:
+        """Number of particles that it weighs besides the M K of the bound; they get no weights of their own."""
+        return 0
 
     @abc.abstractmethod
     def weights(self, bound, log_weights, auxiliary=None):
@@ -100,8 +115,11 @@ class _ScoreFunction(GradientEstimator):
     """A gradient estimator that is a learning signal times the score, and linear in the bound."""
 
     uses_score = True
-    # Whether the baseline is made of the other particles of the group.
-    _needs_others = False
+
+    @property
+    def _needs_others(self) -> bool:
+        """Whether the baseline is made of the other particles of the group."""
+        return False
 
     @abc.abstractmethod
     def _score(self, bound, log_weights, auxiliary):

@@ -79,6 +79,7 @@ def test_gradient_snr_is_numpys(linear_gaussian, seed):
         np.testing.assert_allclose(np.concatenate([np.ravel(part) for part in side.snr]), expected, rtol=1e-8)
         groups = [stack[start:stop][:, varied] for start, stop in itertools.pairwise(edges)]
         of_groups = [np.abs(group.mean(axis=0)) / group.std(axis=0, ddof=1) for group in groups]
+        np.testing.assert_allclose(side.variance, stack.var(axis=0, ddof=1).sum(), rtol=1e-8)
         np.testing.assert_allclose(side.mean, np.nanmean(expected), rtol=1e-8)
         np.testing.assert_allclose(side.median, np.nanmedian(expected), rtol=1e-8)
         np.testing.assert_allclose(side.mean_error, np.std(np.mean(of_groups, axis=1), ddof=1) / 2, rtol=1e-8)

@@ -5,6 +5,7 @@ import pytest
 import scipy.stats
 
 from iwae_zoo import bounds, objectives
+from iwae_zoo.testing import Enumerable
 
 
 def expectations(bound, low, n, probability=0.3):
@@ -58,6 +59,20 @@ def test_what_may_follow_it():
             objectives.get("iwae", m=2, k=3, encoder_bound="jackknife", estimator=estimator)
     with pytest.raises(ValueError, match="needs at least two"):
         objectives.get("jvi", m=1, k=1)
+
+
+def test_bias_of_the_wake_update_by_its_weights_falls_with_the_square():
+    """Expectations by enumeration of all particles, and of d log q under the posterior."""
+    truth = Enumerable(scale=0.3)
+    x = truth.data[5:6]
+    exact = truth.posterior(x)[:, 0] @ truth.log_q(x)[1][:, 0]
+    for bound, order in (("iwae", 1), ("jackknife", 2)):
+        biases = []
+        for k in (8, 16, 32):
+            objective = objectives.get("rws", m=1, k=k, encoder_bound=bound)
+            probability, encoder, _ = truth.gradients(objective, x, exchangeable=True)
+            biases.append(np.linalg.norm(probability @ encoder - exact))
+        np.testing.assert_allclose(np.log2(np.divide(biases[:-1], biases[1:])), order, atol=0.1)
 
 
 def test_impossible_particles():
