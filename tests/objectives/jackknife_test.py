@@ -68,11 +68,11 @@ def test_bias_of_the_wake_update_by_its_weights_falls_with_the_square():
     exact = truth.posterior(x)[:, 0] @ truth.log_q(x)[1][:, 0]
     for bound, order in (("iwae", 1), ("jackknife", 2)):
         biases = []
-        for k in (8, 16, 32):
+        for k in (16, 32):
             objective = objectives.get("rws", m=1, k=k, encoder_bound=bound)
             probability, encoder, _ = truth.gradients(objective, x, exchangeable=True)
             biases.append(np.linalg.norm(probability @ encoder - exact))
-        np.testing.assert_allclose(np.log2(np.divide(biases[:-1], biases[1:])), order, atol=0.1)
+        assert np.log2(biases[0] / biases[1]) == pytest.approx(order, abs=0.1)
 
 
 def test_impossible_particles():
