@@ -1,10 +1,32 @@
 """What the library computes cleverly, computed plainly."""
 
+import itertools
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from iwae_zoo import particles
+
+
+def jackknife(log_weights):
+    """a of N L_N - (N - 1) mean_i L_{N-1}^(-i) over all particles, from each particle left out in turn."""
+    particles = log_weights.reshape(-1, log_weights.shape[-1])
+    n = len(particles)
+    left_out = [np.insert(softmax(np.delete(particles, i, axis=0), 0), i, 0.0, axis=0) for i in range(n)]
+    return (n * softmax(particles, 0) - (n - 1) * np.mean(left_out, axis=0)).reshape(log_weights.shape)
+
+
+def thermodynamic(log_weights):
+    """a of the left Riemann sum over all particles: of each mean of log w, its weights and their derivatives."""
+    betas = (0.0, *np.logspace(-1, 0, 5))
+    particles = log_weights.reshape(-1, log_weights.shape[-1])
+    a = np.zeros_like(particles)
+    for beta, after in itertools.pairwise(betas):
+        weights = softmax(beta * particles, 0)
+        jacobian = np.einsum("ib,ij->ijb", weights, np.eye(len(weights))) - weights[:, None] * weights
+        a += (after - beta) * (weights + beta * np.einsum("ib,ijb->jb", particles, jacobian))
+    return a.reshape(log_weights.shape)
 
 
 def softmax(x, axis):
@@ -21,6 +43,7 @@ def table(name, log_weights):
     uniform = np.full_like(log_weights, 1 / (m * k))
     zero = np.zeros_like(log_weights)
     renyi = softmax(0.5 * log_weights.reshape(m * k, -1), 0).reshape(log_weights.shape)
+    heated = thermodynamic(log_weights)
     mixed = 0.5 * uniform + 0.5 * flat
     # 1 - flat, as the sum of all the others: a subtraction has no digits left where one particle dominates.
     particles = flat.reshape(m * k, -1)
@@ -38,6 +61,8 @@ def table(name, log_weights):
         "rws_dreg": (flat, flat * others, zero),
         "vimco": (flat, zero, learning_signal(log_weights, lambda others: others.mean(axis=0)) - flat),
         "ovis": (flat, zero, learning_signal(log_weights, lambda others: np.full(others.shape[1], -np.inf)) - flat),
+        "tvo": (heated, heated, -heated),
+        "jvi": (jackknife(log_weights), flat, -flat),
     }[name]
 
 

@@ -2,7 +2,7 @@
 
 Gradient signal-to-noise ratios (`snr`), active units and the parts of the KL term (`latent`), all in one dict, and a
 callback that adds them to the epochs' logs. The gap between the bounds, -KL(Q || P) and the ESS are those of
-`evaluation`.
+`evaluation`. On its own, `thermodynamic_bracket` of log p(x).
 """
 
 import warnings
@@ -11,12 +11,14 @@ import keras
 
 from iwae_zoo._checks import integer
 from iwae_zoo.estimation import evaluation
+from iwae_zoo.estimation.bracket import Bracket, thermodynamic_bracket
 from iwae_zoo.estimation.latent import ACTIVE_VARIANCE, LatentUse, latent_use
 from iwae_zoo.estimation.snr import LEAST_REPEATS, GradientSNR, SideSNR, gradient_snr
 from iwae_zoo.model import examples
 
 __all__ = [
     "ACTIVE_VARIANCE",
+    "Bracket",
     "Diagnostics",
     "GradientSNR",
     "LatentUse",
@@ -24,6 +26,7 @@ __all__ = [
     "gradient_snr",
     "latent_use",
     "summarize",
+    "thermodynamic_bracket",
 ]
 
 

@@ -71,7 +71,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
         self.backward_particles = None
         self.particle_chunk = None
         self._goes_on_to_callbacks = False
-        names = ["loss", "decoder_bound", "encoder_bound", "elbo", "importance_ess"]
+        names = ["loss", "decoder_bound", "encoder_bound", "elbo", "importance_ess", *self.objective.companions]
         if hasattr(decoder, "marginal_log_prob"):
             names.append("negative_kl")
         self._trackers = {name: keras.metrics.Mean(name=name) for name in names}
@@ -365,13 +365,14 @@ class ImportanceWeightedAutoencoder(keras.Model):
         return particles.derive_seed(self.seed, stream, step)
 
     def _track(self, x, log_weights):
-        decoder_bound = self.objective.decoder_bound.value(log_weights)
+        decoder_bound = self.objective.decoder_bound.reported(log_weights)
         values = {
             "loss": -decoder_bound,
             "decoder_bound": decoder_bound,
-            "encoder_bound": self.objective.encoder_bound.value(log_weights),
+            "encoder_bound": self.objective.encoder_bound.reported(log_weights),
             "elbo": bounds.Elbo().value(log_weights),
             "importance_ess": bounds.importance_ess(log_weights),
+            **{name: bound.companion_value(log_weights) for name, bound in self.objective.companions.items()},
         }
         if "negative_kl" in self._trackers:
             values["negative_kl"] = decoder_bound - self.decoder.marginal_log_prob(x)

@@ -3,8 +3,8 @@
 Each particle's back-propagated signal is linear in its own scalar weight. So the decoder is back-propagated once, with
 the decoder objective's weights `v`, and the encoder's signal is read off at `z`: what arrives there for particle i is
 `v_i d log p(x, z_i) / d z_i`, which divided by `v_i` and multiplied by the path weight is the encoder objective's. A
-`v_i` below 1e-12 is raised to it, so that the division is possible; the decoder's gradient changes by at most 1e-12 of
-that particle's.
+`v_i` that is smaller than 1e-12 gets that size, with its sign, so that the division is possible; the decoder's gradient
+changes by at most 1e-12 of that particle's.
 
 The layers of a stacked posterior are computed once, each given the one before as a constant: for its draw, and for its
 density at that draw held fixed. What this leaves out of the encoder's signal at a layer, by way of the draw and of the
@@ -27,7 +27,7 @@ from iwae_zoo.objectives import ParticleWeights
 
 __all__ = ["Gradients", "compute"]
 
-# Least weight with which a particle goes through the decoder's backward pass.
+# Least size of the weight with which a particle goes through the decoder's backward pass.
 _TINY = 1e-12
 
 
@@ -113,12 +113,12 @@ def compute(model, x, seed, first_row, global_batch, backward_particles=None, pa
             chosen, factor = _resample(weights, backward_particles, uniform[:, 0])
             decoded = tf.gather_nd(z, chosen)
             weights = ParticleWeights(*(factor * tf.gather_nd(w, chosen) for w in weights))
-        v = tf.maximum(weights.decoder, _TINY)
+        v = _divisible(weights.decoder)
         by_variables, by_z = _backward_in_chunks(model, x, decoded, scale * v, objective.uses_path, particle_chunk)
     else:
         log_joint, backward = _decoder_pass(model, x, z, objective.uses_path)
         log_weights, weights = _weigh(objective, log_joint, log_q)
-        v = tf.maximum(weights.decoder, _TINY)
+        v = _divisible(weights.decoder)
         by_variables, by_z = backward(scale * v)
 
     def of_all(of_decoded, like):
@@ -141,6 +141,12 @@ def compute(model, x, seed, first_row, global_batch, backward_particles=None, pa
         targets, _values(model.encoder_variables), output_gradients=signals, unconnected_gradients="zero"
     )
     return Gradients(by_encoder, by_variables, log_weights)
+
+
+def _divisible(weights):
+    """The same weights, none nearer to zero than 1e-12."""
+    tiny = tf.constant(_TINY, weights.dtype)
+    return tf.where(tf.abs(weights) < tiny, tf.where(weights < 0.0, -tiny, tiny), weights)
 
 
 def _through_layers(tape, layers, targets, signals):

@@ -5,17 +5,18 @@ A bound is a small frozen value. It maps `log_weights` [M, K, B] (M groups of K 
 is made. There are no tapes and no networks here; everything works in the dtype of `log_weights`.
 """
 
-import abc
 import dataclasses
-import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from iwae_zoo._checks import look_up
+from iwae_zoo.objectives.bound import Bound, Grouped, checked, complement, log_mean_exp, without_one
+from iwae_zoo.objectives.jackknife import Jackknife
+from iwae_zoo.objectives.thermodynamic import Thermodynamic, ThermodynamicUpper
 
 __all__ = [
     "TABLE",
@@ -23,113 +24,15 @@ __all__ = [
     "Combination",
     "Elbo",
     "ImportanceWeighted",
+    "Jackknife",
     "Row",
+    "Thermodynamic",
+    "ThermodynamicUpper",
     "VariationalRenyi",
     "get",
     "importance_ess",
     "names",
 ]
-
-
-class Bound(abc.ABC):
-    """A lower bound on log p(x), averaged over its groups of particles.
-
-    Class attributes:
-      name: str, what this class is called in a configuration.
-    """
-
-    name: ClassVar[str]
-
-    @abc.abstractmethod
-    def value(self, log_weights):
-        """The bound itself (never a surrogate whose gradient happens to be right).
-
-        Args:
-          log_weights: float tensor [M, K, B], nats.
-
-        Returns:
-          float tensor [B], nats; not averaged over the batch.
-
-        Raises:
-          ValueError: if `log_weights` is not of rank 3, or the groups do not divide its particles.
-        """
-
-    @abc.abstractmethod
-    def weights(self, log_weights):
-        """`a = d value / d log_weights`, [M, K, B]; sums to 1 over the particles of an example."""
-
-    @abc.abstractmethod
-    def weight_derivatives(self, log_weights):
-        """`a'_i = d a_i / d log_weights_i`, [M, K, B]; each weight's derivative by its own log weight alone."""
-
-    @abc.abstractmethod
-    def has_constant_weights(self, m, k):
-        """Whether `weights` is the same for all log weights of shape [m, k, B]: then `weight_derivatives` is zero."""
-
-    def validate(self, m, k):  # noqa: B027  (most bounds accept any shape)
-        """Raises ValueError if the bound cannot be evaluated on log weights of shape [m, k, B]."""
-
-    # What estimators with a learning signal ask besides. These work for every bound, in memory that grows with the
-    # square of the number of particles.
-
-    def components(self):
-        """The bounds whose mean it is: a tuple of (share, `Bound`)."""
-        return ((1.0, self),)
-
-    def group_size(self, m, k):
-        """int, how many neighbours of the M K particles (M slowest) a group has."""
-        return m * k
-
-    def parts(self, log_weights):
-        """What of the value each particle's log weight enters, [M, K, B]: of a mean over groups, that of its own."""
-        return tf.broadcast_to(self.value(log_weights), tf.shape(log_weights))
-
-    def replaced(self, log_weights, by):
-        """For each particle by itself: what changes where its log weight is another, and those of the others stay.
-
-        Args:
-          log_weights: float tensor [M, K, B], nats.
-          by: float tensor [S, M, K, B], or one that broadcasts to it: S log weights to stand in each place.
-
-        Returns:
-          (value before minus value after, weight `a` of the particle after), float tensors [S, M, K, B].
-        """
-        log_weights = _checked(log_weights)
-        shape = tf.concat([tf.shape(by)[:1], tf.shape(log_weights)], axis=0)
-        flat = tf.reshape(log_weights, [-1, shape[-1]])  # [N, B]
-        count = tf.shape(flat)[0]
-        by = tf.reshape(tf.broadcast_to(by, shape), [shape[0], count, 1, shape[-1]])
-        own = tf.eye(count, dtype=tf.bool)[:, :, tf.newaxis]
-        after = tf.transpose(tf.where(own, by, flat), [2, 0, 1, 3])  # [N, S, N replaced, B]
-        after = tf.reshape(after, tf.concat([shape[1:3], [-1]], axis=0))
-        value = tf.reshape(self.value(after), shape)
-        weight = tf.reshape(self.weights(after), [count, shape[0], count, shape[-1]])
-        weight = tf.linalg.diag_part(tf.transpose(weight, [1, 3, 0, 2]))  # [S, B, N]
-        return self.value(log_weights) - value, tf.reshape(tf.transpose(weight, [0, 2, 1]), shape)
-
-    def mean_of_others(self, log_weights):
-        """Mean log weight of the other particles of its group, [M, K, B]."""
-        grouped = self._neighbors(log_weights)
-        shift = tf.reduce_max(grouped, axis=1, keepdims=True)
-        centered = grouped - shift
-        others = tf.reduce_sum(centered, axis=1, keepdims=True) - centered
-        mean = shift + others / tf.cast(tf.shape(grouped)[1] - 1, grouped.dtype)
-        return tf.reshape(mean, tf.shape(log_weights))
-
-    def leave_one_out(self, log_weights):
-        """Value minus what it would be of the others of a particle's group, their mean weight in its place, [M, K, B].
-
-        Exact to rounding of the difference, not of the value.
-        """
-        shift, total, log_rest = _leave_one_out(self._neighbors(log_weights))
-        mean = shift + total + log_rest - tf.math.log(tf.cast(tf.shape(log_rest)[1] - 1, log_rest.dtype))
-        return self.replaced(log_weights, tf.reshape(mean, tf.shape(log_weights))[tf.newaxis])[0][0]
-
-    def _neighbors(self, log_weights):
-        """Log weights by groups, [G, N, B]."""
-        log_weights = _checked(log_weights)
-        m, k, _ = log_weights.shape
-        return tf.reshape(log_weights, [-1, self.group_size(m, k), tf.shape(log_weights)[2]])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,21 +52,21 @@ class Elbo(Bound):
     name = "elbo"
 
     def value(self, log_weights):
-        return tf.reduce_mean(_checked(log_weights), axis=[0, 1])
+        return tf.reduce_mean(checked(log_weights), axis=[0, 1])
 
     def weights(self, log_weights):
-        log_weights = _checked(log_weights)
+        log_weights = checked(log_weights)
         particles = tf.cast(tf.reduce_prod(tf.shape(log_weights)[:2]), log_weights.dtype)
         return tf.ones_like(log_weights) / particles
 
     def weight_derivatives(self, log_weights):
-        return tf.zeros_like(_checked(log_weights))
+        return tf.zeros_like(checked(log_weights))
 
     def has_constant_weights(self, m, k):
         return True
 
     def parts(self, log_weights):
-        return _checked(log_weights) * self.weights(log_weights)
+        return checked(log_weights) * self.weights(log_weights)
 
     def replaced(self, log_weights, by):
         weights = self.weights(log_weights)
@@ -175,7 +78,7 @@ class Elbo(Bound):
 
 
 @dataclasses.dataclass(frozen=True)
-class ImportanceWeighted(Bound):
+class ImportanceWeighted(Grouped):
     """Importance-weighted bound, averaged over groups; tighter than the ELBO when a group has several particles.
 
     value[b] = mean_g log( (1 / N) sum_{i in group g} exp(log_weights[i, b]) ),   N = M K / groups
@@ -198,20 +101,13 @@ class ImportanceWeighted(Bound):
 
     name = "iwae"
 
-    groups: int = 1
-
-    def __post_init__(self):
-        if not isinstance(self.groups, int) or self.groups < 1:
-            raise ValueError(f"groups must be an integer of at least 1: received {self.groups!r}.")
-
     @property
     def _power(self):
         """The power that the importance weights are raised to."""
         return 1.0
 
-    def value(self, log_weights):
-        grouped = self._grouped(log_weights)  # [G, N, B]
-        return tf.reduce_mean(_log_mean_exp(self._power * grouped, axis=1) / self._power, axis=0)
+    def group_values(self, grouped):
+        return log_mean_exp(self._power * grouped, axis=1) / self._power
 
     def weights(self, log_weights):
         normalized = self._normalized_weights(log_weights)
@@ -219,32 +115,13 @@ class ImportanceWeighted(Bound):
 
     def weight_derivatives(self, log_weights):
         normalized = self._normalized_weights(log_weights)
-        # 1 - w, as the sum of the others where one is so near 1 that the subtraction would lose all digits.
-        largest = normalized == tf.reduce_max(normalized, axis=1, keepdims=True)
-        others = tf.reduce_sum(tf.where(largest, tf.zeros_like(normalized), normalized), axis=1, keepdims=True)
-        complement = tf.where(normalized > 0.5, others, 1.0 - normalized)
-        return tf.reshape(self._power * normalized * complement / self.groups, tf.shape(log_weights))
+        return tf.reshape(self._power * normalized * complement(normalized) / self.groups, tf.shape(log_weights))
 
     def has_constant_weights(self, m, k):
         return m * k == self.groups
 
-    def validate(self, m, k):
-        if m * k % self.groups:
-            raise ValueError(
-                f"The number of groups must divide the number of particles: received groups={self.groups} for "
-                f"m={m} times k={k} = {m * k} particles."
-            )
-
-    def group_size(self, m, k):
-        return m * k // self.groups
-
-    def parts(self, log_weights):
-        grouped = self._grouped(log_weights)
-        values = _log_mean_exp(self._power * grouped, axis=1) / self._power / self.groups  # [G, B]
-        return tf.reshape(tf.broadcast_to(values[:, tf.newaxis], tf.shape(grouped)), tf.shape(log_weights))
-
     def replaced(self, log_weights, by):
-        shift, total, log_rest = _leave_one_out(self._power * self._grouped(log_weights))
+        shift, total, log_rest = without_one(self._power * self.grouped(log_weights))
         shape = tf.concat([tf.shape(by)[:1], tf.shape(log_weights)], axis=0)
         by = tf.reshape(tf.broadcast_to(by, shape), tf.concat([shape[:1], tf.shape(log_rest)], axis=0))
         by = self._power * by - shift  # [S, G, N, B]
@@ -253,20 +130,12 @@ class ImportanceWeighted(Bound):
         return tf.reshape(change / self.groups, shape), tf.reshape(tf.exp(by - after) / self.groups, shape)
 
     def leave_one_out(self, log_weights):
-        _, _, log_rest = _leave_one_out(self._power * self._grouped(log_weights))
+        _, _, log_rest = without_one(self._power * self.grouped(log_weights))
         one_less = tf.math.log1p(-1.0 / tf.cast(tf.shape(log_rest)[1], log_rest.dtype))
         return tf.reshape((one_less - log_rest) / self._power / self.groups, tf.shape(log_weights))
 
-    def _grouped(self, log_weights):
-        log_weights = _checked(log_weights)
-        m, k, _ = log_weights.shape
-        if m is not None and k is not None:
-            self.validate(m, k)
-        shape = tf.shape(log_weights)
-        return tf.reshape(log_weights, [self.groups, shape[0] * shape[1] // self.groups, shape[2]])
-
     def _normalized_weights(self, log_weights):
-        return tf.nn.softmax(self._power * self._grouped(log_weights), axis=1)  # [G, N, B]
+        return tf.nn.softmax(self._power * self.grouped(log_weights), axis=1)  # [G, N, B]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -375,8 +244,10 @@ class Row(NamedTuple):
 
     kind: type[Bound]
     group_per_row: bool = False
-    defaults: Mapping[str, float] = MappingProxyType({})
+    defaults: Mapping[str, Any] = MappingProxyType({})
 
+
+_PARTITION = {"points": 6, "spacing": "log_uniform", "beta_1": None}
 
 # A new bound is a class and a row.
 TABLE = {
@@ -385,6 +256,9 @@ TABLE = {
     "miwae": Row(ImportanceWeighted, group_per_row=True),
     "combination": Row(Combination, defaults={"beta": 0.5}),
     "vr_iwae": Row(VariationalRenyi, defaults={"alpha": 0.5}),
+    "jackknife": Row(Jackknife),
+    "thermodynamic": Row(Thermodynamic, defaults=_PARTITION),
+    "thermodynamic_upper": Row(ThermodynamicUpper, defaults=_PARTITION),
 }
 
 
@@ -405,7 +279,8 @@ def get(identifier, *, m=1, **hyperparameters):
       identifier: one of `names()`, or a `Bound`. "iwae" has one group over all particles, "miwae" one for each of the
         M rows.
       m: int, the number of rows of the log weights.
-      **hyperparameters: `beta` of "combination" (default 0.5) or `alpha` of "vr_iwae" (default 0.5).
+      **hyperparameters: `beta` of "combination" (default 0.5), `alpha` of "vr_iwae" (default 0.5), or `points`,
+        `spacing` and `beta_1` of "thermodynamic" and "thermodynamic_upper" (see `Thermodynamic`).
 
     Raises:
       ValueError: on an unknown name, or a hyper-parameter out of range.
@@ -431,43 +306,3 @@ def from_config(config):
     classes = {row.kind.name: row.kind for row in TABLE.values()}
     arguments = dict(config)
     return look_up(classes, arguments.pop("name"), "kind of bound")(**arguments)
-
-
-def _checked(log_weights):
-    log_weights = tf.convert_to_tensor(log_weights)
-    if log_weights.shape.rank != 3 or not log_weights.dtype.is_floating:
-        raise ValueError(
-            "log_weights must be a float tensor of shape [M, K, B] (groups, particles of a group, examples): received "
-            f"shape {log_weights.shape} and dtype {log_weights.dtype.name}."
-        )
-    return log_weights
-
-
-def _leave_one_out(x):
-    """Of log weights [G, N, B]: their largest m [G, 1, B], log t [G, 1, B] and log(1 - w_i) [G, N, B].
-
-    With `t = sum_i exp(x_i - m)` and `w_i = exp(x_i - m) / t`, the log of the sum without i is
-    `m + log t + log(1 - w_i)`, however much one dominates.
-    """
-    shift = tf.reduce_max(x, axis=1, keepdims=True)
-    x -= shift
-    total = tf.reduce_logsumexp(x, axis=1, keepdims=True)
-    first = tf.one_hot(tf.argmax(x, axis=1), tf.shape(x)[1], True, False, axis=1, dtype=tf.bool)
-    lowest = tf.constant(-math.inf, x.dtype)
-    others = tf.reduce_logsumexp(tf.where(first, lowest, x), axis=1, keepdims=True)
-    normalized = tf.exp(x - total)
-    # Only the largest can have more than half, where the subtraction from 1 would lose digits.
-    dominant = normalized > 0.5
-    rest = tf.math.log1p(-tf.where(dominant, tf.zeros_like(x), normalized))
-    return shift, total, tf.where(dominant, others - total, rest)
-
-
-def _log_mean_exp(x, axis):
-    """log(mean(exp(x))), accurate also where all `x` are nearly equal, and -inf where all are -inf."""
-    shift = tf.reduce_max(x, axis=axis, keepdims=True)
-    shift = tf.stop_gradient(tf.where(tf.math.is_finite(shift), shift, tf.zeros_like(shift)))
-    centred = x - shift
-    # Near zero the log of a mean near 1 would lose the digits that a small power (alpha near 1) then divides by.
-    small = tf.reduce_mean(tf.math.expm1(centred), axis=axis)
-    large = tf.reduce_mean(tf.exp(centred), axis=axis)
-    return tf.squeeze(shift, axis) + tf.where(small > -0.5, tf.math.log1p(small), tf.math.log(large))

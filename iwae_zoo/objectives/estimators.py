@@ -18,8 +18,9 @@ import dataclasses
 import tensorflow as tf
 
 from iwae_zoo._checks import integer, parse
+from iwae_zoo.objectives.thermodynamic import Thermodynamic
 
-__all__ = ["GradientEstimator", "Linear", "Ovis", "Reinforce", "Vimco", "get", "identifier", "names"]
+__all__ = ["Covariance", "GradientEstimator", "Linear", "Ovis", "Reinforce", "Vimco", "get", "identifier", "names"]
 
 
 class GradientEstimator(abc.ABC):
@@ -67,6 +68,12 @@ class GradientEstimator(abc.ABC):
 
     def validate(self, bound, m, k):
         """Raises ValueError if it cannot estimate the gradient of `bound` with log weights of shape [m, k, B]."""
+        if not (bound.is_lower_bound or self.follows_weights):
+            wake = ", ".join(row.name for row in TABLE.values() if row.follows_weights)
+            raise ValueError(
+                f"The estimator {self.name!r} would have the encoder raise {bound}, which is no lower bound on "
+                f"log p(x): a worse posterior can raise it without end. Use another encoder bound, or one of {wake}."
+            )
         if self.follows_weights and bound.has_constant_weights(m, k):
             raise ValueError(
                 f"The estimator {self.name!r} would give the encoder no signal: all weights of {bound} are the same at "
@@ -221,6 +228,40 @@ class Ovis(_ScoreFunction):
         return bound.leave_one_out(log_weights) - (1.0 - self.gamma) * (a + one_less)
 
 
+@dataclasses.dataclass(frozen=True)
+class Covariance(GradientEstimator):
+    """The gradient of thermodynamic bounds as covariances, for latents that cannot be reparameterised.
+
+    d/d_phi E_pi[log w] = -E_pi[d log q] + (1 - beta) Cov_pi(log w, d log q),   pi = pi_beta
+
+    estimated with self-normalised weights, for each beta of the sum: no learning signal multiplies a particle's score
+    but its own distance to the mean. An upper bound is descended, a lower one ascended. The bias is O(1 / N) for N
+    particles in a group.
+
+    #### References
+    Masrani, Le, Wood. The Thermodynamic Variational Objective. NeurIPS 2019. https://arxiv.org/abs/1907.00031
+    """
+
+    name = "covariance"
+    uses_score = True
+
+    def weights(self, bound, log_weights, auxiliary=None):
+        score = bound.covariance_weights(log_weights)
+        return tf.zeros_like(score), score if bound.is_lower_bound else -score
+
+    def validate(self, bound, m, k):
+        if not isinstance(bound, Thermodynamic):
+            raise ValueError(
+                f"The estimator {self.name!r} is that of thermodynamic bounds: received {bound}. Use the encoder bound "
+                "'thermodynamic', or another estimator."
+            )
+        if m * k == bound.groups:
+            raise ValueError(
+                f"The estimator {self.name!r} needs at least two particles in a group: received {bound} at m={m}, "
+                f"k={k}. Raise k."
+            )
+
+
 # A new estimator that is linear in the two is a row.
 TABLE = {
     row.name: row
@@ -238,6 +279,7 @@ TABLE = {
         Reinforce(),
         Vimco(),
         Ovis(),
+        Covariance(),
     )
 }
 

@@ -63,6 +63,11 @@ class Objective:
             object.__setattr__(self, axis, integer(axis, getattr(self, axis)))
         self.decoder_bound.validate(self.m, self.k)
         self.encoder_bound.validate(self.m, self.k)
+        if not self.decoder_bound.for_decoder:
+            raise ValueError(
+                f"The decoder cannot follow {self.decoder_bound}: raising it does not raise log p(x). Give it a lower "
+                "bound, such as decoder_bound='thermodynamic'."
+            )
         number = isinstance(self.sleep, (int, float)) and not isinstance(self.sleep, bool)
         if not number or not 0.0 <= self.sleep <= 1.0:
             raise ValueError(
@@ -120,6 +125,12 @@ class Objective:
             path, score = (1.0 - self.sleep) * path, (1.0 - self.sleep) * score
         return ParticleWeights(decoder, path, score)
 
+    @property
+    def companions(self):
+        """dict from the name of each metric that is shown beside the bounds to the `Bound` that has it."""
+        sides = (self.encoder_bound, self.decoder_bound)  # Of the same name, the decoder's.
+        return {bound.companion: bound for bound in sides if bound.companion}
+
     def get_config(self):
         """A JSON-compatible description from which `from_config` makes an equal objective."""
         return {
@@ -165,6 +176,8 @@ TABLE = {
     "rws_dreg": Row("iwae", "iwae", "doubly_reparameterized_wake"),  # Tucker et al. 2019
     "vimco": Row("iwae", "iwae", "vimco"),  # Mnih & Rezende 2016
     "ovis": Row("iwae", "iwae", "ovis"),  # Lievin et al. 2020
+    "tvo": Row("thermodynamic", "thermodynamic"),  # Masrani et al. 2019
+    "jvi": Row("jackknife", "iwae"),  # Nowozin 2018
 }
 _ALIASES = {"vae": "elbo"}
 
@@ -181,6 +194,9 @@ def get(
     k=8,
     beta=None,
     alpha=None,
+    points=None,
+    spacing=None,
+    beta_1=None,
     estimator=None,
     decoder_bound=None,
     encoder_bound=None,
@@ -194,6 +210,9 @@ def get(
       k: int, number of particles in a group.
       beta: float in [0, 1], share of the ELBO in "combination" bounds (default 0.5).
       alpha: float in [0, 1), order of "vr_iwae" bounds (default 0.5).
+      points: int from 2 to 50, number of betas of "thermodynamic" bounds (default 6).
+      spacing: "log_uniform" or "uniform", where their betas lie (default "log_uniform").
+      beta_1: float in (0, 1), their first beta above 0 where spacing is "log_uniform" (default 0.1).
       estimator: name of a gradient estimator, with settings where it has some, or a `GradientEstimator`, instead of the
         objective's own.
       decoder_bound: name of a bound or a `Bound`, instead of the objective's own.
@@ -201,8 +220,8 @@ def get(
       sleep: float in [0, 1], share of the sleep update in the encoder's gradient (default 0).
 
     Raises:
-      ValueError: on an unknown name, a number out of range, a `beta` or `alpha` for bounds that have none, or parts
-        that do not fit together.
+      ValueError: on an unknown name, a number out of range, a hyper-parameter for bounds that have none of its name, or
+        parts that do not fit together.
 
     #### Examples
     >>> get("piwae", m=2, k=4).decoder_bound, get("piwae", m=2, k=4).encoder_bound
@@ -210,14 +229,15 @@ def get(
     >>> get("miwae", m=2, k=4, estimator="doubly_reparameterized").estimator.name
     'doubly_reparameterized'
     """
+    chosen = {"beta": beta, "alpha": alpha, "points": points, "spacing": spacing, "beta_1": beta_1}
+    given = {name: value for name, value in chosen.items() if value is not None}
     if isinstance(identifier, Objective):
-        if any(part is not None for part in (beta, alpha, estimator, decoder_bound, encoder_bound, sleep)):
+        if given or any(part is not None for part in (estimator, decoder_bound, encoder_bound, sleep)):
             raise ValueError(f"An Objective is complete and takes no overrides: received {identifier}. Give its name.")
         return identifier
     row = look_up(TABLE, _ALIASES.get(identifier, identifier), "objective")
     m, k = integer("m", m), integer("k", k)
     sides = (decoder_bound or row.decoder_bound, encoder_bound or row.encoder_bound)
-    given = {name: value for name, value in (("beta", beta), ("alpha", alpha)) if value is not None}
     for name, value in given.items():
         if not any(name in bounds.hyperparameters(side) for side in sides):
             takers = [bound for bound in bounds.names() if name in bounds.hyperparameters(bound)]

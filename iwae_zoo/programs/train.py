@@ -17,7 +17,7 @@ from iwae_zoo.distributions import likelihoods, posteriors
 from iwae_zoo.estimation import likelihood
 from iwae_zoo.networks import bodies
 from iwae_zoo.networks import prior as priors
-from iwae_zoo.objectives import bounds, estimators
+from iwae_zoo.objectives import bounds, estimators, thermodynamic
 from iwae_zoo.training import schedules, strategies
 
 _FLAGS = console.flag_values()
@@ -38,6 +38,24 @@ _ALPHA = flags.DEFINE_float(
     "alpha",
     None,
     "Order of a vr_iwae bound, 0 (IWAE) up to, but not including, 1 (ELBO). Default 0.5.",
+    flag_values=_FLAGS,
+)
+_POINTS = flags.DEFINE_integer(
+    "points",
+    None,
+    "Number of betas of a thermodynamic bound (tvo), 0 and 1 among them, 2 to 50. Default 6.",
+    flag_values=_FLAGS,
+)
+_SPACING = flags.DEFINE_string(
+    "spacing",
+    None,
+    f"Where the betas of a thermodynamic bound lie: {', '.join(thermodynamic.SPACINGS)}. Default log_uniform.",
+    flag_values=_FLAGS,
+)
+_BETA_1 = flags.DEFINE_float(
+    "beta_1",
+    None,
+    "First beta above 0 of a thermodynamic bound, log_uniform spacing, between 0 and 1. Default 0.1.",
     flag_values=_FLAGS,
 )
 _ESTIMATOR = flags.DEFINE_string(

@@ -25,8 +25,8 @@ class Config:
     """Everything that a run depends on; None takes the preset's or the objective's own.
 
     Attributes:
-      objective: name of an objective; `m`, `k`, `beta`, `alpha`, `estimator`, `decoder_bound`, `encoder_bound` and
-        `sleep` are those of `objectives.get`.
+      objective: name of an objective; `m`, `k`, `beta`, `alpha`, `points`, `spacing`, `beta_1`, `estimator`,
+        `decoder_bound`, `encoder_bound` and `sleep` are those of `objectives.get`.
       dataset: name or path of a data set.
       data_dir: folder of prepared TensorFlow Datasets.
       kind: name of the kind of data, `binarize` what becomes of intensities, `columns` what a table's columns hold, and
@@ -60,6 +60,9 @@ class Config:
     k: int = 8
     beta: float | None = None
     alpha: float | None = None
+    points: int | None = None
+    spacing: str | None = None
+    beta_1: float | None = None
     estimator: str | None = None
     decoder_bound: str | None = None
     encoder_bound: str | None = None
@@ -149,8 +152,9 @@ class Config:
         Raises:
           ValueError: as `objectives.get`.
         """
-        parts = ("m", "k", "beta", "alpha", "estimator", "decoder_bound", "encoder_bound", "sleep")
-        return objectives.get(self.objective, **{name: getattr(self, name) for name in parts})
+        settings = ("m", "k", "beta", "alpha", "points", "spacing", "beta_1")
+        parts = ("estimator", "decoder_bound", "encoder_bound", "sleep")
+        return objectives.get(self.objective, **{name: getattr(self, name) for name in (*settings, *parts)})
 
     @property
     def title(self):

@@ -178,7 +178,7 @@ class EpochEnd(keras.callbacks.Callback):
 class EpochLine(keras.callbacks.Callback):
     """One plain line for each epoch, for output that is no terminal."""
 
-    _SHOWN = ("decoder_bound", MONITOR, "elbo", "importance_ess")
+    _SHOWN = ("decoder_bound", MONITOR, "val_thermodynamic_upper", "elbo", "importance_ess")
 
     def on_epoch_begin(self, epoch, logs=None):
         self._start = time.monotonic()

@@ -8,7 +8,16 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iwae_zoo import ImportanceWeightedAutoencoder, diagnostics, evaluation, objectives, particles, presets
+from iwae_zoo import (
+    ImportanceWeightedAutoencoder,
+    bounds,
+    diagnostics,
+    evaluation,
+    likelihood,
+    objectives,
+    particles,
+    presets,
+)
 from iwae_zoo.networks import StandardNormalPrior
 from iwae_zoo.testing import LinearGaussianDecoder
 
@@ -279,3 +288,34 @@ def test_kept_functions_let_the_model_go(linear_gaussian, seed):
     del model
     gc.collect()
     assert reference() is None
+
+
+def test_thermodynamic_bracket(linear_gaussian):
+    """Streamed in chunks, the bounds of the particles that log p(x) is estimated with; and row by row."""
+    model, x = linear_gaussian.model(mismatch=0.3), linear_gaussian.sample(3).astype("float32")
+    options = {"num_points": 4, "beta_1": 0.05, "seed": 5}
+    bracket = diagnostics.thermodynamic_bracket(model, x, 700, chunk_size=300, **options)
+    estimate = likelihood.estimate_log_prob(model, x, 700, seed=5, chunk_size=300, method="importance")
+    np.testing.assert_allclose(bracket.log_prob, estimate.log_prob, rtol=1e-9)
+    assert (bracket.lower < bracket.log_prob).all() and (bracket.log_prob < bracket.upper).all()
+    # In one chunk, the particles by hand.
+    whole = diagnostics.thermodynamic_bracket(model, x, 50, **options)
+    for i in range(3):
+        seed = particles.derive_seed(tf.constant([i, 5]), 0)
+        z = model.encoder.posterior(x[i : i + 1]).sample([50], seed=seed)
+        log_weights = particles.log_joint(model.decoder, model.prior, x[i : i + 1], z)
+        log_weights = tf.cast(log_weights - model.encoder.posterior(x[i : i + 1]).log_prob(z), tf.float64)
+        for name, kind in (("lower", bounds.Thermodynamic), ("upper", bounds.ThermodynamicUpper)):
+            expected = kind(points=4, beta_1=0.05).value(log_weights[tf.newaxis]).numpy()[0]
+            assert getattr(whole, name)[i] == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ValueError, match="points must be an integer from 2 to 50: received 60"):
+        diagnostics.thermodynamic_bracket(model, x, 10, num_points=60)
+
+
+def test_thermodynamic_bracket_outside_the_support():
+    model = presets.build("plane", data_shape=(4,), objective="iwae")
+    x = np.ones((2, 4), "float32")
+    x[1, 2] = 0.5
+    for values in diagnostics.thermodynamic_bracket(model, x, 20):
+        assert np.isfinite(values[0])
+        assert values[1] == -np.inf

@@ -73,7 +73,7 @@ def test_two_tapes_at_extreme_weights(name, stddev, mismatch, span, dtype):
         assert np.linalg.norm(flat(ours) - flat(theirs)) < tolerance * scale
 
 
-@pytest.mark.parametrize("name", ["elbo", "miwae", "piwae", "ciwae", "vr_iwae"])
+@pytest.mark.parametrize("name", ["elbo", "miwae", "piwae", "ciwae", "vr_iwae", "tvo", "jvi"])
 def test_gradients_are_finite_differences_of_the_bounds(name, linear_gaussian):
     model = linear_gaussian.model(objectives.get(name, m=M, k=K), mismatch=0.4, dtype="float64")
     x = linear_gaussian.sample(4)
@@ -129,6 +129,27 @@ def test_same_seed_same_weights():
 
     np.testing.assert_array_equal(trained(0), trained(0))
     assert np.abs(trained(0) - trained(1)).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "beside"), [("jvi", "jackknife_estimate"), ("tvo", "thermodynamic_upper"), ("iwae", None)]
+)
+def test_what_is_reported_is_a_lower_bound(name, beside, linear_gaussian):
+    """The jackknife's value stands under a name of its own, and the upper bound beside the lower."""
+    objective, x = objectives.get(name, m=M, k=K), linear_gaussian.sample(5)
+    model = linear_gaussian.model(objective, mismatch=0.4, dtype="float64")
+    log_weights = model.log_weights(x, M, K, (0, 0))
+    logs = {key: float(value) for key, value in model._track(x, log_weights).items()}
+    iwae = np.mean(objectives.bounds.ImportanceWeighted().value(log_weights))
+    value = np.mean(objective.decoder_bound.value(log_weights))
+    assert logs["loss"] == -logs["decoder_bound"]
+    assert logs["decoder_bound"] == pytest.approx(value if name == "tvo" else iwae)
+    assert set(logs) - set(linear_gaussian.model()._trackers) == ({beside} if beside else set())
+    if name == "jvi":
+        assert logs[beside] == pytest.approx(value)
+        assert abs(logs[beside] - iwae) > 1e-3
+    if name == "tvo":
+        assert logs["elbo"] < logs["decoder_bound"] < iwae < logs[beside]
 
 
 def test_evaluation_is_reproducible_and_counts_every_example():

@@ -69,7 +69,7 @@ def test_resampling_at_the_edges():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "particle_chunk"), [("elbo", None), ("piwae", 2), ("dreg", None), ("rws", None)])
+@pytest.mark.parametrize(("name", "particle_chunk"), [("elbo", None), ("jvi", 2), ("dreg", None), ("rws", None)])
 def test_resampled_gradients_are_unbiased(name, particle_chunk, linear_gaussian, seed):
     x = linear_gaussian.sample(4)
     whole = model_of(linear_gaussian, name)

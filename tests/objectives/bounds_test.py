@@ -18,7 +18,33 @@ ALL = [
     bounds.VariationalRenyi(alpha=0.0),
     bounds.VariationalRenyi(alpha=0.4),
     bounds.VariationalRenyi(alpha=0.4, groups=M),
+    bounds.Jackknife(),
+    bounds.Jackknife(groups=M),
+    bounds.Thermodynamic(),
+    bounds.Thermodynamic(groups=M, points=4, spacing="uniform"),
+    bounds.ThermodynamicUpper(groups=2, points=3, beta_1=0.2),
 ]
+
+
+def log_mean_exp(particles):
+    return scipy.special.logsumexp(particles) - np.log(len(particles))
+
+
+def jackknife(particles):
+    n = len(particles)
+    without = [log_mean_exp(np.delete(particles, i)) for i in range(n)]
+    return n * log_mean_exp(particles) - (n - 1) * np.mean(without)
+
+
+def riemann_sum(bound, particles):
+    """Over the betas written out, each mean of log w with weights w^beta."""
+    betas = {
+        (6, "log_uniform", None): [0, 0.1, 10**-0.75, 10**-0.5, 10**-0.25, 1],
+        (4, "uniform", None): [0, 1 / 3, 2 / 3, 1],
+        (3, "log_uniform", 0.2): [0, 0.2, 1],
+    }[bound.points, bound.spacing, bound.beta_1]
+    means = [scipy.special.softmax(beta * particles) @ particles for beta in betas]
+    return np.diff(betas) @ (means[1:] if isinstance(bound, bounds.ThermodynamicUpper) else means[:-1])
 
 
 def oracle(bound, log_weights):
@@ -30,8 +56,14 @@ def oracle(bound, log_weights):
         if isinstance(bound, bounds.Elbo):
             out[b] = elbo
             continue
-        power = 1 - getattr(bound, "alpha", 0.0)
         groups = np.split(particles, getattr(bound, "groups", 1))
+        if isinstance(bound, bounds.Jackknife):
+            out[b] = np.mean([jackknife(g) for g in groups])
+            continue
+        if isinstance(bound, bounds.Thermodynamic):
+            out[b] = np.mean([riemann_sum(bound, g) for g in groups])
+            continue
+        power = 1 - getattr(bound, "alpha", 0.0)
         iwae = np.mean([(scipy.special.logsumexp(power * g) - np.log(len(g))) / power for g in groups])
         beta = getattr(bound, "beta", 0.0)
         out[b] = beta * elbo + (1 - beta) * iwae
@@ -98,6 +130,8 @@ def test_extreme_weights(bound, pattern, offset, dtype):
         bounds.ImportanceWeighted(groups=6),
         bounds.Combination(beta=0.3),
         bounds.VariationalRenyi(alpha=0.4, groups=2),
+        bounds.Jackknife(groups=2),
+        bounds.Thermodynamic(),
     ],
     ids=str,
 )
@@ -109,7 +143,13 @@ def test_single_axes(bound, shape, seed):
 
 def test_one_particle_is_the_elbo(seed):
     log_weights = np.random.default_rng(seed).normal(size=(1, 1, B))
-    for bound in (bounds.Elbo(), bounds.ImportanceWeighted(), bounds.VariationalRenyi(alpha=0.4)):
+    for bound in (
+        bounds.Elbo(),
+        bounds.ImportanceWeighted(),
+        bounds.VariationalRenyi(alpha=0.4),
+        bounds.Thermodynamic(),
+        bounds.ThermodynamicUpper(),
+    ):
         np.testing.assert_allclose(bound.value(log_weights), log_weights[0, 0], rtol=1e-12)
         np.testing.assert_array_equal(bound.weights(log_weights), np.ones((1, 1, B)))
         np.testing.assert_array_equal(bound.weight_derivatives(log_weights), np.zeros((1, 1, B)))
@@ -123,6 +163,7 @@ def test_limits_of_the_families(seed):
     np.testing.assert_array_equal(bounds.Combination(beta=1.0).value(log_weights), elbo)
     np.testing.assert_array_equal(bounds.Combination(beta=0.0).value(log_weights), iwae)
     np.testing.assert_allclose(bounds.ImportanceWeighted(groups=M * K).value(log_weights), elbo, rtol=1e-6)
+    np.testing.assert_allclose(bounds.Thermodynamic(points=2).value(log_weights), elbo, rtol=1e-6)
 
 
 @pytest.mark.parametrize("bound", ALL, ids=str)
@@ -151,6 +192,15 @@ def test_importance_ess(seed):
         (lambda: bounds.get("iwea"), "Unknown bound: received 'iwea'. Did you mean 'iwae'"),
         (lambda: bounds.Elbo().value(np.zeros((2, 3))), r"log_weights must be a float tensor of shape \[M, K, B\]"),
         (lambda: bounds.Elbo().value(np.zeros((2, 3, 1), int)), "dtype int64"),
+        (
+            lambda: bounds.Jackknife(groups=6).value(np.zeros((2, 3, 1))),
+            "needs at least two: received groups=6 for m=2",
+        ),
+        (lambda: bounds.Thermodynamic(points=1), "points must be an integer of at least 2: received 1"),
+        (lambda: bounds.Thermodynamic(points=51), "points must be an integer from 2 to 50: received 51"),
+        (lambda: bounds.Thermodynamic(spacing="log"), "Unknown spacing of betas: received 'log'"),
+        (lambda: bounds.Thermodynamic(beta_1=1.0), r"beta_1 must be in \(0, 1\), and spacing 'log_uniform': received"),
+        (lambda: bounds.Thermodynamic(spacing="uniform", beta_1=0.1), "beta_1=0.1, spacing='uniform'"),
         (lambda: bounds.ImportanceWeighted(groups=5).value(np.zeros((2, 3, 1))), "groups=5 for m=2 times k=3"),
     ],
 )

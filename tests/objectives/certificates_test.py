@@ -137,6 +137,7 @@ def test_families_lie_between_elbo_and_iwae(truth, seed):
         bounds.ImportanceWeighted(groups=2),
         bounds.Combination(beta=0.3),
         bounds.VariationalRenyi(alpha=0.3),
+        bounds.Thermodynamic(),
     ):
         value = bound.value(log_weights).numpy()
         assert (value >= elbo.numpy()).all()
@@ -167,7 +168,15 @@ def test_elbo_gradient_is_the_closed_forms(truth, seed):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("iwae", {}), ("miwae", {}), ("piwae", {}), ("ciwae", {"beta": 0.3}), ("vr_iwae", {"alpha": 0.4}), ("elbo", {})],
+    [
+        ("iwae", {}),
+        ("miwae", {}),
+        ("piwae", {}),
+        ("ciwae", {"beta": 0.3}),
+        ("vr_iwae", {"alpha": 0.4}),
+        ("elbo", {}),
+        ("tvo", {"points": 3}),
+    ],
 )
 def test_doubly_reparameterized_is_unbiased(name, options, truth, seed):
     plain, doubly = (

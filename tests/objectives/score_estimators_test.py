@@ -19,6 +19,7 @@ BOUNDS = {
     "miwae": bounds.ImportanceWeighted(groups=M),
     "vr_iwae": bounds.VariationalRenyi(alpha=0.3, groups=M),
     "combination": bounds.Combination(beta=0.3),
+    "thermodynamic": bounds.Thermodynamic(groups=M, points=3),
 }
 UNBIASED = ("reinforce", "vimco", "ovis", "ovis,auxiliary=1")
 

@@ -43,6 +43,7 @@ GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"
     [
         (train, ["--objective=ivae"], "Unknown objective: received 'ivae'. Did you mean 'iwae'?"),
         (train, ["--objective=ciwae", "--beta=2"], "beta must be in [0, 1]: received 2.0"),
+        (train, ["--objective=tvo", "--points=51"], "points must be an integer from 2 to 50: received 51."),
         (train, ["--estimator=ovis,gama=1"], "Unknown setting of ovis: received 'gama'. Did you mean 'gamma'?"),
         (train, ["--estimator=vimco", "--m=1", "--k=1"], "takes its baseline from the other particles of a group"),
         (train, ["--objective=rws", "--sleep=2"], "sleep must be in [0, 1]: received 2.0"),
