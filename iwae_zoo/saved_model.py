@@ -295,7 +295,7 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget):
         return {"mean": _single(networks.decoder.likelihood(z[tf.newaxis]).mean())}
 
     def reconstruct(x):
-        return decode(networks.encoder.posterior(x[tf.newaxis]).mean()[0])
+        return decode(point(networks.encoder.posterior(x[tf.newaxis]))[0])
 
     def sample(seed):
         pair = _unpacked(seed)

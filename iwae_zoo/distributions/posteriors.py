@@ -7,23 +7,34 @@ from typing import ClassVar
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iwae_zoo._checks import look_up
+from iwae_zoo._checks import integer, look_up, parse, positive
 from iwae_zoo.distributions import flow, full_normal
+from iwae_zoo.distributions.discrete import IndependentBits, OneHots
 from iwae_zoo.distributions.gaussian import DiagonalNormal
+from iwae_zoo.distributions.relaxed import RelaxedBits, RelaxedOneHots
 from iwae_zoo.distributions.student_t import IndependentStudentT
 
 __all__ = [
+    "REAL",
     "TABLE",
+    "Bernoulli",
+    "Categorical",
     "CouplingFlow",
     "FullNormal",
     "Normal",
     "Posterior",
+    "RelaxedBernoulli",
+    "RelaxedCategorical",
     "StudentT",
     "from_config",
     "get",
     "names",
+    "optional",
     "to_config",
 ]
+
+# The support of a continuous latent.
+REAL = "real numbers"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +48,32 @@ class Posterior(abc.ABC):
     latent_size: int
 
     name: ClassVar[str]
+    # Whether draws have derivatives by the parameters.
+    reparameterized: ClassVar[bool] = True
+
+    @property
+    def prior(self):
+        """Name of the prior that it has where none is chosen."""
+        return "standard_normal"
+
+    @property
+    def support(self):
+        """What a draw holds, in words: posterior and prior have the same."""
+        return REAL
+
+    @property
+    def downwards(self):
+        """The head of p(z_l | z_{l+1}) where this is that of q(z_l | z_{l-1})."""
+        return Normal(self.latent_size)
+
+    @property
+    def discrete(self):
+        """The head that this one relaxes; the head itself where it is no relaxation."""
+        return self
+
+    def features(self, z):
+        """What a network is given of z [..., D]: float tensor of the same shape."""
+        return z
 
     @property
     @abc.abstractmethod
@@ -120,6 +157,8 @@ class CouplingFlow(Posterior):
     name = "coupling_flow"
 
     def __post_init__(self):
+        integer("num_couplings", self.num_couplings)
+        integer("hidden_size", self.hidden_size)
         flow.weights(self.latent_size, self.num_couplings, self.hidden_size)  # Raises.
 
     @property
@@ -136,13 +175,185 @@ class CouplingFlow(Posterior):
         return flow.CouplingFlow(Normal(self.latent_size).distribution(of_base), tf.reshape(biases, shape), weights)
 
 
+class Bernoulli(Posterior):
+    """Independent bits, zeros and ones, from their logits."""
+
+    name = "bernoulli"
+    reparameterized = False
+
+    @property
+    def prior(self):
+        return "bernoulli"
+
+    @property
+    def support(self):
+        return "zeros and ones"
+
+    @property
+    def downwards(self):
+        return self
+
+    @property
+    def num_parameters(self):
+        return self.latent_size
+
+    def distribution(self, parameters):
+        return IndependentBits(parameters)
+
+
+@dataclasses.dataclass(frozen=True)
+class RelaxedBernoulli(Posterior):
+    """Log odds of binary Concrete variables, a relaxation of `Bernoulli`; a network is given numbers in (0, 1).
+
+    Args:
+      latent_size: int, D.
+      temperature: float, t > 0.
+    """
+
+    temperature: float = 2 / 3
+
+    name = "relaxed_bernoulli"
+
+    def __post_init__(self):
+        positive("temperature", self.temperature)
+
+    @property
+    def prior(self):
+        return f"relaxed_bernoulli,temperature={self.temperature}"
+
+    @property
+    def downwards(self):
+        return self
+
+    @property
+    def discrete(self):
+        return Bernoulli(self.latent_size)
+
+    def features(self, z):
+        return tf.sigmoid(z)
+
+    @property
+    def num_parameters(self):
+        return self.latent_size
+
+    def distribution(self, parameters):
+        return RelaxedBits(parameters, self.temperature)
+
+
+@dataclasses.dataclass(frozen=True)
+class Categorical(Posterior):
+    """Independent classes as one-hot vectors, from their logits.
+
+    Args:
+      latent_size: int, D, of all one-hot vectors together.
+      classes: int, C, of each variable; D of one variable where it is None.
+
+    Raises:
+      ValueError: if C is below 2 or does not divide D.
+    """
+
+    classes: int | None = None
+
+    name = "categorical"
+    reparameterized = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "classes", _classes(self.latent_size, self.classes))
+
+    @property
+    def prior(self):
+        return f"categorical,classes={self.classes}"
+
+    @property
+    def support(self):
+        return f"one-hot vectors of {self.classes} classes"
+
+    @property
+    def downwards(self):
+        return self
+
+    @property
+    def num_parameters(self):
+        return self.latent_size
+
+    def distribution(self, parameters):
+        return OneHots(_by_variable(parameters, self.classes))
+
+
+@dataclasses.dataclass(frozen=True)
+class RelaxedCategorical(Posterior):
+    """Logits of Concrete variables, a relaxation of `Categorical`; a network is given points of the simplex.
+
+    Args:
+      latent_size: int, D, of all variables together.
+      classes: int, C, of each variable; D of one variable where it is None.
+      temperature: float, t > 0.
+
+    Raises:
+      ValueError: if C is below 2 or does not divide D.
+    """
+
+    classes: int | None = None
+    temperature: float = 2 / 3
+
+    name = "relaxed_categorical"
+
+    def __post_init__(self):
+        object.__setattr__(self, "classes", _classes(self.latent_size, self.classes))
+        positive("temperature", self.temperature)
+
+    @property
+    def prior(self):
+        return f"relaxed_categorical,classes={self.classes},temperature={self.temperature}"
+
+    @property
+    def downwards(self):
+        return self
+
+    @property
+    def discrete(self):
+        return Categorical(self.latent_size, self.classes)
+
+    def features(self, z):
+        return tf.reshape(tf.nn.softmax(_by_variable(z, self.classes)), tf.shape(z))
+
+    @property
+    def num_parameters(self):
+        return self.latent_size
+
+    def distribution(self, parameters):
+        return RelaxedOneHots(_by_variable(parameters, self.classes), self.temperature)
+
+
+def _classes(latent_size, classes):
+    """The number of classes, C; all if it is None."""
+    classes = integer("classes", latent_size if classes is None else classes, least=2)
+    if latent_size % classes:
+        raise ValueError(f"classes must divide the size of the latent, {latent_size}: received {classes}.")
+    return classes
+
+
+def _by_variable(values, classes):
+    """[..., G C] as [..., G, C]."""
+    return tf.reshape(values, tf.concat([tf.shape(values)[:-1], [values.shape[-1] // classes, classes]], axis=0))
+
+
 def _scale(raw):
     """Positive numbers. The floor keeps the density of an (almost) deterministic dimension finite."""
     return tf.math.softplus(raw) + 1e-4
 
 
 # A new posterior is a class and a row.
-TABLE = {"normal": Normal, "full_normal": FullNormal, "student_t": StudentT, "coupling_flow": CouplingFlow}
+TABLE: dict[str, type[Posterior]] = {
+    "normal": Normal,
+    "full_normal": FullNormal,
+    "student_t": StudentT,
+    "coupling_flow": CouplingFlow,
+    "bernoulli": Bernoulli,
+    "categorical": Categorical,
+    "relaxed_bernoulli": RelaxedBernoulli,
+    "relaxed_categorical": RelaxedCategorical,
+}
 
 
 def names():
@@ -150,13 +361,18 @@ def names():
     return tuple(TABLE)
 
 
-def get(name, latent_size):
-    """Returns a head by name.
+def get(identifier, latent_size):
+    """Returns a head by name, with settings where it has some.
 
     Raises:
-      ValueError: on an unknown name.
+      ValueError: on an unknown name, or a setting that the head does not have or take.
+
+    #### Examples
+    >>> get("categorical,classes=5", 10)
+    Categorical(latent_size=10, classes=5)
     """
-    return look_up(TABLE, name, "posterior")(latent_size)
+    head, settings = parse(identifier, "posterior", TABLE, _settings)
+    return head(latent_size, **settings)
 
 
 def to_config(head):
@@ -168,3 +384,12 @@ def from_config(config):
     """The inverse of `to_config`."""
     arguments = dict(config)
     return look_up(TABLE, arguments.pop("name"), "posterior")(**arguments)
+
+
+def optional(config):
+    """As `from_config`; None of None."""
+    return config and from_config(config)
+
+
+def _settings(head):
+    return [field.name for field in dataclasses.fields(head) if field.name != "latent_size"]

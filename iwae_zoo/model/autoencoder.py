@@ -4,10 +4,13 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
 from iwae_zoo import objectives
 from iwae_zoo._checks import integer
 from iwae_zoo.distributions import likelihoods
+from iwae_zoo.distributions.moments import point
+from iwae_zoo.distributions.posteriors import REAL
 from iwae_zoo.model import examples, gradients, particles, replicas
 from iwae_zoo.model.optimizers import OptimizerPair
 from iwae_zoo.objectives import bounds
@@ -34,9 +37,11 @@ class ImportanceWeightedAutoencoder(keras.Model):
       seed: int. With the same seed, data and starting weights, training gives the same weights.
 
     Raises:
-      ValueError: if a network lacks its method or holds a batch normalisation, or the objective is unknown.
+      ValueError: if a network lacks its method or holds a batch normalisation, the supports of posterior and prior
+        differ, the objective is unknown, or its estimator needs derivatives that draws of a discrete z do not have.
 
-    Calling the model on x [B, ...] reconstructs it: the mean of p(x | z) at the mean of q(z | x).
+    Calling the model on x [B, ...] reconstructs it: the mean of p(x | z) at the mean of q(z | x); where z is discrete,
+    at the most probable z.
     """
 
     def __init__(self, encoder, decoder, prior, *, objective="iwae", seed=0, **kwargs):
@@ -59,10 +64,11 @@ class ImportanceWeightedAutoencoder(keras.Model):
                     )
         if getattr(decoder, "takes_missing", False) and getattr(encoder, "takes_missing", None) is False:
             raise ValueError("The decoder takes missing values and the encoder does not: pass it inputs=decoder.head.")
+        self.objective = objectives.get(objective)
+        check_latent(self.objective, getattr(encoder, "supports", ()), getattr(prior, "supports", ()))
         self.encoder = encoder
         self.decoder = decoder
         self.prior = prior
-        self.objective = objectives.get(objective)
         self.seed = seed
         self.encoder_optimizer: Any = None
         self.decoder_optimizer: Any = None
@@ -101,6 +107,9 @@ class ImportanceWeightedAutoencoder(keras.Model):
 
     def _build(self, data_shape):
         posterior = self.encoder.posterior(tf.zeros([1, *data_shape]))
+        objectives.check_reparameterized(
+            self.objective, posterior.name, posterior.reparameterization_type == tfd.FULLY_REPARAMETERIZED
+        )
         latent_shape = self.prior.distribution().event_shape
         if not posterior.event_shape.is_compatible_with(latent_shape):
             raise ValueError(
@@ -274,7 +283,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
     # Computing.
 
     def call(self, x):
-        return self.decoder.likelihood(self.encoder.posterior(x).mean()).mean()
+        return self.decoder.likelihood(point(self.encoder.posterior(x))).mean()
 
     def log_weights(self, x, m, k, seed):
         """Log importance weights of fresh particles, without gradients.
@@ -371,6 +380,30 @@ class ImportanceWeightedAutoencoder(keras.Model):
             # Keras averages over their first axis, and then shows the metrics' own values.
             logs = {name: value[tf.newaxis] for name, value in logs.items()}
         return logs
+
+
+def check_latent(objective, posterior, prior):
+    """Checks that posterior, prior and objective fit together, before there are distributions.
+
+    Args:
+      objective: `Objective`.
+      posterior: tuple of the name and the support of each stochastic layer, from x upwards; empty if it is not known.
+      prior: the same.
+
+    Raises:
+      ValueError: if supports differ, or the objective's estimator needs derivatives that draws do not have.
+    """
+    for name, support in posterior:
+        objectives.check_reparameterized(objective, name, support in (REAL, None))
+    if len(posterior) != len(prior):
+        return  # Sizes are compared where they are known.
+    for layer, ((name, support), (prior_name, prior_support)) in enumerate(zip(posterior, prior, strict=True), 1):
+        if None not in (support, prior_support) and support != prior_support:
+            of_layer = f" of layer {layer}" if len(posterior) > 1 else ""
+            raise ValueError(
+                f"Posterior and prior{of_layer} have different supports: {name!r} draws {support}, and {prior_name!r} "
+                f"{prior_support}. Leave the prior out for the one that fits."
+            )
 
 
 def check_training(objective, strategy, backward_particles, particle_chunk, steps_per_execution):
