@@ -15,8 +15,8 @@ class IndependentBits(tfd.Independent):
     log p(z) = sum_d z_d l_d - softplus(l_d), in nats
 
     It is `tfd.Independent(tfd.Bernoulli(logits), 1)` with draws by row, as `DiagonalNormal` has them, and a `log_prob`
-    that loses nothing at large logits: what it sums is 0 wherever z_d is the likelier of the two. Between 0 and 1, where
-    no draw is, log p(z) is linear in z; that is what a gradient by z is of.
+    that loses nothing at large logits: what it sums is 0 wherever z_d is the likelier of the two. Between 0 and 1,
+    where no draw is, log p(z) is linear in z; that is what a gradient by z is of.
 
     Args:
       logits: float tensor [..., D], the log odds of a 1.

@@ -71,8 +71,8 @@ class RelaxedOneHots(SampledMoments):
 
     softmax(z_g) is the Concrete variable, `tfd.RelaxedOneHotCategorical`. It has a dimension less than z_g: the other
     one, s_g, is the logarithm of a Gamma variable, independent of it and the same whatever the logits and the
-    temperature are. So it cancels in every ratio of densities, and z has a density on all of R^(G C). For the same seed,
-    the largest of z_g is the class that `OneHots` draws.
+    temperature are. So it cancels in every ratio of densities, and z has a density on all of R^(G C). For the same
+    seed, the largest of z_g is the class that `OneHots` draws.
 
     Args:
       logits: float tensor [..., G, C], l.

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from iwae_zoo._checks import integer, look_up, parse
+from iwae_zoo._checks import integer, parse
 from iwae_zoo.distributions import flow, posteriors
 from iwae_zoo.distributions.gaussian import DiagonalNormal, StandardNormal
 from iwae_zoo.networks.weights import add_weights
