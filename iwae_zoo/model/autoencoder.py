@@ -107,9 +107,6 @@ class ImportanceWeightedAutoencoder(keras.Model):
 
     def _build(self, data_shape):
         posterior = self.encoder.posterior(tf.zeros([1, *data_shape]))
-        objectives.check_reparameterized(
-            self.objective, posterior.name, posterior.reparameterization_type == tfd.FULLY_REPARAMETERIZED
-        )
         latent_shape = self.prior.distribution().event_shape
         if not posterior.event_shape.is_compatible_with(latent_shape):
             raise ValueError(
@@ -125,6 +122,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
         self._check_shared()
         for layer in (self.encoder, self.decoder, self.prior):
             layer.built = True
+        self._draws = posterior.name, posterior.reparameterization_type == tfd.FULLY_REPARAMETERIZED
         self.data_shape = data_shape
         self.built = True
         self._build_optimizers()
@@ -178,9 +176,10 @@ class ImportanceWeightedAutoencoder(keras.Model):
           **kwargs: of `keras.Model.compile`, such as `run_eagerly` and `steps_per_execution`.
 
         Raises:
-          ValueError: if one optimizer instance is given for both, whose state belongs to one list of variables; on a
-            number of particles that is not positive, or not below M K where it has to be; on `steps_per_execution`
-            above 1 with several devices, which Keras cannot do.
+          ValueError: if the objective's estimator needs derivatives that draws of z do not have; if one optimizer
+            instance is given for both, whose state belongs to one list of variables; on a number of particles that is
+            not positive, or not below M K where it has to be; on `steps_per_execution` above 1 with several devices,
+            which Keras cannot do.
         """
         pair = OptimizerPair.of(optimizer, encoder_optimizer, decoder_optimizer)
         steps = kwargs.get("steps_per_execution", 1)
@@ -205,6 +204,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
 
     def _build_optimizers(self):
         if self.built and self.encoder_optimizer is not None:
+            objectives.check_reparameterized(self.objective, *self._draws)
             self.encoder_optimizer.build(self.encoder_variables)
             self.decoder_optimizer.build(self.decoder_variables)
 

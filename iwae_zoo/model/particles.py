@@ -61,7 +61,7 @@ def draw(posterior, m, k, seed, reparameterized=True, first_row=0, hold=None):
     if reparameterized and posterior.reparameterization_type != tfp.distributions.FULLY_REPARAMETERIZED:
         raise ValueError(
             f"The objective's estimator needs reparameterised particles, and {posterior.name} cannot be "
-            "reparameterised. Use a score-only estimator (estimator='wake') or another posterior."
+            "reparameterised. Use a score-only estimator (such as estimator='wake') or another posterior."
         )
     if isinstance(posterior, Stacked):
         return posterior.sample([m, k], seed=seed, first_row=first_row, hold=hold)

@@ -16,8 +16,8 @@ def discrete(model, objective="rws"):
     """The discrete model of which a model is the relaxation: the same weights, with `relaxed_bernoulli` heads become
     `bernoulli`, and `relaxed_categorical` ones `categorical`, in posteriors, priors and what networks are given.
 
-    Its log p(x) is another one than the relaxed model's, whose decoder also looks at what lies between 0 and 1; how much
-    lower it is says how far the relaxation goes.
+    Its log p(x) is another one than the relaxed model's, whose decoder also looks at what lies between 0 and 1; how
+    much lower it is says how far the relaxation goes.
 
     Args:
       model: `ImportanceWeightedAutoencoder`, built, of the networks here.

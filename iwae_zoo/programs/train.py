@@ -136,7 +136,7 @@ _HIDDEN_SIZES = flags.DEFINE_string(
     "hidden_sizes",
     None,
     "Hidden layers instead of the preset's, as the encoder has them: 200,200, or 200,200+100,100 for stacked "
-    "stochastic layers that differ; empty for none. Of a convolution the channels of each scale from the image on: 16,32.",
+    "stochastic layers that differ; empty for none. Of a convolution the channels of each scale: 16,32.",
     flag_values=_FLAGS,
 )
 _ACTIVATION = flags.DEFINE_string(
