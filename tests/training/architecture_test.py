@@ -17,6 +17,9 @@ def test_the_fields_of_a_preset():
         "posterior": "student_t",
     }
     assert training.Config().architecture == {}
+    assert training.Config(hidden_sizes="").architecture == {"hidden_sizes": ()}
+    config = training.Config(preset="sbn_8").resolved()
+    assert (config.objective, training.Config(preset="sbn_8", objective="rws").title) == ("rws", config.title)
     assert config.resolved().architecture == config.architecture
     assert "latent_size_8,2-hidden_sizes_20,10+5" in config.title
     model = presets.build("plane", data_shape=(4,), **training.Config(latent_size="3", hidden_sizes="7").architecture)
@@ -35,6 +38,7 @@ def test_the_fields_of_a_preset():
         ({"latent_size": "8,2", "hidden_sizes": "8+4+2"}, "for each stochastic layer"),
         ({"latent_size": "0"}, "latent_size must be an integer of at least 1: received 0"),
         ({"posterior": "norml"}, "Unknown posterior: received 'norml'. Did you mean 'normal'"),
+        ({"posterior": "normal+normal+normal"}, "one posterior, or one for each of 1 stochastic layers"),
         ({"network": "convolutoin"}, "Unknown network: received 'convolutoin'. Did you mean 'convolution'"),
         ({"network": "convolution,block=2"}, "Unknown setting of convolution: received 'block'. Did you mean 'blocks'"),
         ({"network": "perceptron,residual=2"}, "residual must be a value of type bool: received 2"),
