@@ -152,7 +152,11 @@ TABLE = {
         reached="digits, --objective=dreg --m=1: log p(x) -22.25 (0.21)",
     ),
     "sbn_8": dataclasses.replace(
-        _SMALL, summary="8x8 digits, a sigmoid belief network of two layers", latent_size=(32, 16), **_BELIEF_NETWORK
+        _SMALL,
+        summary="8x8 digits, a sigmoid belief network of two layers",
+        latent_size=(32, 16),
+        reached="digits, --m=1 --k=64: log p(x) -23.10 (0.20)",
+        **_BELIEF_NETWORK,
     ),
     "bytes_8": dataclasses.replace(
         _SMALL,

@@ -18,13 +18,18 @@ def test_the_fields_of_a_preset():
     }
     assert training.Config().architecture == {}
     assert training.Config(hidden_sizes="").architecture == {"hidden_sizes": ()}
-    config = training.Config(preset="sbn_8").resolved()
-    assert (config.objective, training.Config(preset="sbn_8", objective="rws").title) == ("rws", config.title)
     assert config.resolved().architecture == config.architecture
     assert "latent_size_8,2-hidden_sizes_20,10+5" in config.title
     model = presets.build("plane", data_shape=(4,), **training.Config(latent_size="3", hidden_sizes="7").architecture)
     assert model.latent_size == 3
     assert model.encoder.body.hidden_sizes == (7,)
+
+
+def test_a_preset_has_an_objective():
+    config = training.Config(preset="sbn_8")
+    assert config.resolved().objective == "rws"
+    assert config.title == training.Config(preset="sbn_8", objective="rws").title
+    assert training.Config().resolved().objective == "iwae"
 
 
 @pytest.mark.parametrize(
