@@ -143,6 +143,10 @@ def test_from_relaxed_to_discrete(sbn):
     """The same weights, and then the belief network's log p(x)."""
     relaxed = built("dreg", posterior="relaxed_bernoulli,temperature=0.4", latent_size=(3, 2))
     np.testing.assert_array_equal(flat(relaxed.get_weights()), flat(sbn.get_weights()))
+    z = np.random.default_rng(2).normal(size=(5, 3)).astype("float32")
+    for layer, of_bits in ((relaxed.encoder.conditionals[0], z), (relaxed.prior.conditionals[0], z[:, :2])):
+        logits = affine(layer, scipy.special.expit(of_bits))  # Layers, too, are given what is in (0, 1).
+        np.testing.assert_allclose(layer.distribution(of_bits).mean(), logits / 0.4, rtol=1e-4, atol=1e-5)
     model = discrete(relaxed, objective="rws")
     assert (model.objective.name, model.objective.m, model.objective.k) == ("rws", 2, 3)
     x = binary(4)
