@@ -7,12 +7,12 @@ import pytest
 import scipy.special
 import scipy.stats
 import tensorflow as tf
+from iwae_zoo.relaxation import discrete
 from oracles import flat
 
 from iwae_zoo import annealing, imputation, likelihood, networks, objectives, particles, presets
 from iwae_zoo.distributions import posteriors
 from iwae_zoo.estimation.latent import latent_use
-from iwae_zoo.model.relaxation import discrete
 
 SIZE = 4
 SBN = {"posterior": "bernoulli", "latent_size": (3, 2)}
