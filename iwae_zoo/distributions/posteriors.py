@@ -1,17 +1,14 @@
 """Posterior heads: an encoder body's output, read as the parameters of q(z | x)."""
 
-import abc
 import dataclasses
-from typing import ClassVar
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iwae_zoo._checks import integer, look_up, parse, positive
+from iwae_zoo._checks import integer, look_up, parse
 from iwae_zoo.distributions import flow, full_normal
-from iwae_zoo.distributions.discrete import IndependentBits, OneHots
-from iwae_zoo.distributions.gaussian import DiagonalNormal
-from iwae_zoo.distributions.relaxed import RelaxedBits, RelaxedOneHots
+from iwae_zoo.distributions.discrete_heads import Bernoulli, Categorical, RelaxedBernoulli, RelaxedCategorical
+from iwae_zoo.distributions.posterior import REAL, Normal, Posterior, positive_scale
 from iwae_zoo.distributions.student_t import IndependentStudentT
 
 __all__ = [
@@ -33,79 +30,6 @@ __all__ = [
     "to_config",
 ]
 
-# The support of a continuous latent.
-REAL = "real numbers"
-
-
-@dataclasses.dataclass(frozen=True)
-class Posterior(abc.ABC):
-    """A family of distributions over the latent.
-
-    Args:
-      latent_size: int, D.
-    """
-
-    latent_size: int
-
-    name: ClassVar[str]
-    # Whether draws have derivatives by the parameters.
-    reparameterized: ClassVar[bool] = True
-
-    @property
-    def prior(self):
-        """Name of the prior that it has where none is chosen."""
-        return "standard_normal"
-
-    @property
-    def support(self):
-        """What a draw holds, in words: posterior and prior have the same."""
-        return REAL
-
-    @property
-    def downwards(self):
-        """The head of p(z_l | z_{l+1}) where this is that of q(z_l | z_{l-1})."""
-        return Normal(self.latent_size)
-
-    @property
-    def discrete(self):
-        """The head that this one relaxes; the head itself where it is no relaxation."""
-        return self
-
-    def features(self, z):
-        """What a network is given of z [..., D]: float tensor of the same shape."""
-        return z
-
-    @property
-    @abc.abstractmethod
-    def num_parameters(self):
-        """int, how many numbers a body has to give for each example."""
-
-    @property
-    def weights(self):
-        """The arrays that all rows share: a list of `flow.Weight`, none for most heads.
-
-        The layer that holds the head keeps them as variables and passes them to `distribution`, after the parameters.
-        """
-        return []
-
-    @abc.abstractmethod
-    def distribution(self, parameters):
-        """q(z): batch [...], event [D], given its parameters, float tensor [..., num_parameters]."""
-
-
-class Normal(Posterior):
-    """Independent Gaussian latents: the means, then what softplus turns into standard deviations."""
-
-    name = "normal"
-
-    @property
-    def num_parameters(self):
-        return 2 * self.latent_size
-
-    def distribution(self, parameters):
-        loc, raw_scale = tf.split(parameters, 2, axis=-1)
-        return DiagonalNormal(loc, _scale(raw_scale))
-
 
 class FullNormal(Posterior):
     """Gaussian latents of any covariance: the means, then a lower triangle, whose diagonal softplus makes positive."""
@@ -119,7 +43,7 @@ class FullNormal(Posterior):
     def distribution(self, parameters):
         loc, raw_triangle = tf.split(parameters, [self.latent_size, -1], axis=-1)
         triangle = tfp.math.fill_triangular(raw_triangle)
-        diagonal = _scale(tf.linalg.diag_part(triangle))
+        diagonal = positive_scale(tf.linalg.diag_part(triangle))
         # Up to D numbers below the diagonal add up in one variable, which is not to start larger for that.
         return full_normal.FullNormal(loc, tf.linalg.set_diag(triangle / self.latent_size**0.5, diagonal))
 
@@ -135,7 +59,7 @@ class StudentT(Posterior):
 
     def distribution(self, parameters):
         loc, raw_scale, raw_df = tf.split(parameters, 3, axis=-1)
-        return IndependentStudentT(2.0 + _scale(raw_df), loc, _scale(raw_scale))
+        return IndependentStudentT(2.0 + positive_scale(raw_df), loc, positive_scale(raw_scale))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,174 +97,6 @@ class CouplingFlow(Posterior):
         of_base, biases = tf.split(parameters, [2 * self.latent_size, -1], axis=-1)
         shape = tf.concat([tf.shape(biases)[:-1], [self.num_couplings, self.hidden_size]], axis=0)
         return flow.CouplingFlow(Normal(self.latent_size).distribution(of_base), tf.reshape(biases, shape), weights)
-
-
-class Bernoulli(Posterior):
-    """Independent bits, zeros and ones, from their logits."""
-
-    name = "bernoulli"
-    reparameterized = False
-
-    @property
-    def prior(self):
-        return "bernoulli"
-
-    @property
-    def support(self):
-        return "zeros and ones"
-
-    @property
-    def downwards(self):
-        return self
-
-    @property
-    def num_parameters(self):
-        return self.latent_size
-
-    def distribution(self, parameters):
-        return IndependentBits(parameters)
-
-
-@dataclasses.dataclass(frozen=True)
-class RelaxedBernoulli(Posterior):
-    """Log odds of binary Concrete variables, a relaxation of `Bernoulli`; a network is given numbers in (0, 1).
-
-    Args:
-      latent_size: int, D.
-      temperature: float, t > 0.
-    """
-
-    temperature: float = 2 / 3
-
-    name = "relaxed_bernoulli"
-
-    def __post_init__(self):
-        positive("temperature", self.temperature)
-
-    @property
-    def prior(self):
-        return f"relaxed_bernoulli,temperature={self.temperature}"
-
-    @property
-    def downwards(self):
-        return self
-
-    @property
-    def discrete(self):
-        return Bernoulli(self.latent_size)
-
-    def features(self, z):
-        return tf.sigmoid(z)
-
-    @property
-    def num_parameters(self):
-        return self.latent_size
-
-    def distribution(self, parameters):
-        return RelaxedBits(parameters, self.temperature)
-
-
-@dataclasses.dataclass(frozen=True)
-class Categorical(Posterior):
-    """Independent classes as one-hot vectors, from their logits.
-
-    Args:
-      latent_size: int, D, of all one-hot vectors together.
-      classes: int, C, of each variable; D of one variable where it is None.
-
-    Raises:
-      ValueError: if C is below 2 or does not divide D.
-    """
-
-    classes: int | None = None
-
-    name = "categorical"
-    reparameterized = False
-
-    def __post_init__(self):
-        object.__setattr__(self, "classes", _classes(self.latent_size, self.classes))
-
-    @property
-    def prior(self):
-        return f"categorical,classes={self.classes}"
-
-    @property
-    def support(self):
-        return f"one-hot vectors of {self.classes} classes"
-
-    @property
-    def downwards(self):
-        return self
-
-    @property
-    def num_parameters(self):
-        return self.latent_size
-
-    def distribution(self, parameters):
-        return OneHots(_by_variable(parameters, self.classes))
-
-
-@dataclasses.dataclass(frozen=True)
-class RelaxedCategorical(Posterior):
-    """Logits of Concrete variables, a relaxation of `Categorical`; a network is given points of the simplex.
-
-    Args:
-      latent_size: int, D, of all variables together.
-      classes: int, C, of each variable; D of one variable where it is None.
-      temperature: float, t > 0.
-
-    Raises:
-      ValueError: if C is below 2 or does not divide D.
-    """
-
-    classes: int | None = None
-    temperature: float = 2 / 3
-
-    name = "relaxed_categorical"
-
-    def __post_init__(self):
-        object.__setattr__(self, "classes", _classes(self.latent_size, self.classes))
-        positive("temperature", self.temperature)
-
-    @property
-    def prior(self):
-        return f"relaxed_categorical,classes={self.classes},temperature={self.temperature}"
-
-    @property
-    def downwards(self):
-        return self
-
-    @property
-    def discrete(self):
-        return Categorical(self.latent_size, self.classes)
-
-    def features(self, z):
-        return tf.reshape(tf.nn.softmax(_by_variable(z, self.classes)), tf.shape(z))
-
-    @property
-    def num_parameters(self):
-        return self.latent_size
-
-    def distribution(self, parameters):
-        return RelaxedOneHots(_by_variable(parameters, self.classes), self.temperature)
-
-
-def _classes(latent_size, classes):
-    """The number of classes, C; all if it is None."""
-    classes = integer("classes", latent_size if classes is None else classes, least=2)
-    if latent_size % classes:
-        raise ValueError(f"classes must divide the size of the latent, {latent_size}: received {classes}.")
-    return classes
-
-
-def _by_variable(values, classes):
-    """[..., G C] as [..., G, C]."""
-    return tf.reshape(values, tf.concat([tf.shape(values)[:-1], [values.shape[-1] // classes, classes]], axis=0))
-
-
-def _scale(raw):
-    """Positive numbers. The floor keeps the density of an (almost) deterministic dimension finite."""
-    return tf.math.softplus(raw) + 1e-4
 
 
 # A new posterior is a class and a row.

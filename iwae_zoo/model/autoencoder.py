@@ -10,9 +10,9 @@ from iwae_zoo import objectives
 from iwae_zoo._checks import integer
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.distributions.moments import point
-from iwae_zoo.distributions.posteriors import REAL
 from iwae_zoo.model import examples, gradients, particles, replicas
 from iwae_zoo.model.optimizers import OptimizerPair
+from iwae_zoo.model.supports import check_latent
 from iwae_zoo.objectives import bounds
 
 __all__ = ["ImportanceWeightedAutoencoder"]
@@ -380,30 +380,6 @@ class ImportanceWeightedAutoencoder(keras.Model):
             # Keras averages over their first axis, and then shows the metrics' own values.
             logs = {name: value[tf.newaxis] for name, value in logs.items()}
         return logs
-
-
-def check_latent(objective, posterior, prior):
-    """Checks that posterior, prior and objective fit together, before there are distributions.
-
-    Args:
-      objective: `Objective`.
-      posterior: tuple of the name and the support of each stochastic layer, from x upwards; empty if it is not known.
-      prior: the same.
-
-    Raises:
-      ValueError: if supports differ, or the objective's estimator needs derivatives that draws do not have.
-    """
-    for name, support in posterior:
-        objectives.check_reparameterized(objective, name, support in (REAL, None))
-    if len(posterior) != len(prior):
-        return  # Sizes are compared where they are known.
-    for layer, ((name, support), (prior_name, prior_support)) in enumerate(zip(posterior, prior, strict=True), 1):
-        if None not in (support, prior_support) and support != prior_support:
-            of_layer = f" of layer {layer}" if len(posterior) > 1 else ""
-            raise ValueError(
-                f"Posterior and prior{of_layer} have different supports: {name!r} draws {support}, and {prior_name!r} "
-                f"{prior_support}. Leave the prior out for the one that fits."
-            )
 
 
 def check_training(objective, strategy, backward_particles, particle_chunk, steps_per_execution):

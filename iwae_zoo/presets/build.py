@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from iwae_zoo.distributions import likelihoods, posteriors
-from iwae_zoo.model import ImportanceWeightedAutoencoder, autoencoder
+from iwae_zoo.model import ImportanceWeightedAutoencoder, supports
 from iwae_zoo.networks import Conditional, Decoder, Encoder, Perceptron, StackedEncoder, StackedPrior, bodies
 from iwae_zoo.networks import prior as priors
 from iwae_zoo.presets import table
@@ -67,7 +67,7 @@ def check_latent(name, objective, **fields):
     heads = latent_heads(preset)
     prior = priors.get(preset.prior or heads[-1].prior, heads[-1].latent_size)
     below = tuple((head.downwards.name, head.downwards.support) for head in heads[:-1])
-    autoencoder.check_latent(objective, tuple((head.name, head.support) for head in heads), below + prior.supports)
+    supports.check_latent(objective, tuple((head.name, head.support) for head in heads), below + prior.supports)
 
 
 def check_shape(name, data_shape, **fields):
