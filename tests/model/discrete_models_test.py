@@ -133,7 +133,7 @@ def test_the_bound_of_a_relaxed_model_is_its_own():
     truth = scipy.special.logsumexp(log_x + log_z, axis=1) + np.log(grid[1] - grid[0])
     for answer in (
         likelihood.estimate_log_prob(model, x, 20_000),
-        annealing.estimate_log_prob(model, x, num_temperatures=5, num_chains=200, verbose=0),
+        annealing.estimate_log_prob(model, x, 20, 200, initial="prior", verbose=0),
     ):
         assert (np.abs(answer.log_prob - truth) < 5 * answer.standard_error + 1e-5).all()
         assert answer.standard_error.max() < 0.05
