@@ -45,7 +45,7 @@ from iwae_zoo.estimation import (
     resampling,
     walks,
 )
-from iwae_zoo.model import ImportanceWeightedAutoencoder, gradients, particles
+from iwae_zoo.model import ImportanceWeightedAutoencoder, gradients, particles, relaxation
 from iwae_zoo.model.gradients import Gradients
 from iwae_zoo.objectives import Objective, bounds, estimators
 from iwae_zoo.training import strategies
@@ -74,6 +74,7 @@ __all__ = [
     "paths",
     "presets",
     "psis",
+    "relaxation",
     "resampling",
     "saved_model",
     "sklearn",

@@ -35,6 +35,7 @@ from iwae_zoo._checks import integer, look_up
 from iwae_zoo._tracing import Networks, read_once
 from iwae_zoo._version import __version__
 from iwae_zoo.distributions import fusion, likelihoods
+from iwae_zoo.distributions.moments import point
 from iwae_zoo.estimation import annealing, importance, imputation, likelihood, psis, resampling, walks
 from iwae_zoo.model import particles
 
@@ -295,7 +296,7 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget):
         return {"mean": _single(networks.decoder.likelihood(z[tf.newaxis]).mean())}
 
     def reconstruct(x):
-        return decode(networks.encoder.posterior(x[tf.newaxis]).mean()[0])
+        return decode(point(networks.encoder.posterior(x[tf.newaxis]))[0])
 
     def sample(seed):
         pair = _unpacked(seed)

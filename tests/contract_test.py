@@ -34,8 +34,8 @@ class Row(NamedTuple):
       likelihood: name, with settings.
       data_shape: shape of one x.
       body: name, with settings.
-      posterior: name.
-      prior: name.
+      posterior: name, or names with + between them, with settings.
+      prior: name, with settings; None for that of the posterior.
       latent_size: of one stochastic layer, or of each.
       hidden_sizes: as `presets.Preset` has them.
       thorough: whether also what is dear, and most rows have in common: it is exported with the annealed signatures,
@@ -48,7 +48,7 @@ class Row(NamedTuple):
     data_shape: tuple[int, ...] = (4,)
     body: str = "perceptron"
     posterior: str = "normal"
-    prior: str = "standard_normal"
+    prior: str | None = "standard_normal"
     latent_size: Any = 3
     hidden_sizes: Any = (6,)
     thorough: bool = False
@@ -61,6 +61,7 @@ class Row(NamedTuple):
 
 
 TWO_LAYERS: dict[str, Any] = {"latent_size": (3, 2), "hidden_sizes": ((6,), (5,))}
+BELIEF_NETWORK: dict[str, Any] = {"latent_size": (3, 2), "hidden_sizes": (), "prior": None}
 ROWS = [
     Row("jvi", "bernoulli", (3, 2, 1)),
     Row("iwae", "continuous_bernoulli", (3, 2, 1), posterior="full_normal"),
@@ -81,10 +82,12 @@ ROWS = [
     # Weights of the decoder that no body has.
     Row("piwae", "negative_binomial,offset=True", posterior="coupling_flow", thorough=True),
     Row("elbo", "poisson", posterior="coupling_flow", replicas=5e-6, **TWO_LAYERS),
-    Row("vimco", "log_normal"),
+    Row("iwae", "log_normal", posterior="relaxed_categorical,classes=2", prior=None, latent_size=4),
     # Weights of the decoder that no body has, on two replicas too.
     Row("miwae", "columns", (5,), thorough=True, replicas=5e-6),
-    Row("ovis", "zero_inflated_negative_binomial,offset=True"),
+    Row("piwae", "zero_inflated_negative_binomial,offset=True", posterior="relaxed_bernoulli", **BELIEF_NETWORK),
+    Row("vimco", "bernoulli", posterior="bernoulli", replicas=5e-6, **BELIEF_NETWORK),
+    Row("ovis", "normal", posterior="normal+categorical", prior="categorical,learned=False", **TWO_LAYERS),
 ]
 OUTSIDE = {"binary": 0.5, "intensity": 1.5, "byte": 0.5, "class": 3.0, "count": -1.0, "real": np.inf}
 OUTSIDE |= {"positive": 0.0, "table": -1.0}  # Of a table the third column holds counts.
@@ -152,8 +155,9 @@ def test_everything_in_a_table_has_a_row():
     assert {row.objective for row in ROWS} == set(objectives.names())
     assert {row.body.split(",")[0] for row in ROWS} == set(bodies.names())
     assert {row.likelihood.split(",")[0] for row in ROWS} == set(likelihoods.names())
-    assert {row.posterior for row in ROWS} == set(posteriors.names())
-    assert {row.prior for row in ROWS} == set(priors.names())
+    assert {name.split(",")[0] for row in ROWS for name in row.posterior.split("+")} == set(posteriors.names())
+    tops = [posteriors.get(row.posterior.split("+")[-1], 4) for row in ROWS]
+    assert {(row.prior or q.prior).split(",")[0] for row, q in zip(ROWS, tops, strict=True)} == set(priors.names())
     assert {row.kind for row in ROWS} == set(OUTSIDE) == set(kinds.names())
 
 

@@ -91,7 +91,7 @@ def naive_gradients(model, name, x, seed):
     frozen_posterior = frozen(model.encoder, x).posterior(x)
     with tf.GradientTape() as encoder_tape, tf.GradientTape() as decoder_tape:
         posterior = model.encoder.posterior(x)
-        z = particles.draw(posterior, m, k, seed)
+        z = particles.draw(posterior, m, k, seed, reparameterized=model.objective.estimator.uses_path)
         log_joint = particles.log_joint(model.decoder, model.prior, x, z)
         log_weights = log_joint - posterior.log_prob(z)
         decoder, path, score = (w.astype(log_weights.dtype.name) for w in table(name, log_weights))

@@ -3,7 +3,12 @@
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-__all__ = ["SampledMoments"]
+__all__ = ["SampledMoments", "point"]
+
+
+def point(distribution):
+    """One z that stands for all of a distribution's: its mean, or what its own `point` returns, which is a draw."""
+    return getattr(distribution, "point", distribution.mean)()
 
 
 class SampledMoments(tfd.Distribution):

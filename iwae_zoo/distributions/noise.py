@@ -6,9 +6,10 @@ a part for each row. XLA's stream is another one than TensorFlow's.
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
-__all__ = ["by_row", "normal", "uniform"]
+__all__ = ["by_row", "inner_uniform", "normal", "uniform"]
 
 _PHILOX = 1  # tf.random.Algorithm.PHILOX, as the operation takes it.
 _BLOCK = 16  # Bytes of random bits for each count.
@@ -39,6 +40,12 @@ def uniform(rows, size, seed, first_row=0, dtype=tf.float32):
     ]
 
 
+def inner_uniform(rows, size, seed, first_row=0, dtype=tf.float32):
+    """Uniform numbers in (0, 1), as far from 0 as from 1; arguments as in `uniform`."""
+    half_a_step = float(np.finfo(dtype.as_numpy_dtype).eps) / 2.0
+    return uniform(rows, size, seed, first_row, dtype) + half_a_step
+
+
 def normal(rows, size, seed, first_row=0, dtype=tf.float32):
     """Standard normal numbers [rows, size]; arguments as in `uniform`. The first of a row do not depend on its size.
 
@@ -56,7 +63,7 @@ def by_row(draw, count, batch, size, seed, first_row=0, dtype=tf.float32):
     """Numbers for the draws of a batch of distributions, whose rows are its last axis.
 
     Args:
-      draw: `uniform` or `normal`.
+      draw: `uniform`, `inner_uniform` or `normal`.
       count: int or int tensor [], number of draws.
       batch: int tensor [r], the batch's shape; one without axes has one row.
       size: int or int tensor [], numbers for one draw of one of them.

@@ -1,73 +1,34 @@
 """Posterior heads: an encoder body's output, read as the parameters of q(z | x)."""
 
-import abc
 import dataclasses
-from typing import ClassVar
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iwae_zoo._checks import look_up
+from iwae_zoo._checks import integer, look_up, parse
 from iwae_zoo.distributions import flow, full_normal
-from iwae_zoo.distributions.gaussian import DiagonalNormal
+from iwae_zoo.distributions.discrete_heads import Bernoulli, Categorical, RelaxedBernoulli, RelaxedCategorical
+from iwae_zoo.distributions.posterior import REAL, Normal, Posterior, positive_scale
 from iwae_zoo.distributions.student_t import IndependentStudentT
 
 __all__ = [
+    "REAL",
     "TABLE",
+    "Bernoulli",
+    "Categorical",
     "CouplingFlow",
     "FullNormal",
     "Normal",
     "Posterior",
+    "RelaxedBernoulli",
+    "RelaxedCategorical",
     "StudentT",
     "from_config",
     "get",
     "names",
+    "optional",
     "to_config",
 ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Posterior(abc.ABC):
-    """A family of distributions over the latent.
-
-    Args:
-      latent_size: int, D.
-    """
-
-    latent_size: int
-
-    name: ClassVar[str]
-
-    @property
-    @abc.abstractmethod
-    def num_parameters(self):
-        """int, how many numbers a body has to give for each example."""
-
-    @property
-    def weights(self):
-        """The arrays that all rows share: a list of `flow.Weight`, none for most heads.
-
-        The layer that holds the head keeps them as variables and passes them to `distribution`, after the parameters.
-        """
-        return []
-
-    @abc.abstractmethod
-    def distribution(self, parameters):
-        """q(z): batch [...], event [D], given its parameters, float tensor [..., num_parameters]."""
-
-
-class Normal(Posterior):
-    """Independent Gaussian latents: the means, then what softplus turns into standard deviations."""
-
-    name = "normal"
-
-    @property
-    def num_parameters(self):
-        return 2 * self.latent_size
-
-    def distribution(self, parameters):
-        loc, raw_scale = tf.split(parameters, 2, axis=-1)
-        return DiagonalNormal(loc, _scale(raw_scale))
 
 
 class FullNormal(Posterior):
@@ -82,7 +43,7 @@ class FullNormal(Posterior):
     def distribution(self, parameters):
         loc, raw_triangle = tf.split(parameters, [self.latent_size, -1], axis=-1)
         triangle = tfp.math.fill_triangular(raw_triangle)
-        diagonal = _scale(tf.linalg.diag_part(triangle))
+        diagonal = positive_scale(tf.linalg.diag_part(triangle))
         # Up to D numbers below the diagonal add up in one variable, which is not to start larger for that.
         return full_normal.FullNormal(loc, tf.linalg.set_diag(triangle / self.latent_size**0.5, diagonal))
 
@@ -98,7 +59,7 @@ class StudentT(Posterior):
 
     def distribution(self, parameters):
         loc, raw_scale, raw_df = tf.split(parameters, 3, axis=-1)
-        return IndependentStudentT(2.0 + _scale(raw_df), loc, _scale(raw_scale))
+        return IndependentStudentT(2.0 + positive_scale(raw_df), loc, positive_scale(raw_scale))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +81,8 @@ class CouplingFlow(Posterior):
     name = "coupling_flow"
 
     def __post_init__(self):
+        integer("num_couplings", self.num_couplings)
+        integer("hidden_size", self.hidden_size)
         flow.weights(self.latent_size, self.num_couplings, self.hidden_size)  # Raises.
 
     @property
@@ -136,13 +99,17 @@ class CouplingFlow(Posterior):
         return flow.CouplingFlow(Normal(self.latent_size).distribution(of_base), tf.reshape(biases, shape), weights)
 
 
-def _scale(raw):
-    """Positive numbers. The floor keeps the density of an (almost) deterministic dimension finite."""
-    return tf.math.softplus(raw) + 1e-4
-
-
 # A new posterior is a class and a row.
-TABLE = {"normal": Normal, "full_normal": FullNormal, "student_t": StudentT, "coupling_flow": CouplingFlow}
+TABLE: dict[str, type[Posterior]] = {
+    "normal": Normal,
+    "full_normal": FullNormal,
+    "student_t": StudentT,
+    "coupling_flow": CouplingFlow,
+    "bernoulli": Bernoulli,
+    "categorical": Categorical,
+    "relaxed_bernoulli": RelaxedBernoulli,
+    "relaxed_categorical": RelaxedCategorical,
+}
 
 
 def names():
@@ -150,13 +117,18 @@ def names():
     return tuple(TABLE)
 
 
-def get(name, latent_size):
-    """Returns a head by name.
+def get(identifier, latent_size):
+    """Returns a head by name, with settings where it has some.
 
     Raises:
-      ValueError: on an unknown name.
+      ValueError: on an unknown name, or a setting that the head does not have or take.
+
+    #### Examples
+    >>> get("categorical,classes=5", 10)
+    Categorical(latent_size=10, classes=5)
     """
-    return look_up(TABLE, name, "posterior")(latent_size)
+    head, settings = parse(identifier, "posterior", TABLE, _settings)
+    return head(latent_size, **settings)
 
 
 def to_config(head):
@@ -168,3 +140,12 @@ def from_config(config):
     """The inverse of `to_config`."""
     arguments = dict(config)
     return look_up(TABLE, arguments.pop("name"), "posterior")(**arguments)
+
+
+def optional(config):
+    """As `from_config`; None of None."""
+    return config and from_config(config)
+
+
+def _settings(head):
+    return [field.name for field in dataclasses.fields(head) if field.name != "latent_size"]

@@ -4,7 +4,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
-from iwae_zoo.distributions.moments import SampledMoments
+from iwae_zoo.distributions.moments import SampledMoments, point
 
 __all__ = ["Stacked"]
 
@@ -115,6 +115,18 @@ class Stacked(SampledMoments):
             layers.append(hold(distribution, _draw([], distribution, layer_seed, first_row)))
         z = tf.concat(self._in_place(layers), axis=-1)
         return z[:, 0] if alone else z
+
+    def point(self):
+        """One z that stands for all, [*b, D]: the mean of a continuous z.
+
+        Where a layer is discrete, of which a mean is no draw: each layer's own, given that of the layer before it.
+        """
+        if self.reparameterization_type == tfd.FULLY_REPARAMETERIZED:
+            return self.mean()
+        layers = [point(self._first)]
+        for conditional in self._conditionals:
+            layers.append(point(conditional(layers[-1])))
+        return tf.concat(self._in_place(layers), axis=-1)
 
     def _mean(self):
         return self._with_first(self._first.mean(), super()._mean())

@@ -262,7 +262,8 @@ def summarize(examples):
         warnings.warn(
             f"log p(x) of {untrusted.sum()} of {len(inside)} examples cannot be trusted: it is likely too low, and its "
             f"standard error too small. {(untrusted & ~annealed).sum()} have a Pareto k above {PARETO_K_LIMIT} "
-            f"(method='auto' anneals them), {(untrusted & annealed).sum()} too few effective chains.",
+            f"(method='auto' anneals them where z is continuous), {(untrusted & annealed).sum()} too few effective "
+            "chains.",
             stacklevel=3,
         )
     if count < len(inside):

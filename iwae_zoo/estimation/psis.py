@@ -40,7 +40,8 @@ def pareto_shape(largest_log_weights, count):
       count: int tensor [], number of weights that they are the largest of.
 
     Returns:
-      float64 tensor []; infinity where fewer than five weights stand out from the others, as in ArviZ.
+      float64 tensor []; infinity where fewer than five weights stand out from the others, as in ArviZ. Minus infinity
+      where more weights than the fit looks at are all the largest, as those of few discrete z can be: there is no tail.
 
     #### References
     Vehtari, Simpson, Gelman, Yao, Gabry. Pareto Smoothed Importance Sampling. JMLR 2024.
@@ -59,7 +60,8 @@ def pareto_shape(largest_log_weights, count):
         shape = _fit_generalized_pareto(tail)
         return tf.where(tf.math.is_nan(shape), infinity, shape)
 
-    return tf.cond(size > 4, fit, lambda: infinity)
+    bounded = tf.equal(log_weights[tail_length(count)], 0.0)
+    return tf.cond(size > 4, fit, lambda: tf.where(bounded, -infinity, infinity))
 
 
 def _fit_generalized_pareto(tail):

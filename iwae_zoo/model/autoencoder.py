@@ -4,12 +4,15 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
 from iwae_zoo import objectives
 from iwae_zoo._checks import integer
 from iwae_zoo.distributions import likelihoods
+from iwae_zoo.distributions.moments import point
 from iwae_zoo.model import dreams, examples, gradients, particles, replicas
 from iwae_zoo.model.optimizers import OptimizerPair
+from iwae_zoo.model.supports import check_latent
 from iwae_zoo.objectives import bounds
 
 __all__ = ["ImportanceWeightedAutoencoder"]
@@ -34,9 +37,11 @@ class ImportanceWeightedAutoencoder(keras.Model):
       seed: int. With the same seed, data and starting weights, training gives the same weights.
 
     Raises:
-      ValueError: if a network lacks its method or holds a batch normalisation, or the objective is unknown.
+      ValueError: if a network lacks its method or holds a batch normalisation, the supports of posterior and prior
+        differ, the objective is unknown, or its estimator needs derivatives that draws of a discrete z do not have.
 
-    Calling the model on x [B, ...] reconstructs it: the mean of p(x | z) at the mean of q(z | x).
+    Calling the model on x [B, ...] reconstructs it: the mean of p(x | z) at the mean of q(z | x); where z is discrete,
+    at the most probable z.
     """
 
     def __init__(self, encoder, decoder, prior, *, objective="iwae", seed=0, **kwargs):
@@ -59,12 +64,13 @@ class ImportanceWeightedAutoencoder(keras.Model):
                     )
         if getattr(decoder, "takes_missing", False) and getattr(encoder, "takes_missing", None) is False:
             raise ValueError("The decoder takes missing values and the encoder does not: pass it inputs=decoder.head.")
+        self.objective = objectives.get(objective)
+        check_latent(self.objective, getattr(encoder, "supports", ()), getattr(prior, "supports", ()))
+        if self.objective.sleep:
+            dreams.check(decoder)
         self.encoder = encoder
         self.decoder = decoder
         self.prior = prior
-        self.objective = objectives.get(objective)
-        if self.objective.sleep:
-            dreams.check(decoder)
         self.seed = seed
         self.encoder_optimizer: Any = None
         self.decoder_optimizer: Any = None
@@ -118,6 +124,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
         self._check_shared()
         for layer in (self.encoder, self.decoder, self.prior):
             layer.built = True
+        self._draws = posterior.name, posterior.reparameterization_type == tfd.FULLY_REPARAMETERIZED
         self.data_shape = data_shape
         self.built = True
         self._build_optimizers()
@@ -171,9 +178,10 @@ class ImportanceWeightedAutoencoder(keras.Model):
           **kwargs: of `keras.Model.compile`, such as `run_eagerly` and `steps_per_execution`.
 
         Raises:
-          ValueError: if one optimizer instance is given for both, whose state belongs to one list of variables; on a
-            number of particles that is not positive, or not below M K where it has to be; on `steps_per_execution`
-            above 1 with several devices, which Keras cannot do.
+          ValueError: if the objective's estimator needs derivatives that draws of z do not have; if one optimizer
+            instance is given for both, whose state belongs to one list of variables; on a number of particles that is
+            not positive, or not below M K where it has to be; on `steps_per_execution` above 1 with several devices,
+            which Keras cannot do.
         """
         pair = OptimizerPair.of(optimizer, encoder_optimizer, decoder_optimizer)
         steps = kwargs.get("steps_per_execution", 1)
@@ -198,6 +206,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
 
     def _build_optimizers(self):
         if self.built and self.encoder_optimizer is not None:
+            objectives.check_reparameterized(self.objective, *self._draws)
             self.encoder_optimizer.build(self.encoder_variables)
             self.decoder_optimizer.build(self.decoder_variables)
 
@@ -276,7 +285,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
     # Computing.
 
     def call(self, x):
-        return self.decoder.likelihood(self.encoder.posterior(x).mean()).mean()
+        return self.decoder.likelihood(point(self.encoder.posterior(x))).mean()
 
     def log_weights(self, x, m, k, seed):
         """Log importance weights of fresh particles, without gradients.

@@ -1,6 +1,6 @@
 """Encoders, decoders and priors: Keras layers with one method that returns a TFP distribution.
 
-    class Encoder(keras.Layer):  def posterior(self, x)      # batch [B], event [D], reparameterised
+    class Encoder(keras.Layer):  def posterior(self, x)      # batch [B], event [D]
     class Decoder(keras.Layer):  def likelihood(self, z)     # z [..., D] -> batch [...], event = shape of one x
     class Prior(keras.Layer):    def distribution(self)      # batch [], event [D]
 
@@ -16,10 +16,20 @@ from iwae_zoo.networks.convolution import DownConvolution, UpConvolution
 from iwae_zoo.networks.decoder import Decoder, MLPDecoder
 from iwae_zoo.networks.encoder import Encoder, MLPEncoder
 from iwae_zoo.networks.perceptron import Perceptron
-from iwae_zoo.networks.prior import CouplingFlowPrior, MixtureOfNormalsPrior, StandardNormalPrior
+from iwae_zoo.networks.prior import (
+    BernoulliPrior,
+    CategoricalPrior,
+    CouplingFlowPrior,
+    MixtureOfNormalsPrior,
+    RelaxedBernoulliPrior,
+    RelaxedCategoricalPrior,
+    StandardNormalPrior,
+)
 from iwae_zoo.networks.stacked import Conditional, StackedEncoder, StackedPrior
 
 __all__ = [
+    "BernoulliPrior",
+    "CategoricalPrior",
     "Conditional",
     "CouplingFlowPrior",
     "Decoder",
@@ -31,6 +41,8 @@ __all__ = [
     "MLPEncoder",
     "MixtureOfNormalsPrior",
     "Perceptron",
+    "RelaxedBernoulliPrior",
+    "RelaxedCategoricalPrior",
     "Stacked",
     "StackedEncoder",
     "StackedPrior",

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae_zoo.distributions import likelihoods
+from iwae_zoo.distributions import likelihoods, posteriors
 from iwae_zoo.networks import bodies
 
 __all__ = ["Decoder", "MLPDecoder"]
@@ -20,16 +20,19 @@ class Decoder(keras.Layer):
       data_shape: shape of one x.
       reads: int, how many of the first values of z it looks at, which are those of z_1 where layers are stacked; None
         for all.
+      latent: optional `posteriors.Posterior`, the head of what it reads: the body is given its features of z instead of
+        z.
     """
 
     # The name under which a file keeps the body's weights.
     _body_name = "body"
 
-    def __init__(self, body, head, data_shape, reads=None, **kwargs):
+    def __init__(self, body, head, data_shape, reads=None, latent=None, **kwargs):
         super().__init__(**kwargs)
         self.head = likelihoods.get(head)
         self.data_shape = tuple(data_shape)
         self.reads = reads
+        self.latent = latent
         setattr(self, self._body_name, body)
         if self.head.shared_parameters:
             start = self.head.shared_start
@@ -49,6 +52,7 @@ class Decoder(keras.Layer):
         z = tf.convert_to_tensor(z)
         # A split and not a slice, whose gradient takes longer.
         z = z if self.reads is None else tf.split(z, [self.reads, -1], axis=-1)[0]
+        z = z if self.latent is None else self.latent.features(z)
         # One tall matrix: matrix products over more axes would be split into many small ones.
         rows = tf.reshape(tf.cast(z, self.compute_dtype), [-1, z.shape[-1]])
         parameters = getattr(self, self._body_name)(rows)
@@ -60,12 +64,14 @@ class Decoder(keras.Layer):
     def get_config(self):
         body = keras.saving.serialize_keras_object(getattr(self, self._body_name))
         head = likelihoods.to_config(self.head)
-        own = {"body": body, "head": head, "data_shape": list(self.data_shape), "reads": self.reads}
+        latent = self.latent and posteriors.to_config(self.latent)
+        own = {"body": body, "head": head, "data_shape": list(self.data_shape), "reads": self.reads, "latent": latent}
         return {**super().get_config(), **own}
 
     @classmethod
     def from_config(cls, config):
         config = {**config, "body": keras.saving.deserialize_keras_object(config["body"])}
+        config["latent"] = posteriors.optional(config.get("latent"))
         return cls(**{**config, "head": likelihoods.from_config(config["head"])})
 
 

@@ -36,6 +36,11 @@ class Encoder(keras.Layer):
         self.holes = Holes(name="holes") if self.takes_missing else None
 
     @property
+    def supports(self):
+        """What z is called and what a draw of it holds, as `Posterior.support`: a tuple of one pair."""
+        return ((self.head.name, self.head.support),)
+
+    @property
     def takes_missing(self):
         """Whether values of x may be missing, as NaN."""
         return self.inputs is not None and self.inputs.missing

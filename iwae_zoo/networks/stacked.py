@@ -10,7 +10,7 @@ A layer's distribution given its neighbour is any Keras layer with a method `dis
 import keras
 import tensorflow as tf
 
-from iwae_zoo.distributions import Stacked
+from iwae_zoo.distributions import Stacked, posteriors
 from iwae_zoo.networks.encoder import Encoder
 
 __all__ = ["Conditional", "StackedEncoder", "StackedPrior"]
@@ -24,14 +24,27 @@ class Conditional(Encoder):
       body: Keras layer from z [N, D] to [N, head.num_parameters].
       head: `posteriors.Posterior`.
       seed: int, of the head's initial weights, where it has some.
+      given: optional `posteriors.Posterior`, the head of the neighbour: the body is given its features of z instead of
+        z.
     """
+
+    def __init__(self, body, head, inputs=None, seed=0, given=None, **kwargs):
+        super().__init__(body, head, inputs, seed, **kwargs)
+        self.given = given
 
     def distribution(self, z):
         """Batch [...], event [head.latent_size], for the neighbour z [..., D]."""
-        z = tf.convert_to_tensor(z)
+        z = tf.convert_to_tensor(z) if self.given is None else self.given.features(tf.convert_to_tensor(z))
         parameters = self._parameters(tf.reshape(z, [-1, z.shape[-1]]))
         batch = [static or dynamic for static, dynamic in zip(z.shape[:-1], tf.unstack(tf.shape(z)[:-1]), strict=True)]
         return self._read(tf.reshape(parameters, [*batch, self.head.num_parameters]))
+
+    def get_config(self):
+        return {**super().get_config(), "given": self.given and posteriors.to_config(self.given)}
+
+    @classmethod
+    def from_config(cls, config):
+        return super().from_config({**config, "given": posteriors.optional(config.get("given"))})
 
 
 class _Stack(keras.Layer):
@@ -47,6 +60,12 @@ class _Stack(keras.Layer):
                 )
         self.first = first
         self.conditionals = list(conditionals)
+
+    @property
+    def supports(self):
+        """As of an encoder, of the layers in the order in which they are drawn; None of one that does not say."""
+        unknown = ((None, None),)
+        return sum((getattr(layer, "supports", unknown) for layer in [self.first, *self.conditionals]), ())
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
@@ -97,6 +116,11 @@ class StackedPrior(_Stack):
       first: Keras layer with `distribution()`, of z_L.
       conditionals: sequence of Keras layers with `distribution(z)`, of z_{L-1}, ..., z_1, from the top downwards.
     """
+
+    @property
+    def supports(self):
+        """As of an encoder, of the layers from x upwards."""
+        return super().supports[::-1]
 
     def distribution(self):
         """p(z): batch [], event [D_1 + ... + D_L]."""

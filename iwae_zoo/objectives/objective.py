@@ -14,7 +14,7 @@ import tensorflow as tf
 from iwae_zoo._checks import integer, look_up
 from iwae_zoo.objectives import bounds, estimators
 
-__all__ = ["Objective", "ParticleWeights", "get", "names"]
+__all__ = ["Objective", "ParticleWeights", "check_reparameterized", "get", "names"]
 
 
 class ParticleWeights(NamedTuple):
@@ -251,3 +251,25 @@ def get(
     )
     name = _ALIASES.get(identifier, identifier)
     return Objective(name, m, k, decoder, encoder, estimators.get(estimator or row.estimator), sleep or 0.0)
+
+
+def check_reparameterized(objective, posterior, reparameterized):
+    """Checks that an objective's estimator can have its particles.
+
+    Args:
+      objective: `Objective`.
+      posterior: str, what the posterior is called.
+      reparameterized: bool, whether its draws have derivatives by its parameters.
+
+    Raises:
+      ValueError: if the estimator needs derivatives that there are not.
+    """
+    if reparameterized or not objective.uses_path:
+        return
+    pathless = [name for name in estimators.names() if not estimators.get(name).uses_path]
+    named = [name for name, row in TABLE.items() if row.estimator in pathless]
+    raise ValueError(
+        f"The estimator {objective.estimator.name!r} of the objective {objective.name!r} needs reparameterised "
+        f"particles, and those of a posterior {posterior!r} are not. Use an estimator that needs none "
+        f"({', '.join(pathless)}), an objective with one ({', '.join(named)}), or another posterior."
+    )

@@ -1,7 +1,19 @@
 """What comes ready made: named architectures with the settings they are trained with."""
 
-from iwae_zoo.presets.build import build, check_shape, choose_likelihood, dtype_policy
+from iwae_zoo.presets.build import build, check_latent, check_shape, choose_likelihood, dtype_policy
 from iwae_zoo.presets.listing import describe
-from iwae_zoo.presets.table import Preset, default, get, names
+from iwae_zoo.presets.table import TABLE, Preset, default, get, names
 
-__all__ = ["Preset", "build", "check_shape", "choose_likelihood", "default", "describe", "dtype_policy", "get", "names"]
+__all__ = [
+    "TABLE",
+    "Preset",
+    "build",
+    "check_latent",
+    "check_shape",
+    "choose_likelihood",
+    "default",
+    "describe",
+    "dtype_policy",
+    "get",
+    "names",
+]

@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 
 from iwae_zoo.distributions import likelihoods, posteriors
-from iwae_zoo.model import ImportanceWeightedAutoencoder
+from iwae_zoo.model import ImportanceWeightedAutoencoder, supports
 from iwae_zoo.networks import Conditional, Decoder, Encoder, Perceptron, StackedEncoder, StackedPrior, bodies
 from iwae_zoo.networks import prior as priors
 from iwae_zoo.presets import table
 
-__all__ = ["build", "check_shape", "choose_likelihood", "dtype_policy"]
+__all__ = ["build", "check_latent", "check_shape", "choose_likelihood", "dtype_policy"]
 
 
 def dtype_policy(mixed_precision):
@@ -49,6 +49,27 @@ def choose_likelihood(name, likelihood=None, data=None):
     return dataclasses.replace(head, columns=data.columns) if isinstance(head, likelihoods.Columns) else head
 
 
+def latent_heads(preset):
+    """The posterior heads of a `Preset`'s stochastic layers, from x upwards.
+
+    Raises:
+      ValueError: on an unknown name, a setting that a head does not have or take, or sizes that it is not for.
+    """
+    names, sizes = preset.posteriors, [size for size, _ in preset.layers]
+    return [posteriors.get(name, size) for name, size in zip(names, sizes, strict=True)]
+
+
+def check_latent(name, objective, **fields):
+    """Raises ValueError if posteriors, prior and `Objective` of a preset, with `fields` in place of its own, do not
+    fit.
+    """
+    preset = table.get(name, **fields)
+    heads = latent_heads(preset)
+    prior = priors.get(preset.prior or heads[-1].prior, heads[-1].latent_size)
+    below = tuple((head.downwards.name, head.downwards.support) for head in heads[:-1])
+    supports.check_latent(objective, tuple((head.name, head.support) for head in heads), below + prior.supports)
+
+
 def check_shape(name, data_shape, **fields):
     """Raises ValueError if the networks of a preset, with `fields` in place of its own, cannot take x of the shape."""
     preset = table.get(name, **fields)
@@ -60,7 +81,7 @@ def build(
     *,
     data=None,
     data_shape=None,
-    objective="iwae",
+    objective=None,
     seed=0,
     data_mean=None,
     mixed_precision=None,
@@ -79,13 +100,13 @@ def build(
       data: a `data.Dataset`, for the shape and the kind of x, and for where the output biases start; instead of
         `data_shape` and `data_mean`.
       data_shape: shape of one x.
-      objective: an `Objective`, or the name of one.
+      objective: an `Objective`, or the name of one; None for the preset's.
       seed: int, of the initial weights and of training.
       data_mean: optional array of `data_shape`, the training mean of binary data, for the output bias.
       mixed_precision: as in `dtype_policy`.
       likelihood: a `likelihoods.Likelihood` or the name of one, instead of the preset's.
       network: name of a body, with settings where it has some, as `bodies.get`, instead of the preset's.
-      posterior: name of a posterior, of each stochastic layer of the encoder, instead of the preset's.
+      posterior: name of a posterior of each stochastic layer, or names, as `Preset` has them, instead of the preset's.
       prior: name of a prior, of the topmost stochastic layer, instead of the preset's.
       latent_size: int, or a tuple of the sizes of stacked stochastic layers from x upwards, instead of the preset's.
       hidden_sizes: tuple of int, or one for each stochastic layer, instead of the preset's.
@@ -95,8 +116,8 @@ def build(
       `ImportanceWeightedAutoencoder`, built.
 
     Raises:
-      ValueError: on an unknown name or type, on both or neither of `data` and `data_shape`, or a likelihood that does
-        not fit the kind of the data.
+      ValueError: on an unknown name or type, on both or neither of `data` and `data_shape`, a likelihood that does not
+        fit the kind of the data, or as `ImportanceWeightedAutoencoder` on what does not fit a discrete z.
 
     #### Examples
     >>> build("plane", data_shape=(8, 8, 1), objective="miwae").latent_size
@@ -122,7 +143,9 @@ def build(
         head = head.fitted(np.asarray(data_mean)[np.newaxis])
     # Each Keras layer has a seed of its own: seeds 1000 s, 1000 s + 1, ... for a model of seed s.
     model = ImportanceWeightedAutoencoder(
-        *_networks(preset, head, data_shape, 1000 * seed, dtype_policy(mixed_precision)), objective=objective, seed=seed
+        *_networks(preset, head, data_shape, 1000 * seed, dtype_policy(mixed_precision)),
+        objective=objective or preset.objective,
+        seed=seed,
     )
     model.build((None, *data_shape))
     return model
@@ -130,29 +153,28 @@ def build(
 
 def _networks(preset, likelihood, data_shape, seed, dtype):
     """Encoder, decoder and prior of a preset."""
-    (latent_size, hidden_sizes), *upper = layers = preset.layers
+    heads = latent_heads(preset)
+    (_, hidden_sizes), *upper = preset.layers
     common = {"activation": preset.activation, "dtype": dtype}
     sizes = {"hidden_sizes": hidden_sizes, **common}
     body = bodies.get(preset.network)
     body.check(data_shape, hidden_sizes)
-    head = posteriors.get(preset.posterior, latent_size)
-    encoder_body = body.encoder(head, data_shape, seed=seed, **sizes)
-    encoder = Encoder(encoder_body, head, inputs=likelihood, seed=seed + 50, dtype=dtype)
+    encoder_body = body.encoder(heads[0], data_shape, seed=seed, **sizes)
+    encoder = Encoder(encoder_body, heads[0], inputs=likelihood, seed=seed + 50, dtype=dtype)
     decoder_body = body.decoder(likelihood, data_shape, seed=seed + 500, **sizes)
-    decoder = Decoder(decoder_body, likelihood, data_shape, reads=latent_size if upper else None, dtype=dtype)
-    top = priors.get(preset.prior, layers[-1][0], seed=seed + 950)
+    reads = heads[0].latent_size if upper else None
+    decoder = Decoder(decoder_body, likelihood, data_shape, reads, heads[0], dtype=dtype)
+    top = priors.get(preset.prior or heads[-1].prior, heads[-1].latent_size, seed=seed + 950)
     if not upper:
         return encoder, decoder, top
 
-    def conditional(name, size, hidden_sizes, seed):
-        head = posteriors.get(name, size)
+    def conditional(head, given, hidden_sizes, seed):
         body = Perceptron(hidden_sizes, head.num_parameters, seed=seed, **common)
-        return Conditional(body, head, seed=seed + 50, dtype=dtype)
+        return Conditional(body, head, seed=seed + 50, given=given, dtype=dtype)
 
     # The network between two layers has the hidden sizes of the upper one, on the way up as on the way down.
-    upwards = [conditional(preset.posterior, size, hidden, seed + 100 * i) for i, (size, hidden) in enumerate(upper, 1)]
-    downwards = [
-        conditional("normal", below, hidden[::-1], seed + 500 + 100 * i)
-        for i, ((below, _), (_, hidden)) in enumerate(zip(layers[:-1], upper, strict=True), 1)
-    ]
+    upwards, downwards = [], []
+    for i, (below, head, (_, hidden)) in enumerate(zip(heads[:-1], heads[1:], upper, strict=True), 1):
+        upwards.append(conditional(head, below, hidden, seed + 100 * i))
+        downwards.append(conditional(below.downwards, head, hidden[::-1], seed + 500 + 100 * i))
     return StackedEncoder(encoder, upwards), decoder, StackedPrior(top, downwards[::-1])

@@ -29,10 +29,10 @@ def describe(name):
     layers = preset.layers
     parts = [
         f"{preset.kind} data {'x'.join(map(str, preset.data_shape))}",
-        f"{preset.network} {'+'.join(','.join(map(str, hidden)) for _, hidden in layers)}",
+        f"{preset.network} {'+'.join(','.join(map(str, hidden)) or 'linear' for _, hidden in layers)}",
         f"latent {','.join(str(size) for size, _ in layers)}",
     ]
-    for field in ("likelihood", "posterior", "prior"):
+    for field in ("likelihood", "posterior", "prior", "objective"):
         if getattr(preset, field) != getattr(table.Preset, field):
             parts.append(f"{field} {getattr(preset, field)}")
     lines = [f"{name}: {preset.summary}", f"{'; '.join(parts)}; {count:,} weights"]

@@ -27,8 +27,10 @@ class Preset:
       schedule: how the learning rate changes, as `training.schedules` has it.
       network: name of a body, as `networks.bodies` has it.
       likelihood: name of a likelihood; None for the default of the data's kind.
-      posterior: name of a posterior.
-      prior: name of a prior.
+      posterior: name of a posterior, with settings where it has some; of stacked layers one for all, or one for each
+        from x upwards with + between them, such as "normal+categorical,classes=10".
+      prior: name of a prior, of the topmost layer, with settings where it has some; None for that of its posterior.
+      objective: name of the objective that it is trained on where none is chosen.
       paper: where it comes from; None for here.
       reached: what it reached, and by which flags; None where nobody has measured it.
       data: names of the data sets that it is the default for, or patterns of them, such as "*.csv".
@@ -47,10 +49,26 @@ class Preset:
     network: str = "perceptron"
     likelihood: str | None = None
     posterior: str = "normal"
-    prior: str = "standard_normal"
+    prior: str | None = None
+    objective: str = "iwae"
     paper: str | None = None
     reached: str | None = None
     data: tuple[str, ...] = ()
+
+    @property
+    def posteriors(self):
+        """Names of the posteriors of the stochastic layers from x upwards.
+
+        Raises:
+          ValueError: if there is neither one for all nor one for each.
+        """
+        names, layers = self.posterior.split("+"), len(self.layers)
+        if len(names) not in (1, layers):
+            raise ValueError(
+                f"There must be one posterior, or one for each of {layers} stochastic layers with + between them: "
+                f"received {self.posterior!r}."
+            )
+        return names if len(names) == layers else names * layers
 
     @property
     def layers(self):
@@ -87,6 +105,7 @@ _SMALL = Preset(
     learning_rate=2e-3,
     epochs=150,
 )
+_BELIEF_NETWORK: dict[str, Any] = {"posterior": "bernoulli", "hidden_sizes": (), "objective": "rws"}
 _ONE_LAYER = Preset(
     summary="MNIST, one stochastic layer",
     kind="binary",
@@ -132,6 +151,13 @@ TABLE = {
         epochs=60,
         reached="digits, --objective=dreg --m=1: log p(x) -22.25 (0.21)",
     ),
+    "sbn_8": dataclasses.replace(
+        _SMALL,
+        summary="8x8 digits, a sigmoid belief network of two layers",
+        latent_size=(32, 16),
+        reached="digits, --m=1 --k=64: log p(x) -23.10 (0.20)",
+        **_BELIEF_NETWORK,
+    ),
     "bytes_8": dataclasses.replace(
         _SMALL,
         summary="8x8 grey images as bytes",
@@ -160,6 +186,14 @@ TABLE = {
         epochs=200,
         **_SHORT,
         reached="MNIST, half an hour of --objective=dreg --m=1: log p(x) -84.8 on 500 test images, annealed",
+    ),
+    "sbn": dataclasses.replace(
+        _ONE_LAYER,
+        summary="MNIST, a sigmoid belief network of three layers",
+        latent_size=(200, 200, 200),
+        batch_size=24,
+        paper="Mnih, Rezende 2016, arXiv 1602.06725",
+        **_BELIEF_NETWORK,
     ),
     "conv_28": dataclasses.replace(
         _ONE_LAYER,

@@ -23,8 +23,9 @@ from iwae_zoo.training import schedules, strategies
 _FLAGS = console.flag_values()
 _OBJECTIVE = flags.DEFINE_string(
     "objective",
-    "iwae",
-    f"What is maximised: one of {', '.join(objectives.names())}. README has the table.",
+    None,
+    f"What is maximised: one of {', '.join(objectives.names())}. README has the table. Default: the preset's, which is "
+    "iwae but for discrete latents.",
     flag_values=_FLAGS,
 )
 _M = flags.DEFINE_integer(
@@ -138,10 +139,18 @@ _NETWORK = flags.DEFINE_string(
     flag_values=_FLAGS,
 )
 _POSTERIOR = flags.DEFINE_string(
-    "posterior", None, f"Instead of the preset's: {', '.join(posteriors.names())}.", flag_values=_FLAGS
+    "posterior",
+    None,
+    f"Instead of the preset's: {', '.join(posteriors.names())}; with settings as in categorical,classes=10; of stacked "
+    "stochastic layers one for all, or one for each from x upwards: normal+categorical.",
+    flag_values=_FLAGS,
 )
 _PRIOR = flags.DEFINE_string(
-    "prior", None, f"Instead of the preset's: {', '.join(priors.names())}.", flag_values=_FLAGS
+    "prior",
+    None,
+    f"Of the topmost layer, instead of the preset's: {', '.join(priors.names())}; with settings as in "
+    "bernoulli,learned=False. Default: what fits the posterior.",
+    flag_values=_FLAGS,
 )
 _LATENT_SIZE = flags.DEFINE_string(
     "latent_size",
@@ -153,7 +162,7 @@ _HIDDEN_SIZES = flags.DEFINE_string(
     "hidden_sizes",
     None,
     "Hidden layers instead of the preset's, as the encoder has them: 200,200, or 200,200+100,100 for stacked "
-    "stochastic layers that differ. Of a convolution the channels of each scale, from the image on: 16,32.",
+    "stochastic layers that differ; empty for none. Of a convolution the channels of each scale: 16,32.",
     flag_values=_FLAGS,
 )
 _ACTIVATION = flags.DEFINE_string(

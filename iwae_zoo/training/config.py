@@ -8,10 +8,8 @@ import keras
 
 from iwae_zoo import objectives, presets
 from iwae_zoo._checks import look_up, positive
-from iwae_zoo.distributions import posteriors
 from iwae_zoo.estimation import likelihood
 from iwae_zoo.networks import bodies
-from iwae_zoo.networks import prior as priors
 from iwae_zoo.training import schedules
 
 __all__ = ["IRRELEVANT", "Config"]
@@ -25,8 +23,8 @@ class Config:
     """Everything that a run depends on; None takes the preset's or the objective's own.
 
     Attributes:
-      objective: name of an objective; `m`, `k`, `beta`, `alpha`, `points`, `spacing`, `beta_1`, `estimator`,
-        `decoder_bound`, `encoder_bound` and `sleep` are those of `objectives.get`.
+      objective: name of an objective, by default the preset's; `m`, `k`, `beta`, `alpha`, `points`, `spacing`, `beta_1`,
+        `estimator`, `decoder_bound`, `encoder_bound` and `sleep` are those of `objectives.get`.
       dataset: name or path of a data set.
       data_dir: folder of prepared TensorFlow Datasets.
       kind: name of the kind of data, `binarize` what becomes of intensities, `columns` what a table's columns hold, and
@@ -34,10 +32,11 @@ class Config:
       likelihood: name of a likelihood, with settings where it has some, as `likelihoods.get`.
       preset: name of an architecture; by default that of the data set. The next six are instead of its own.
       network: name of a body, with settings where it has some, as `bodies.get`.
-      posterior: name of a posterior.
-      prior: name of a prior.
+      posterior: name of a posterior, with settings where it has some, or one for each stochastic layer from x upwards
+        with + between them.
+      prior: name of a prior of the topmost layer, with settings where it has some.
       latent_size: str, "50", or "100,50" for stacked stochastic layers from x upwards.
-      hidden_sizes: str, "200,200", or "200,200+100,100" with those of each stochastic layer.
+      hidden_sizes: str, "200,200", "" for none, or "200,200+100,100" with those of each stochastic layer.
       activation: name of a Keras activation, of the hidden layers.
       epochs: int, passes over the training set.
       batch_size: int.
@@ -55,7 +54,7 @@ class Config:
       steps_per_execution: int, train steps for each return to Python; on one device.
     """
 
-    objective: str = "iwae"
+    objective: str | None = None
     m: int = 8
     k: int = 8
     beta: float | None = None
@@ -103,16 +102,14 @@ class Config:
         """
         name = self.preset or presets.default(self.dataset)
         preset = presets.get(name, **self.architecture)
-        for size, _ in preset.layers:
-            posteriors.get(preset.posterior, size)
-        priors.get(preset.prior, preset.layers[-1][0])
         bodies.get(preset.network)
         keras.activations.get(preset.activation)
         filled = {
             field: getattr(preset, field) if getattr(self, field) is None else getattr(self, field)
-            for field in ("epochs", "batch_size", "learning_rate", "schedule")
+            for field in ("objective", "epochs", "batch_size", "learning_rate", "schedule")
         }
         config = dataclasses.replace(self, preset=name, **filled)
+        presets.check_latent(name, config.build_objective(), **self.architecture)
         counts = ("epochs", "batch_size", "early_stopping", "eval_samples", "diagnostics_every", "backward_particles")
         for field in (*counts, "particle_chunk", "steps_per_execution"):
             value = getattr(config, field)
@@ -154,7 +151,12 @@ class Config:
         """
         settings = ("m", "k", "beta", "alpha", "points", "spacing", "beta_1")
         parts = ("estimator", "decoder_bound", "encoder_bound", "sleep")
-        return objectives.get(self.objective, **{name: getattr(self, name) for name in (*settings, *parts)})
+        return objectives.get(self._objective, **{name: getattr(self, name) for name in (*settings, *parts)})
+
+    @property
+    def _objective(self):
+        preset = presets.TABLE.get(self.preset or presets.default(self.dataset), presets.Preset)
+        return self.objective or preset.objective
 
     @property
     def title(self):
@@ -165,14 +167,14 @@ class Config:
             for field in dataclasses.fields(self)
             if field.name not in named and getattr(self, field.name) != field.default
         ]
-        parts = [pathlib.Path(self.dataset).stem.replace(":", "_"), self.objective, f"m{self.m}", f"k{self.k}"]
+        parts = [pathlib.Path(self.dataset).stem.replace(":", "_"), self._objective, f"m{self.m}", f"k{self.k}"]
         parts += [f"{name}_{value}" for name, value in chosen]
         return "-".join([*parts, f"seed{self.seed}"])
 
 
 def _integers(name, text):
     try:
-        return tuple(int(part) for part in text.split(","))
+        return tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError:
         raise ValueError(
             f"{name} must be integers with commas between them, such as 100,50: received {text!r}."

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from iwae_zoo import data, figures, presets
 from iwae_zoo.distributions import likelihoods
-from iwae_zoo.estimation import diagnostics, evaluation, likelihood
+from iwae_zoo.estimation import annealing, diagnostics, evaluation, likelihood
 from iwae_zoo.model.autoencoder import NOT_FINITE, check_training
 from iwae_zoo.training import pictures, schedules, strategies
 from iwae_zoo.training.workdir import MONITOR, EpochEnd, EpochLine, WorkDirectory, best_epoch, data_settings, write_json
@@ -137,7 +137,8 @@ class Run:
         x = self.test_set
         verbose = verbose if self.is_chief else 0
         if verbose:
-            annealed = "" if config.eval_method == likelihood.IMPORTANCE else ", annealing those that need it"
+            climbs = config.eval_method != likelihood.IMPORTANCE and annealing.is_possible(model)
+            annealed = ", annealing those that need it" if climbs else ""
             print(f"Evaluating {len(x)} test examples with {config.eval_samples} samples each{annealed}.", flush=True)
         with strategies.watching(self.strategy):
             bar = verbose if sys.stdout.isatty() else 0

@@ -19,7 +19,11 @@ from iwae_zoo.networks import prior as priors
 tfd = tfp.distributions
 D = 3
 POSTERIORS = pytest.mark.parametrize("name", posteriors.names())
-PRIORS = pytest.mark.parametrize("name", priors.names())
+# Those that have densities; `discrete_test` has the others.
+DENSITIES = pytest.mark.parametrize("name", [q for q in posteriors.names() if posteriors.get(q, D).reparameterized])
+PRIORS = pytest.mark.parametrize(
+    "name", [p for p in priors.names() if priors.get(p, D).supports[0][1] == posteriors.REAL]
+)
 
 
 def weights_of(head, seed):
@@ -54,7 +58,9 @@ def test_shapes(name):
     assert posteriors.from_config(posteriors.to_config(head)) == head
     q = posterior(name)
     assert (q.batch_shape, q.event_shape, q.dtype) == ([4], [D], tf.float64)
-    assert q.reparameterization_type == tfd.FULLY_REPARAMETERIZED
+    assert (q.reparameterization_type == tfd.FULLY_REPARAMETERIZED) == head.reparameterized
+    assert (head.support == posteriors.REAL) == head.reparameterized
+    assert priors.get(head.prior, D).supports[0][1] == head.support
     assert q.mean().shape == q.stddev().shape == q.variance().shape == (4, D)
     z = q.sample([2, 5], seed=(1, 2))
     assert z.shape == (2, 5, 4, D)
@@ -81,14 +87,15 @@ def test_a_part_draws_what_the_whole_draws(name):
     for batch in (parameters[0], parameters):
         whole = draw(batch)
         np.testing.assert_allclose(draw(batch[..., 4:, :], first_row=4), whole[..., 4:, :], rtol=1e-9)
-        assert not np.isclose(draw(batch[..., 4:, :], first_row=3), whole[..., 4:, :]).any()
+        other = np.isclose(draw(batch[..., 4:, :], first_row=3), whole[..., 4:, :])
+        assert not other.all() if name in ("bernoulli", "categorical") else not other.any()
     same = draw(np.repeat(parameters[:1, :1], 6, axis=1), first_row=None)
     np.testing.assert_allclose(same, np.repeat(same[..., :1, :], 6, axis=-2), rtol=1e-9)
-    assert len(np.unique(same[..., 0, :])) == 2 * D
+    assert name in ("bernoulli", "categorical") or len(np.unique(same[..., 0, :])) == 2 * D
 
 
 @pytest.mark.slow
-@POSTERIORS
+@DENSITIES
 def test_log_prob_against_draws(name, seed):
     """Expectations by two routes: draws of q, and draws of another distribution weighted with q's density."""
     q = posterior(name, rows=(2,), seed=1)
@@ -109,17 +116,17 @@ def test_log_prob_against_draws(name, seed):
     assert (np.abs(direct.mean(axis=0) - weighted.mean(axis=0)) < 5 * error).all()
 
 
-@pytest.mark.parametrize("name", ["normal", "full_normal", "coupling_flow"])
+@pytest.mark.parametrize("name", ["normal", "full_normal", "coupling_flow", "relaxed_bernoulli", "relaxed_categorical"])
 def test_moments_are_those_of_the_draws(name, seed):
     q = posterior(name, rows=(2,), seed=1)
     z = q.sample(100_000, seed=(seed, 0)).numpy()
-    error = 1 / 16 if name == "coupling_flow" else 1 / 316  # That is of 256 draws itself.
+    error = 1 / 16 if name in ("coupling_flow", "relaxed_categorical") else 1 / 316  # That is of 256 draws itself.
     assert (np.abs(q.mean() - z.mean(axis=0)) < 5 * error * z.std(axis=0)).all()
     np.testing.assert_allclose(q.stddev() / z.std(axis=0), 1.0, atol=5 * error)
     np.testing.assert_allclose(q.variance(), np.square(q.stddev()), rtol=1e-9)
 
 
-@POSTERIORS
+@DENSITIES
 def test_reparameterised_gradients_are_those_of_the_expectation(name, seed):
     """d E[f(z)] / d parameters: pathwise, and as E[f(z) d log q / d parameters]."""
     head = posteriors.get(name, 2)

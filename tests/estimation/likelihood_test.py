@@ -78,7 +78,10 @@ def test_pareto_shape_of_known_tails(seed):
 
 def test_pareto_shape_needs_five_weights():
     assert float(psis.pareto_shape(tf.constant([0.0, -1.0, -2.0], tf.float64), 5)) == np.inf
-    assert float(psis.pareto_shape(tf.zeros([21], tf.float64), 100)) == np.inf
+    # Those of 100 that stand out are too few; but if more than 20 are all the largest, there is nothing above them.
+    assert float(psis.pareto_shape(tf.constant([0.0] * 4 + [-1.0] * 17, tf.float64), 100)) == np.inf
+    assert float(psis.pareto_shape(tf.constant([0.0] * 20 + [-1.0], tf.float64), 100)) < 0.7
+    assert float(psis.pareto_shape(tf.zeros([21], tf.float64), 100)) == -np.inf
 
 
 def test_exact_posterior_is_exact(truth):

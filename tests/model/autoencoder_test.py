@@ -272,6 +272,10 @@ def test_discrete_latents_train_with_score_only_estimators(tmp_path):
 def test_discrete_latents_refuse_reparameterisation(name):
     with pytest.raises(ValueError, match="cannot be reparameterised. Use a score-only estimator"):
         binary_latent_model(name).compute_gradients(binary(2), seed=(0, 0))
+    with pytest.raises(ValueError, match=r"of the objective .* Use an estimator that needs none \(wake"):
+        model = binary_latent_model(name)
+        model.compile()
+        model.build((None, 3, 3, 1))
 
 
 def test_errors():

@@ -48,6 +48,16 @@ GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"
         (train, ["--estimator=vimco", "--m=1", "--k=1"], "takes its baseline from the other particles of a group"),
         (train, ["--objective=rws", "--sleep=2"], "sleep must be in [0, 1]: received 2.0"),
         (train, ["--k=two"], "flag --k=two"),
+        (
+            train,
+            ["--posterior=bernoulli"],
+            "needs reparameterised particles, and those of a posterior 'bernoulli' are not",
+        ),
+        (
+            train,
+            ["--preset=sbn_8", "--prior=standard_normal"],
+            "draws zeros and ones, and 'standard_normal' real numbers",
+        ),
         (train, ["--obejctive=iwae"], "Unknown command line flag 'obejctive'. Did you mean: objective ?"),
         (train, ["miwae"], "unexpected arguments ['miwae']"),
         (train, ["--schedule=cosin"], "Did you mean 'cosine'?"),

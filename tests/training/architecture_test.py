@@ -17,11 +17,19 @@ def test_the_fields_of_a_preset():
         "posterior": "student_t",
     }
     assert training.Config().architecture == {}
+    assert training.Config(hidden_sizes="").architecture == {"hidden_sizes": ()}
     assert config.resolved().architecture == config.architecture
     assert "latent_size_8,2-hidden_sizes_20,10+5" in config.title
     model = presets.build("plane", data_shape=(4,), **training.Config(latent_size="3", hidden_sizes="7").architecture)
     assert model.latent_size == 3
     assert model.encoder.body.hidden_sizes == (7,)
+
+
+def test_a_preset_has_an_objective():
+    config = training.Config(preset="sbn_8")
+    assert config.resolved().objective == "rws"
+    assert config.title == training.Config(preset="sbn_8", objective="rws").title
+    assert training.Config().resolved().objective == "iwae"
 
 
 @pytest.mark.parametrize(
@@ -35,6 +43,7 @@ def test_the_fields_of_a_preset():
         ({"latent_size": "8,2", "hidden_sizes": "8+4+2"}, "for each stochastic layer"),
         ({"latent_size": "0"}, "latent_size must be an integer of at least 1: received 0"),
         ({"posterior": "norml"}, "Unknown posterior: received 'norml'. Did you mean 'normal'"),
+        ({"posterior": "normal+normal+normal"}, "one posterior, or one for each of 1 stochastic layers"),
         ({"network": "convolutoin"}, "Unknown network: received 'convolutoin'. Did you mean 'convolution'"),
         ({"network": "convolution,block=2"}, "Unknown setting of convolution: received 'block'. Did you mean 'blocks'"),
         ({"network": "perceptron,residual=2"}, "residual must be a value of type bool: received 2"),

@@ -1,0 +1,175 @@
+"""Posterior heads of discrete latents, and of their relaxations."""
+
+import dataclasses
+
+import tensorflow as tf
+
+from iwae_zoo._checks import integer, positive
+from iwae_zoo.distributions.discrete import IndependentBits, OneHots
+from iwae_zoo.distributions.posterior import Posterior
+from iwae_zoo.distributions.relaxed import RelaxedBits, RelaxedOneHots
+
+__all__ = ["Bernoulli", "Categorical", "RelaxedBernoulli", "RelaxedCategorical"]
+
+
+class Bernoulli(Posterior):
+    """Independent bits, zeros and ones, from their logits."""
+
+    name = "bernoulli"
+    reparameterized = False
+
+    @property
+    def prior(self):
+        return "bernoulli"
+
+    @property
+    def support(self):
+        return "zeros and ones"
+
+    @property
+    def downwards(self):
+        return self
+
+    @property
+    def num_parameters(self):
+        return self.latent_size
+
+    def distribution(self, parameters):
+        return IndependentBits(parameters)
+
+
+@dataclasses.dataclass(frozen=True)
+class RelaxedBernoulli(Posterior):
+    """Log odds of binary Concrete variables, a relaxation of `Bernoulli`; a network is given numbers in (0, 1).
+
+    Args:
+      latent_size: int, D.
+      temperature: float, t > 0.
+    """
+
+    temperature: float = 2 / 3
+
+    name = "relaxed_bernoulli"
+
+    def __post_init__(self):
+        positive("temperature", self.temperature)
+
+    @property
+    def prior(self):
+        return f"relaxed_bernoulli,temperature={self.temperature}"
+
+    @property
+    def downwards(self):
+        return self
+
+    @property
+    def discrete(self):
+        return Bernoulli(self.latent_size)
+
+    def features(self, z):
+        return tf.sigmoid(z)
+
+    @property
+    def num_parameters(self):
+        return self.latent_size
+
+    def distribution(self, parameters):
+        return RelaxedBits(parameters, self.temperature)
+
+
+@dataclasses.dataclass(frozen=True)
+class Categorical(Posterior):
+    """Independent classes as one-hot vectors, from their logits.
+
+    Args:
+      latent_size: int, D, of all one-hot vectors together.
+      classes: int, C, of each variable; D of one variable where it is None.
+
+    Raises:
+      ValueError: if C is below 2 or does not divide D.
+    """
+
+    classes: int | None = None
+
+    name = "categorical"
+    reparameterized = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "classes", _classes(self.latent_size, self.classes))
+
+    @property
+    def prior(self):
+        return f"categorical,classes={self.classes}"
+
+    @property
+    def support(self):
+        return f"one-hot vectors of {self.classes} classes"
+
+    @property
+    def downwards(self):
+        return self
+
+    @property
+    def num_parameters(self):
+        return self.latent_size
+
+    def distribution(self, parameters):
+        return OneHots(_by_variable(parameters, self.classes))
+
+
+@dataclasses.dataclass(frozen=True)
+class RelaxedCategorical(Posterior):
+    """Logits of Concrete variables, a relaxation of `Categorical`; a network is given points of the simplex.
+
+    Args:
+      latent_size: int, D, of all variables together.
+      classes: int, C, of each variable; D of one variable where it is None.
+      temperature: float, t > 0.
+
+    Raises:
+      ValueError: if C is below 2 or does not divide D.
+    """
+
+    classes: int | None = None
+    temperature: float = 2 / 3
+
+    name = "relaxed_categorical"
+
+    def __post_init__(self):
+        object.__setattr__(self, "classes", _classes(self.latent_size, self.classes))
+        positive("temperature", self.temperature)
+
+    @property
+    def prior(self):
+        return f"relaxed_categorical,classes={self.classes},temperature={self.temperature}"
+
+    @property
+    def downwards(self):
+        return self
+
+    @property
+    def discrete(self):
+        return Categorical(self.latent_size, self.classes)
+
+    def features(self, z):
+        return tf.reshape(tf.nn.softmax(_by_variable(z, self.classes)), tf.shape(z))
+
+    @property
+    def num_parameters(self):
+        return self.latent_size
+
+    def distribution(self, parameters):
+        return RelaxedOneHots(_by_variable(parameters, self.classes), self.temperature)
+
+
+def _classes(latent_size, classes):
+    """The number of classes, C; all if it is None."""
+    classes = integer("classes", latent_size if classes is None else classes, least=2)
+    if latent_size % classes:
+        raise ValueError(f"classes must divide the size of the latent, {latent_size}: received {classes}.")
+    return classes
+
+
+def _by_variable(values, classes):
+    """[..., G C] as [..., G, C]."""
+    return tf.reshape(values, tf.concat([tf.shape(values)[:-1], [values.shape[-1] // classes, classes]], axis=0))
