@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(items):
 # Files whose graphs run a few times and prove the same without TensorFlow's rewriting of them, a quarter of their time.
 # What is exported, served, compiled, resumed to the bit, or trained on several devices is not here: it is tested as it
 # runs for a user.
-NOT_REWRITTEN = ("annealing", "laplace", "stacked_estimation", "likelihood", "diagnostics", "imputation", "resampling")
+NOT_REWRITTEN = ("annealing", "stacked_estimation", "likelihood", "diagnostics", "imputation", "resampling")
 NOT_REWRITTEN += ("sklearn", "programs", "impute", "anomaly", "comparison", "holes_studies", "imputation_study", "samples")
 NOT_REWRITTEN += ("true_likelihood",)
 

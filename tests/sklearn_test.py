@@ -52,15 +52,16 @@ def tiny(table):
 
 
 @pytest.fixture
-def unoptimized():
-    """Graphs that run once are not worth TensorFlow's improvements of them."""
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+def eager():
+    """Functions that run once, on a few rows, are not worth tracing."""
+    tf.config.run_functions_eagerly(True)
     yield
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.mark.slow
-def test_contract_of_scikit_learn(unoptimized):
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
+def test_contract_of_scikit_learn(eager):
     """Every check; of the imputer, which is the other with one method more, those that know this method."""
     check_estimator(LikelihoodEstimator(**TINY, random_state=0), on_skip=None)
     count = 0
