@@ -119,6 +119,7 @@ def test_transform_is_the_mean(tiny, table, dtype):
     assert tiny.get_feature_names_out(["a", "b", "c"]).tolist() == ["a", "b", "c"]
 
 
+@pytest.mark.slow
 def test_pickled_and_random_state(tiny, table):
     again = pickle.loads(pickle.dumps(tiny))
     fitted = clone(tiny).fit(complete(table))
@@ -134,12 +135,14 @@ def test_pickled_and_random_state(tiny, table):
         tiny.sample(0)
 
 
+@pytest.mark.slow
 def test_pipeline(table):
     target = np.arange(40.0)
     pipeline = make_pipeline(Imputer(**TINY, random_state=0), LinearRegression())
     assert np.isfinite(cross_val_score(pipeline, table[:40], target, cv=2, error_score="raise")).all()
 
 
+@pytest.mark.slow
 def test_grid_search(table):
     columns = FunctionTransformer(lambda x: x[:, :2])
     grid = {"likelihoodestimator__epochs": [1, 40]}

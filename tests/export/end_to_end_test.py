@@ -37,7 +37,7 @@ def model(seed):
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "digits"
-    saved_model.export(model(0), path, num_samples=SAMPLES, max_num_samples=1000)
+    saved_model.export(model(0), path, SAMPLES, 1000, num_temperatures=5, num_chains=8)
     return path
 
 
@@ -121,22 +121,25 @@ def test_eight_clients_and_a_new_version(directory, x, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:log p")
-def test_programs(tmp_path):
+def test_programs(tiny, tmp_path, monkeypatch):
     """Train, export, evaluate and ask, with the programs alone."""
-    flags = ["--objective=dreg", "--m=1", "--k=4", "--epochs=2", "--eval_samples=50", "--workdir=run"]
+    flags = [f"--dataset={tiny}", "--objective=dreg", "--m=1", "--k=4", "--epochs=2", "--eval_samples=50"]
+    flags += ["--preset=small", "--workdir=run"]
     trained = call(train, *flags, "--export_dir=models/digits", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
+    monkeypatch.setattr(annealing, "is_possible", lambda _: False)  # The first export has what is annealed.
     exported = call(export, "--workdir=run", "--export_dir=models/digits", cwd=tmp_path)
     assert exported.returncode == 0, exported.stderr
     assert exported.stdout == "Exported to models/digits/2.\n"
     card = json.loads((tmp_path / "models" / "digits" / "2" / "model_card.json").read_text())
     assert card["config"]["objective"] == "dreg"
     assert np.isfinite(card["evaluation"]["log_prob_error"])
-    flags = ["--saved_model=models/digits", "--num_samples=50", "--method=importance", "--output=log_prob.csv"]
+    flags = [f"--dataset={tiny}", "--saved_model=models/digits", "--num_samples=50", "--method=importance"]
+    flags += ["--output=log_prob.csv"]
     evaluated = call(evaluate_main, *flags, cwd=tmp_path)
     assert evaluated.returncode == 0, evaluated.stderr
     rows = list(csv.DictReader((tmp_path / "log_prob.csv").read_text().splitlines()))
-    assert len(rows) == 359
+    assert len(rows) == 10
     # The same noise as in training's own evaluation: the same mean.
     mean = np.mean([float(row["log_prob"]) for row in rows])
     own = json.loads((tmp_path / "run" / "evaluation.json").read_text())
@@ -145,7 +148,7 @@ def test_programs(tmp_path):
     printed = float(re.search(r"log p\(x\) +(\S+)", evaluated.stdout).group(1))
     assert printed == pytest.approx(mean, abs=1e-3)
     with serve(tmp_path / "models" / "digits", "digits", port=0, rest_api_port=0) as ports:
-        flags = [f"--server=127.0.0.1:{ports.rest}", "--model_name=digits", "--dataset=digits", "--num_samples=50"]
+        flags = [f"--server=127.0.0.1:{ports.rest}", "--model_name=digits", f"--dataset={tiny}", "--num_samples=50"]
         asked = call(query_main, *flags, "--output=asked.npz", cwd=tmp_path)
         assert asked.returncode == 0, asked.stderr
     with np.load(tmp_path / "asked.npz") as answers:
