@@ -90,6 +90,23 @@ def seed(request):
 
 
 @pytest.fixture
+def short_annealing(monkeypatch):
+    """Annealing of few and short steps, where how good its answers are is not the question."""
+    from iwae_zoo import paths
+
+    short = paths.INITIAL["laplace"]._replace(temperatures=5, chains=8, leapfrog_steps=1)
+    monkeypatch.setitem(paths.INITIAL, "laplace", short)
+
+
+@pytest.fixture
+def no_annealing(monkeypatch):
+    """Models that say that they cannot be annealed, where nobody looks at what would be."""
+    from iwae_zoo import annealing
+
+    monkeypatch.setattr(annealing, "is_possible", lambda _: False)
+
+
+@pytest.fixture
 def linear_gaussian():
     """A closed-form model with 2 latent and 3 observed dimensions."""
     from iwae_zoo.testing import LinearGaussian

@@ -140,9 +140,8 @@ def test_samples_have_the_models_mean(exported):
     assert (np.abs(drawn["x"].mean(axis=0) - drawn["mean"].mean(axis=0)) < 5 * error).all()
 
 
-def test_posterior_samples_are_the_resamplings(tmp_path, monkeypatch):
+def test_posterior_samples_are_the_resamplings(tmp_path, no_annealing):
     """On the closed form: nearer to the true posterior than the encoder."""
-    monkeypatch.setattr(annealing, "is_possible", lambda _: False)  # Nobody asks for it here.
     truth = LinearGaussian.random()
     directory = tmp_path / "linear"
     model = truth.model(mismatch=0.5)
@@ -202,9 +201,8 @@ def test_loads_without_the_library(exported, x, tmp_path):
 
 
 @pytest.fixture
-def cheap(monkeypatch):
+def cheap(no_annealing):
     """A model of a few numbers, whose export is without annealed signatures."""
-    monkeypatch.setattr(annealing, "is_possible", lambda _: False)
     return LinearGaussian.random().model()
 
 
