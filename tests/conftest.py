@@ -40,19 +40,9 @@ def pytest_report_header(config):
 
 
 # Files that take long, the longest first, so that both test processes end at about the same time.
-LONGEST = (
-    "contract",
-    "sklearn",
-    "workers",
-    "programs",
-    "annealing",
-    "end_to_end",
-    "cells",
-    "strategies",
-    "run",
-    "saved_model",
-)
-LONGEST += ("laplace", "stacked_estimation", "likelihood", "console", "docs", "certificates", "diagnostics", "zoo")
+LONGEST = ("contract", "programs", "workers", "run", "strategies", "cells", "docs", "sklearn", "annealing")
+LONGEST += ("saved_model", "holes", "laplace", "certificates", "zoo", "heads", "diagnostics", "end_to_end")
+LONGEST += ("stacked_estimation", "imputation", "console", "likelihood", "autoencoder", "gradients", "likelihoods")
 
 
 def pytest_collection_modifyitems(items):
@@ -65,7 +55,7 @@ def pytest_collection_modifyitems(items):
 # graphs run a few times and prove the same as they were traced; rewriting them would be a quarter of the time.
 REWRITTEN = ("contract", "saved_model", "end_to_end", "tf_serving", "serving", "serving_grpc", "serving_reload")
 REWRITTEN += ("serving_faults", "query", "docs", "autoencoder", "gradients", "run", "strategies", "workers", "cells")
-REWRITTEN += ("certificates", "laplace")
+REWRITTEN += ("certificates", "laplace", "stacked_estimation")
 
 
 @pytest.fixture(scope="module", autouse=True)
