@@ -65,6 +65,8 @@ def _rewriting(request):
 
     on = request.path.name.removesuffix("_test.py") in REWRITTEN
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not on})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 @pytest.hookimpl(optionalhook=True)
