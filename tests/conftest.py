@@ -6,6 +6,8 @@ import signal
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# There are two test processes, with nothing but small operations: threads that share one cost more than they bring.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import numpy as np
 import pytest
