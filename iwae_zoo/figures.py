@@ -1,6 +1,7 @@
 """Arrays to matplotlib figures; nothing is computed here."""
 
 import matplotlib.figure
+import matplotlib.patches
 import matplotlib.ticker
 import numpy as np
 
@@ -67,13 +68,20 @@ def image_grid(rows, title, labels=None):
     rows = np.asarray(rows)
     count, columns = rows.shape[:2]
     figure = matplotlib.figure.Figure(figsize=(1.5 + 0.6 * columns, 0.5 + 0.65 * count), layout="constrained")
-    grid = figure.subplots(count, columns, squeeze=False)
+    axes = figure.subplots()  # One for all: fifty of them take most of a second.
+    height, width = _as_image(rows[0, 0]).shape[:2]
+    pitch = 1.08 * max(height, width)
     for i in range(count):
+        top = i * pitch - height / 2
         for j in range(columns):
-            grid[i, j].imshow(np.clip(_as_image(rows[i, j]), 0, 1), cmap="gray_r", vmin=0, vmax=1)
-            grid[i, j].set(xticks=[], yticks=[])
+            left = j * pitch - width / 2
+            image = np.clip(_as_image(rows[i, j]), 0, 1)
+            axes.imshow(image, cmap="gray_r", vmin=0, vmax=1, extent=(left, left + width, top + height, top))
+            axes.add_patch(matplotlib.patches.Rectangle((left, top), width, height, fill=False, linewidth=0.8))
         if labels:
-            grid[i, 0].set_ylabel(labels[i], rotation=0, ha="right", va="center")
+            axes.text(-0.6 * pitch, i * pitch, labels[i], ha="right", va="center")
+    axes.set(xlim=(-0.55 * pitch, (columns - 0.45) * pitch), ylim=((count - 0.45) * pitch, -0.55 * pitch))
+    axes.axis("off")
     figure.suptitle(title)
     return figure
 

@@ -55,6 +55,7 @@ def export(
     seed=0,
     num_temperatures=None,
     num_chains=None,
+    num_leapfrog_steps=None,
     card=None,
 ):
     """Writes the next version of a served model; a reader of `directory` sees all of it or nothing.
@@ -68,6 +69,7 @@ def export(
       seed: int, of the rows of `serving_default`.
       num_temperatures: int, of `annealing.estimate_log_prob`, for the annealed signatures: what a row of theirs costs.
       num_chains: int, the same.
+      num_leapfrog_steps: int, the same.
       card: optional dict, JSON-compatible, that is added to the model card.
 
     Returns:
@@ -85,7 +87,7 @@ def export(
         raise ValueError(f"num_samples must be at most max_num_samples: received {num_samples} and {max_num_samples}.")
     if not model.built:
         raise ValueError("The model is not built: train it, or call model.build((None, *data_shape)).")
-    budget = walks.Budget.of(num_temperatures=num_temperatures, num_chains=num_chains)
+    budget = walks.Budget.of("laplace", num_temperatures, num_chains, num_leapfrog_steps)
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     # TensorFlow Serving takes no notice of names that are not integers.
@@ -109,7 +111,7 @@ def export_run(workdir, directory, num_samples=1000, max_num_samples=10_000, **o
       directory: as in `export`.
       num_samples: the same.
       max_num_samples: the same.
-      **options: `seed`, `num_temperatures` and `num_chains` of `export`.
+      **options: `seed`, `num_temperatures`, `num_chains` and `num_leapfrog_steps` of `export`.
 
     Returns:
       pathlib.Path of the new version's folder.

@@ -6,6 +6,8 @@ import signal
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# There are two test processes, with nothing but small operations: threads that share one cost more than they bring.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -40,24 +42,33 @@ def pytest_report_header(config):
 
 
 # Files that take long, the longest first, so that both test processes end at about the same time.
-LONGEST = (
-    "contract",
-    "sklearn",
-    "workers",
-    "programs",
-    "annealing",
-    "end_to_end",
-    "cells",
-    "strategies",
-    "run",
-    "saved_model",
-)
-LONGEST += ("laplace", "stacked_estimation", "likelihood", "console", "docs", "certificates", "diagnostics", "zoo")
+LONGEST = ("contract", "programs", "workers", "run", "strategies", "cells", "docs", "sklearn", "annealing")
+LONGEST += ("saved_model", "holes", "laplace", "certificates", "zoo", "heads", "diagnostics", "end_to_end")
+LONGEST += ("stacked_estimation", "imputation", "console", "likelihood", "autoencoder", "gradients", "likelihoods")
 
 
 def pytest_collection_modifyitems(items):
     order = {f"{name}_test.py": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))  # Stable: within a file nothing moves.
+
+
+# Files in which TensorFlow rewrites graphs before it runs them, as it does for a user: what is exported, served,
+# compiled, resumed to the bit, trained on several devices, or documented, and what runs so long that it pays. All other
+# graphs run a few times and prove the same as they were traced; rewriting them would be a quarter of the time.
+REWRITTEN = ("contract", "saved_model", "end_to_end", "tf_serving", "serving", "serving_grpc", "serving_reload")
+REWRITTEN += ("serving_faults", "query", "docs", "autoencoder", "gradients", "run", "strategies", "workers", "cells")
+REWRITTEN += ("certificates", "laplace", "stacked_estimation")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _rewriting(request):
+    """On for those files, and off for all others."""
+    import tensorflow as tf
+
+    on = request.path.name.removesuffix("_test.py") in REWRITTEN
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not on})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -70,6 +81,23 @@ def pytest_configure_node(node):
 def seed(request):
     """Seed of everything random in a test."""
     return _seed(request.config)
+
+
+@pytest.fixture
+def short_annealing(monkeypatch):
+    """Annealing of few and short steps, where how good its answers are is not the question."""
+    from iwae_zoo import paths
+
+    short = paths.INITIAL["laplace"]._replace(temperatures=5, chains=8, leapfrog_steps=1)
+    monkeypatch.setitem(paths.INITIAL, "laplace", short)
+
+
+@pytest.fixture
+def no_annealing(monkeypatch):
+    """Models that say that they cannot be annealed, where nobody looks at what would be."""
+    from iwae_zoo import annealing
+
+    monkeypatch.setattr(annealing, "is_possible", lambda _: False)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from iwae_zoo.networks import prior as priors
 pytestmark = pytest.mark.slow
 
 M, K, SAMPLES = 2, 3, 20
-BUDGET = {"num_temperatures": 3, "num_chains": 4}
+BUDGET = {"num_temperatures": 3, "num_chains": 4, "num_leapfrog_steps": 1}
 
 
 class Row(NamedTuple):
@@ -259,8 +259,11 @@ def test_each_row_depends_on_itself_alone(model, exported, x):
 
 
 def test_the_loader_of_tensorflow_serving_gives_the_same(row, model, exported, x):
-    """The C++ one, which knows nothing but the graph; for the first row of each kind of data."""
-    if row is not next(other for other in ROWS if other.kind == row.kind):
+    """The C++ one, which knows nothing but the graph; for one row of each kind of data, a cheap one if there is one.
+
+    The annealed signatures are loaded so in `saved_model_test`.
+    """
+    if row is not min((other for other in ROWS if other.kind == row.kind), key=lambda other: other.thorough):
         return
     names = ("log_prob", "reconstruct")
     asked = {name: requests(x, model.latent_size)[name] for name in names}

@@ -79,7 +79,7 @@ def test_evaluate_main(trained, tmp_path, monkeypatch):
         ("real", (5,), ["--likelihood=student_t,spread=column"], {"pairs"}, "auto"),
     ],
 )
-def test_every_kind_of_data_from_the_command_line(kind, shape, flags, pictures, method, tmp_path):
+def test_every_kind_of_data_from_the_command_line(kind, shape, flags, pictures, method, tmp_path, short_annealing):
     np.save(tmp_path / "own.npy", examples(kind, 100, shape).astype({"byte": "uint8", "count": int}.get(kind, float)))
     flags = ["--dataset=own.npy", "--preset=plane", "--m=2", "--k=2", "--epochs=1", "--eval_samples=20", *flags]
     flags += [f"--eval_method={method}"]
@@ -106,7 +106,7 @@ def test_every_kind_of_data_from_the_command_line(kind, shape, flags, pictures, 
     assert f"is for data of kind {kind}: received data of kind binary" in result.stderr
 
 
-def test_tighter_bounds(tiny, tmp_path):
+def test_tighter_bounds(tiny, tmp_path, no_annealing):
     flags = [
         f"--dataset={tiny}",
         "--preset=small",
@@ -137,7 +137,7 @@ def test_tighter_bounds(tiny, tmp_path):
     assert "diagnostics_every must be at most epochs: received 3 and 2" in result.stderr
 
 
-def test_posterior(tiny, tmp_path):
+def test_posterior(tiny, tmp_path, no_annealing):
     flags = [
         f"--dataset={tiny}",
         "--workdir=study",

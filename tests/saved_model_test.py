@@ -140,7 +140,7 @@ def test_samples_have_the_models_mean(exported):
     assert (np.abs(drawn["x"].mean(axis=0) - drawn["mean"].mean(axis=0)) < 5 * error).all()
 
 
-def test_posterior_samples_are_the_resamplings(tmp_path):
+def test_posterior_samples_are_the_resamplings(tmp_path, no_annealing):
     """On the closed form: nearer to the true posterior than the encoder."""
     truth = LinearGaussian.random()
     directory = tmp_path / "linear"
@@ -176,35 +176,33 @@ x = np.load(sys.argv[2])
 feed = {"x": x, "num_samples": np.full(len(x), 40, np.int32), "seed": (np.arange(len(x), dtype=np.int64) << 32) + 5}
 annealed = {k: v for k, v in feed.items() if k != "num_samples"}
 questions = {"log_prob": feed, "log_prob_annealed": annealed}
-if sys.argv[3] == "eager":
-    signatures = tf.saved_model.load(sys.argv[1]).signatures
+signatures = tf.saved_model.load(sys.argv[1]).signatures
+for name, feed in questions.items():
+    print(*(float(v) for v in signatures[name](**{k: tf.constant(v) for k, v in feed.items()})["log_prob"].numpy()))
+# The C++ loader that TF Serving uses.
+with tf.compat.v1.Session(graph=tf.Graph()) as session:
+    graph = tf.compat.v1.saved_model.load(session, ["serve"], sys.argv[1])
     for name, feed in questions.items():
-        print(*(float(v) for v in signatures[name](**{k: tf.constant(v) for k, v in feed.items()})["log_prob"].numpy()))
-else:  # The C++ loader that TF Serving uses.
-    with tf.compat.v1.Session(graph=tf.Graph()) as session:
-        graph = tf.compat.v1.saved_model.load(session, ["serve"], sys.argv[1])
-        for name, feed in questions.items():
-            signature = graph.signature_def[name]
-            inputs = {signature.inputs[k].name: v for k, v in feed.items()}
-            print(*(float(v) for v in session.run(signature.outputs["log_prob"].name, inputs)))
+        signature = graph.signature_def[name]
+        inputs = {signature.inputs[k].name: v for k, v in feed.items()}
+        print(*(float(v) for v in session.run(signature.outputs["log_prob"].name, inputs)))
 """
 
 
-@pytest.mark.parametrize("loader", ["eager", "session"])
-def test_loads_without_the_library(exported, x, loader, tmp_path):
+def test_loads_without_the_library(exported, x, tmp_path):
+    """By TensorFlow's loader in Python, and by the one in C++."""
     np.save(tmp_path / "x.npy", x)
-    command = [sys.executable, "-c", WITHOUT_PYTHON, str(exported.path), str(tmp_path / "x.npy"), loader]
+    command = [sys.executable, "-c", WITHOUT_PYTHON, str(exported.path), str(tmp_path / "x.npy")]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     received = [np.array(line.split(), "float32") for line in result.stdout.splitlines()]
-    for values, method in zip(received, ("importance", "annealed"), strict=True):
+    for values, method in zip(received, 2 * ("importance", "annealed"), strict=True):
         np.testing.assert_array_equal(values, exported.estimate_log_prob(x, 40, seed=5, method=method).log_prob)
 
 
 @pytest.fixture
-def cheap(monkeypatch):
+def cheap(no_annealing):
     """A model of a few numbers, whose export is without annealed signatures."""
-    monkeypatch.setattr(annealing, "is_possible", lambda _: False)
     return LinearGaussian.random().model()
 
 

@@ -52,15 +52,16 @@ def tiny(table):
 
 
 @pytest.fixture
-def unoptimized():
-    """Graphs that run once are not worth TensorFlow's improvements of them."""
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+def eager():
+    """Functions that run once, on a few rows, are not worth tracing."""
+    tf.config.run_functions_eagerly(True)
     yield
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.mark.slow
-def test_contract_of_scikit_learn(unoptimized):
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
+def test_contract_of_scikit_learn(eager):
     """Every check; of the imputer, which is the other with one method more, those that know this method."""
     check_estimator(LikelihoodEstimator(**TINY, random_state=0), on_skip=None)
     count = 0
@@ -118,6 +119,7 @@ def test_transform_is_the_mean(tiny, table, dtype):
     assert tiny.get_feature_names_out(["a", "b", "c"]).tolist() == ["a", "b", "c"]
 
 
+@pytest.mark.slow
 def test_pickled_and_random_state(tiny, table):
     again = pickle.loads(pickle.dumps(tiny))
     fitted = clone(tiny).fit(complete(table))
@@ -133,12 +135,14 @@ def test_pickled_and_random_state(tiny, table):
         tiny.sample(0)
 
 
+@pytest.mark.slow
 def test_pipeline(table):
     target = np.arange(40.0)
     pipeline = make_pipeline(Imputer(**TINY, random_state=0), LinearRegression())
     assert np.isfinite(cross_val_score(pipeline, table[:40], target, cv=2, error_score="raise")).all()
 
 
+@pytest.mark.slow
 def test_grid_search(table):
     columns = FunctionTransformer(lambda x: x[:, :2])
     grid = {"likelihoodestimator__epochs": [1, 40]}

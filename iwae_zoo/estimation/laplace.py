@@ -85,15 +85,18 @@ def approximate(networks, x, start):
     with fusion.portable():  # Second derivatives go through plain operations.
         minus_infinity = tf.constant(-np.inf, start.dtype)
 
+        @tf.function(autograph=False)  # Traced once for each number of z.
         def log_joint(z):
             values = particles.log_joint(networks.decoder, networks.prior, x, z[:, tf.newaxis])[:, 0]
             return tf.where(tf.math.is_finite(values), values, minus_infinity)
+
+        curvature = tf.function(lambda z: _curvature(networks, x, z), autograph=False)
 
         def step(i, z, value, _):
             with tf.GradientTape() as tape:
                 tape.watch(z)
                 here = log_joint(z[tf.newaxis])
-            curvatures, axes = _curvature(networks, x, z)
+            curvatures, axes = curvature(z)
             slopes = tf.linalg.matvec(axes, tape.gradient(here, z), transpose_a=True)
             damping = tf.constant(_DAMPING[:, np.newaxis], z.dtype) * tf.reduce_min(curvatures)
             candidates = z + tf.matmul(slopes / (curvatures + damping), axes, transpose_b=True)  # [steps, D]
@@ -108,7 +111,7 @@ def approximate(networks, x, start):
             (0, start, log_joint(start[tf.newaxis])[0], -minus_infinity),
             parallel_iterations=1,
         )
-        curvatures, axes = _curvature(networks, x, mode)
+        curvatures, axes = curvature(mode)
     return Laplace(mode, axes * tf.math.rsqrt(curvatures), -0.5 * tf.reduce_sum(tf.math.log(curvatures)))
 
 

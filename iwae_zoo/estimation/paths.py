@@ -145,6 +145,8 @@ class Path:
         self._distributions = [known[name] for name in initial.shares if name in known]
         self._shares = np.array(list(initial.shares.values()))
         self._log_shares = tf.constant(np.log(self._shares), self._dtype)
+        # Traced once for each number of chains, not again for each step of each kind of transition.
+        self._evaluate = tf.function(self._state_at, autograph=False)
 
     def z(self, u):
         """z [C, D] at the coordinates u [C, D]."""
@@ -198,7 +200,7 @@ class Path:
         accepted = tf.math.log(uniform) < gain
         return state.where(accepted, after), tf.exp(tf.minimum(tf.cast(gain, tf.float64), 0.0))
 
-    def _evaluate(self, u):
+    def _state_at(self, u):
         """`State` at u [C, D]."""
         z = self.z(u)
         with tf.GradientTape(persistent=True) as tape:

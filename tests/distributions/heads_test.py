@@ -282,6 +282,7 @@ def test_no_parameters_give_nan(spec):
     assert np.isfinite(p.sample(seed=(0, 1))).all()
 
 
+@pytest.mark.slow
 @EVERY
 def test_compiled_and_portable_agree(spec, seed):
     head = likelihoods.get(spec)

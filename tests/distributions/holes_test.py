@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -49,10 +50,18 @@ def head_and_data(name):
     return head, data_of(head.kinds[0])
 
 
+@functools.cache
+def fitted(name):
+    """A head fitted to all of its data, and these."""
+    head, x = head_and_data(name)
+    return head.fitted(x), x
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", likelihoods.names())
 def test_only_what_is_observed_counts(name):
-    head, x = head_and_data(name)
-    whole, holed = head.fitted(x), dataclasses.replace(head, missing=True).fitted(x)
+    (head, _), (whole, x) = head_and_data(name), fitted(name)
+    holed = dataclasses.replace(head, missing=True).fitted(x)
     rng = np.random.default_rng(1)
     raw = tf.constant(rng.normal(size=(3, ROWS, *whole.parameter_shape((VALUES,)))), tf.float32)
     shared = {}
@@ -90,11 +99,12 @@ def test_only_what_is_observed_counts(name):
     assert np.isneginf(ask(whole, np.where(there, np.nan, x))[0][:, ~there.all(axis=1) & there.any(axis=1)]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", likelihoods.names())
 def test_a_fit_to_data_with_holes_is_that_to_what_is_there(name):
-    head, x = head_and_data(name)
+    (head, _), (whole, x) = head_and_data(name), fitted(name)
     twice = np.concatenate([x, np.full_like(x, np.nan)])  # As many again, of which nothing is known.
-    holed, whole = head.fitted(twice), head.fitted(x)
+    holed = head.fitted(twice)
     assert holed.missing and not whole.missing
     expected = whole.independent().log_prob(x).numpy().mean()
     assert holed.independent().log_prob(x).numpy().mean() == pytest.approx(expected, abs=0.02 * VALUES)
@@ -112,8 +122,7 @@ def test_completion():
 
 def test_columns_are_independent_heads():
     """The sum of each column's own, drawn and averaged in the order of x; probabilities of names sum to one."""
-    head, x = head_and_data("columns")
-    head = head.fitted(x)
+    head, x = fitted("columns")
     rng = np.random.default_rng(2)
     raw = tf.constant(rng.normal(size=(ROWS, *head.parameter_shape((VALUES,)))), tf.float32)
     shared = tf.constant(rng.normal(size=head.shared_shape((VALUES,))), tf.float32)

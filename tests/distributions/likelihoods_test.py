@@ -49,6 +49,7 @@ def test_configuration_round_trip(name):
         assert likelihoods.from_config(config).start is None
 
 
+@pytest.mark.slow
 @EVERY
 def test_baseline_is_the_best_distribution_without_a_latent(name, seed):
     """No other parameters, the same for each example, give the data it was fitted to a higher likelihood."""

@@ -79,6 +79,7 @@ def test_rows_do_not_depend_on_each_other(answered):
     np.testing.assert_array_equal(again.draws, filled.draws[:, rows])
 
 
+@pytest.mark.slow
 def test_annealing_knows_what_is_missing():
     x = holed.every_mask(TRUTH.sample(1, seed=6)).astype(np.float32)
     model = holed.model(TRUTH, mismatch=0.5)
@@ -118,6 +119,7 @@ def holed_network(name, dtype=None):
     return model, x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", objectives.names())
 def test_gradients_with_holes(name):
     """One pass is two naive ones, and no gradient is NaN."""
@@ -158,6 +160,7 @@ def test_gradients_are_those_of_the_closed_form():
     assert -np.sum(shared) == pytest.approx(factors, abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["piwae", "dreg"])
 def test_complete_rows_are_what_they_are_without_holes(name):
     """To the bit: the bound, all gradients, log p(x)."""
@@ -180,6 +183,7 @@ def test_training_on_holes_and_saving(tmp_path):
         np.testing.assert_array_equal(value, getattr(imputation.impute(again, x, 20), name))
 
 
+@pytest.mark.slow
 def test_names_are_filled_by_the_most_probable(seed):
     """Two columns that say the same: one is enough to know the other."""
     columns = (Column("a", "categorical", ("x", "y", "z")), Column("b", "binary", ("n", "y")), Column("c", "real"))

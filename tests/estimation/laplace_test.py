@@ -190,7 +190,8 @@ def test_coverage(seed):
 def test_draws_of_the_posterior_are_the_posteriors(seed):
     truth = LinearGaussian.random(latent_size=2, data_size=3, stddev=0.5, seed=1)
     x = truth.sample(1).astype("float32")
-    z, ess = annealing.sample_posterior(truth.model(mismatch=0.5), np.repeat(x, 400, axis=0), seed=seed, verbose=0)
+    model, x = truth.model(mismatch=0.5), np.repeat(x, 400, axis=0)
+    z, ess = annealing.sample_posterior(model, x, seed=seed, num_temperatures=10, verbose=0)
     assert z.shape == (1, 400, 2)
     assert ess.min() > 16
     whitened = np.linalg.solve(np.linalg.cholesky(truth.posterior_covariance), (z[0] - truth.posterior_mean(x)).T)

@@ -18,6 +18,7 @@ def model_of(linear_gaussian, name, dtype="float64", **settings):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("particle_chunk", "traced"), [(1, False), (5, True)])
 @REGISTRY
 def test_chunks_do_not_change_gradients(name, particle_chunk, traced, linear_gaussian):

@@ -166,6 +166,7 @@ def test_elbo_gradient_is_the_closed_forms(truth, seed):
     assert (np.abs(-mean - expected) <= Z * error + 1e-7).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -272,6 +273,7 @@ def without_path_of_prior(self, z):
     return log_prob_of_stacked(other, z)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["draws", "density", "prior"])
 def test_a_layer_without_its_path_is_seen(path, seed, monkeypatch):
     """Where z_2 is drawn, or its density taken, as if what it is given were a constant.

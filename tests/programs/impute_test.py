@@ -107,7 +107,7 @@ class Direct:
         pass
 
 
-def test_asked_of_a_server(run, tmp_path, monkeypatch):
+def test_asked_of_a_server(run, tmp_path, monkeypatch, short_annealing):
     """The same draws and the same file, but for the last digits, as without a server."""
     exported = saved_model.export_run(run / "run", tmp_path / "model", num_samples=50, num_temperatures=3, num_chains=2)
     card = json.loads((exported / "model_card.json").read_text())

@@ -20,6 +20,7 @@ def test_rows_are_of_one_class():
     assert anomaly.problem("digits_9")[2].sum() == 180
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", anomaly.PEERS)
 def test_peers_score_what_is_far_higher(name, seed):
     rows = np.random.default_rng(seed).normal(size=(100, 3)).astype(np.float32)

@@ -164,7 +164,9 @@ def test_an_error_in_a_cell_arrives_as_itself(tiny, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_no_worker_outlives_the_program(ending, tiny, tmp_path):
-    flags = [f"--dataset={tiny}", "--preset=small", "--objectives=vae,iwae", "--workdir=study", "--workers=2"]
+    interrupted = ending == signal.SIGINT  # One worker is enough to see what becomes of it when nobody says goodbye.
+    flags = [f"--dataset={tiny}", "--preset=small", f"--objectives={'vae,iwae' if interrupted else 'iwae'}"]
+    flags += ["--workdir=study", "--workers=2"]
     program = subprocess.Popen(
         [sys.executable, str(ROOT / "studies" / "tighter_bounds_main.py"), *flags, f"--epochs={FOREVER}"],
         cwd=tmp_path,
@@ -188,7 +190,7 @@ def test_no_worker_outlives_the_program(ending, tiny, tmp_path):
 
     with program:
         try:
-            if ending == signal.SIGINT:  # While the workers import TensorFlow.
+            if interrupted:  # While the workers import TensorFlow.
                 # Two workers, and multiprocessing's resource tracker.
                 wait_until(lambda: working(lambda: len(children.read_text().split()) == 3))
                 started = [pathlib.Path("/proc", child) for child in children.read_text().split()]
@@ -199,7 +201,7 @@ def test_no_worker_outlives_the_program(ending, tiny, tmp_path):
                 assert len(children.read_text().split()) == 3
                 os.killpg(program.pid, ending)
             else:
-                wait_until(lambda: working(lambda: len(list(tmp_path.rglob("config.json"))) == 2))
+                wait_until(lambda: working(lambda: len(list(tmp_path.rglob("config.json"))) == 1))
                 program.send_signal(ending)
             output, errors = program.communicate(timeout=30)
             wait_until(lambda: not alive(), seconds=30)
@@ -207,7 +209,7 @@ def test_no_worker_outlives_the_program(ending, tiny, tmp_path):
             if alive():
                 os.killpg(program.pid, signal.SIGKILL)
     assert "Traceback" not in errors
-    if ending == signal.SIGINT:
+    if interrupted:
         assert program.returncode == 130
         assert output.endswith("tighter_bounds_main: interrupted. The same command goes on.\n")
 

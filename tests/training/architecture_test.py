@@ -70,7 +70,7 @@ def test_networks_that_cannot_take_the_data_are_an_error_before_anything_is_writ
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:log p")
-def test_a_stacked_model_from_flags(tiny, tmp_path):
+def test_a_stacked_model_from_flags(tiny, tmp_path, short_annealing):
     flags = [f"--dataset={tiny}", "--preset=plane", "--latent_size=4,2", "--hidden_sizes=8+6", "--m=1", "--k=4"]
     flags += ["--posterior=full_normal", "--prior=mixture_of_normals", "--eval_samples=20", "--workdir=run"]
     flags += ["--eval_method=importance"]

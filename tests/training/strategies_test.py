@@ -87,7 +87,7 @@ def test_log_weights_that_are_not_finite_stop_all_replicas():
 
 
 @pytest.mark.slow
-def test_answers_are_those_of_one_device():
+def test_answers_are_those_of_one_device(short_annealing):
     one = presets.build("small", data_shape=(3, 3, 1))
     with mirrored(2).scope():
         several = presets.build("small", data_shape=(3, 3, 1))
