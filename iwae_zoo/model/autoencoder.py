@@ -75,6 +75,29 @@ class ImportanceWeightedAutoencoder(keras.Model):
         self._trackers = {name: keras.metrics.Mean(name=name) for name in names}
         self._evaluated_batches = keras.metrics.Sum(name="evaluated_batches", dtype="int32")
 
+    @classmethod
+    def from_preset(cls, name, objective=None, seed=None):
+        """A trained model that comes with the package; `presets.card(name)` says what it is and scores.
+
+        Args:
+          name: a preset with weights: one of `presets.trained.names()`.
+          objective: as in `presets.load`, for further training.
+          seed: the same.
+
+        Returns:
+          `ImportanceWeightedAutoencoder`, built, not compiled.
+
+        Raises:
+          ValueError: on an unknown name, or weights that are not there or damaged.
+
+        #### Examples
+        >>> ImportanceWeightedAutoencoder.from_preset("digits_miwae").data_shape
+        (8, 8, 1)
+        """
+        from iwae_zoo import presets  # They know the model.
+
+        return presets.load(name, objective, seed)
+
     @property
     def encoder_variables(self):
         """Variables that follow the encoder bound."""

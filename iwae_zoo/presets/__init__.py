@@ -1,7 +1,22 @@
-"""What comes ready made: named architectures with the settings they are trained with."""
+"""What comes ready made: named architectures with the settings they are trained with, and some with weights."""
 
+from iwae_zoo.presets import trained
 from iwae_zoo.presets.build import build, check_shape, choose_likelihood, dtype_policy
 from iwae_zoo.presets.listing import describe
 from iwae_zoo.presets.table import Preset, default, get, names
+from iwae_zoo.presets.trained import card, load
 
-__all__ = ["Preset", "build", "check_shape", "choose_likelihood", "default", "describe", "dtype_policy", "get", "names"]
+__all__ = [
+    "Preset",
+    "build",
+    "card",
+    "check_shape",
+    "choose_likelihood",
+    "default",
+    "describe",
+    "dtype_policy",
+    "get",
+    "load",
+    "names",
+    "trained",
+]

@@ -104,6 +104,13 @@ _PRESET = flags.DEFINE_string(
     f"Architecture and training settings: {', '.join(presets.names())}. Default: by the data set.",
     flag_values=_FLAGS,
 )
+_FROM_PRESET = flags.DEFINE_string(
+    "from_preset",
+    None,
+    "Begin with the trained weights of a preset, its networks and its likelihood: "
+    f"{', '.join(presets.trained.names())}.",
+    flag_values=_FLAGS,
+)
 _NETWORK = flags.DEFINE_string(
     "network",
     None,

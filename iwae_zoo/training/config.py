@@ -14,7 +14,20 @@ from iwae_zoo.networks import bodies
 from iwae_zoo.networks import prior as priors
 from iwae_zoo.training import schedules
 
-__all__ = ["IRRELEVANT", "Config"]
+__all__ = ["FROM_PRESET", "IRRELEVANT", "Config"]
+
+# Fields that trained weights leave no choice of.
+FROM_PRESET = (
+    "activation",
+    "columns",
+    "hidden_sizes",
+    "latent_size",
+    "likelihood",
+    "mixed_precision",
+    "network",
+    "posterior",
+    "prior",
+)
 
 # Fields that the trained weights do not depend on, but for rounding.
 IRRELEVANT = ("data_dir", "diagnostics_every", "eval_method", "eval_samples", "particle_chunk", "steps_per_execution")
@@ -32,6 +45,8 @@ class Config:
       kind: name of the kind of data, `binarize` what becomes of intensities, `columns` what a table's columns hold, and
         `missing` the share of values that is taken away; as `data.load`.
       likelihood: name of a likelihood, with settings where it has some, as `likelihoods.get`.
+      from_preset: name of a preset whose trained weights the run begins with, and whose networks and likelihood it has;
+        `FROM_PRESET` names what it brings.
       preset: name of an architecture; by default that of the data set. The next six are instead of its own.
       network: name of a body, with settings where it has some, as `bodies.get`.
       posterior: name of a posterior.
@@ -70,6 +85,7 @@ class Config:
     columns: str | None = None
     missing: float | None = None
     likelihood: str | None = None
+    from_preset: str | None = None
     preset: str | None = None
     network: str | None = None
     posterior: str | None = None
@@ -95,9 +111,11 @@ class Config:
         """The same with every default filled in.
 
         Raises:
-          ValueError: on an unknown name or a number out of range.
+          ValueError: on an unknown name, a number out of range, or a field that `from_preset` brings.
         """
-        name = self.preset or presets.default(self.dataset)
+        if self.from_preset is not None:
+            self._check_from_preset()
+        name = self.preset or self.from_preset or presets.default(self.dataset)
         preset = presets.get(name, **self.architecture)
         for size, _ in preset.layers:
             posteriors.get(preset.posterior, size)
@@ -120,6 +138,16 @@ class Config:
         if config.seed < 0:
             raise ValueError(f"seed must not be negative: received {config.seed!r}.")
         return config
+
+    def _check_from_preset(self):
+        presets.card(self.from_preset)
+        chosen = [name for name in FROM_PRESET if getattr(self, name) is not None]
+        if chosen or self.preset not in (None, self.from_preset):
+            received = {name: getattr(self, name) for name in ("preset", *chosen) if getattr(self, name) is not None}
+            raise ValueError(
+                f"from_preset={self.from_preset!r} brings networks and a likelihood of its own: leave out "
+                f"{', '.join(f'{name}={value!r}' for name, value in received.items())}."
+            )
 
     @property
     def architecture(self):
