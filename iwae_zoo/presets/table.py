@@ -243,7 +243,11 @@ def _trained(name, summary, training, **fields):
 TABLE |= {
     "digits_miwae": _trained("small", "8x8 digits, MIWAE(8, 8)", {"dataset": "digits", "objective": "miwae"}),
     "digits_bytes": _trained(
-        "bytes_8", "8x8 digits as bytes, DReG", {"dataset": "digits", "kind": "byte", "objective": "dreg", "m": 1}
+        "bytes_8",
+        "8x8 digits as bytes, DReG",
+        {"dataset": "digits", "kind": "byte", "objective": "dreg", "m": 1},
+        epochs=60,
+        schedule="cosine",
     ),
     "breast_cancer_table": _trained(
         "table",
