@@ -149,9 +149,10 @@ def save(model, name, found, folder=None):
         "data_shape": list(model.data_shape),
         "model": plain.get_config(),
     }
+    text = json.dumps(written, indent=1, allow_nan=False)
     with whole(card_path) as partial:
-        partial.write_text(json.dumps(written, indent=1, allow_nan=False) + "\n")
-    return written
+        partial.write_text(text + "\n")
+    return json.loads(text)
 
 
 def _paths(name, folder=None):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from inprocess import call
 
-from iwae_zoo import ImportanceWeightedAutoencoder, data, diagnostics, likelihood, presets, training
+from iwae_zoo import ImportanceWeightedAutoencoder, data, diagnostics, likelihood, objectives, presets, training
 from iwae_zoo.presets import table, trained
 from studies import train_presets_main, trained_presets
 
@@ -100,11 +100,11 @@ def test_a_saved_preset_is_the_same_to_the_bit(folder, monkeypatch):
     x = np.ones([4, 3, 3, 1], np.float32)
     card = trained.save(model, "toy", {"hours": 0.0})
     loaded = ImportanceWeightedAutoencoder.from_preset("toy")
-    assert card == presets.card("toy") == {**json.loads((folder / "toy.json").read_text())}
+    assert card == presets.card("toy")
     assert (loaded.objective, loaded.seed) == (model.objective, 3)
     np.testing.assert_array_equal(loaded.log_weights(x, 2, 3, (0, 1)), model.log_weights(x, 2, 3, (0, 1)))
     other = ImportanceWeightedAutoencoder.from_preset("toy", objective="piwae", seed=5)
-    assert (other.objective.name if hasattr(other.objective, "name") else "piwae", other.seed) == ("piwae", 5)
+    assert (other.objective, other.seed) == (objectives.get("piwae"), 5)
     assert not list(folder.glob(".partial-*"))
 
 
