@@ -40,8 +40,8 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train_main.py.", flag_v
 def main(name):
     """Trains, evaluates and writes."""
     with cells.errors_in_one_line(name):
-        chosen = trained_presets.chosen(_PRESET.value, _OUTPUT.value)
-        for preset in chosen:
+        cards = []
+        for preset in trained_presets.chosen(_PRESET.value, _OUTPUT.value):
             print(f"{preset}:", flush=True)
             start = time.monotonic()
             workdir = pathlib.Path(_WORKDIR.value) / preset
@@ -52,7 +52,9 @@ def main(name):
                 f"{card['epochs']} epochs in {card['hours']:.2f} hours; this time {time.monotonic() - start:.0f} s",
                 flush=True,
             )
-        print(f"{len(chosen)} presets written to {_OUTPUT.value}.")
+            cards.append(card)
+        print(trained_presets.table(cards))
+        print(f"{len(cards)} presets written to {_OUTPUT.value}.")
 
 
 run = functools.partial(console.run, main, _FLAGS, __doc__)

@@ -10,8 +10,9 @@ import iwae_zoo
 from iwae_zoo import presets, training
 from iwae_zoo._checks import look_up
 from iwae_zoo.estimation import diagnostics, evaluation
+from studies import comparison
 
-__all__ = ["PARTICLES", "SAMPLES", "chosen", "configured", "evaluate", "make", "spent"]
+__all__ = ["PARTICLES", "SAMPLES", "chosen", "configured", "evaluate", "make", "spent", "table"]
 
 # Of the bound in every card, whatever the model was trained on, and importance samples per example.
 PARTICLES, SAMPLES = 64, 5000
@@ -118,3 +119,22 @@ def spent(workdir, checkpoint):
         before = {"hours": before["hours"] + (end - start) / 3600, "until": end}
         training.write_json(workdir / _HOURS, before)
     return before["hours"]
+
+
+def table(cards):
+    """Cards as a markdown table: nats per example, with standard errors over the test set."""
+    titles = ["preset", "trained on", "hours", "log p(x)", f"{SAMPLES:,} samples", f"IWAE-{PARTICLES}", "-KL(Q, P)"]
+    titles += [f"ESS of {PARTICLES}", "active units", "annealed", "untrusted"]
+    rows = []
+    for card in cards:
+        config, scores = card["config"], card["evaluation"]
+        missing = f", {config['missing']:.0%} missing" if config["missing"] else ""
+        how = f"{config['dataset']}{missing}, {config['objective']} M={config['m']} K={config['k']}"
+        row = [f"`{card['preset']}`", how, f"{card['hours']:.2f}"]
+        row += [comparison.number(scores["log_prob"], scores["log_prob_error"])]
+        row += [f"{scores['importance_log_prob']:.2f}"]
+        row += [comparison.number(scores[name], scores[f"{name}_error"]) for name in ("iwae_bound", "negative_kl")]
+        row += [f"{scores['importance_ess']:.1f}", f"{scores['active_units']} of {scores['latent_size']}"]
+        row += [f"{scores['num_annealed'] / scores['num_examples']:.1%}", f"{scores['untrusted']:.1%}"]
+        rows.append(row)
+    return comparison.markdown(titles, rows)
