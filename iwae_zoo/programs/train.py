@@ -58,6 +58,13 @@ _ENCODER_BOUND = flags.DEFINE_string(
     f"Bound that the encoder follows, instead of the objective's: {', '.join(bounds.names())}.",
     flag_values=_FLAGS,
 )
+_PARTICLE_SCHEDULE = flags.DEFINE_string(
+    "particle_schedule",
+    None,
+    "Particles that grow over the run: MxK:SHARE with commas between them, as in 1x5:0.5 for M = 1 and K = 5 in the "
+    "first half of the epochs. The rest has --m and --k. Default: these throughout.",
+    flag_values=_FLAGS,
+)
 _DATASET = flags.DEFINE_string(
     "dataset",
     "digits",

@@ -12,7 +12,7 @@ from iwae_zoo.distributions import posteriors
 from iwae_zoo.estimation import likelihood
 from iwae_zoo.networks import bodies
 from iwae_zoo.networks import prior as priors
-from iwae_zoo.training import schedules
+from iwae_zoo.training import schedules, stages
 
 __all__ = ["FROM_PRESET", "IRRELEVANT", "Config"]
 
@@ -40,6 +40,7 @@ class Config:
     Attributes:
       objective: name of an objective; `m`, `k`, `beta`, `alpha`, `estimator`, `decoder_bound` and `encoder_bound` are
         those of `objectives.get`.
+      particle_schedule: str, M and K of the epochs before those that `m` and `k` are for, as `stages.of_epochs`.
       dataset: name or path of a data set.
       data_dir: folder of prepared TensorFlow Datasets.
       kind: name of the kind of data, `binarize` what becomes of intensities, `columns` what a table's columns hold, and
@@ -78,6 +79,7 @@ class Config:
     estimator: str | None = None
     decoder_bound: str | None = None
     encoder_bound: str | None = None
+    particle_schedule: str | None = None
     dataset: str = "digits"
     data_dir: str | None = None
     kind: str | None = None
@@ -135,6 +137,11 @@ class Config:
         schedules.get(config.schedule, positive("learning_rate", config.learning_rate), steps=1)
         presets.dtype_policy(config.mixed_precision)
         look_up(likelihood.METHODS, config.eval_method, "method of estimating log p(x)")
+        if config.particle_schedule and config.early_stopping:
+            raise ValueError(
+                "early_stopping watches a bound that particle_schedule changes: received both. Leave out one of them."
+            )
+        stages.of_epochs(config.particle_schedule, config.epochs, config.m, config.k)
         if config.seed < 0:
             raise ValueError(f"seed must not be negative: received {config.seed!r}.")
         return config
@@ -170,14 +177,26 @@ class Config:
             chosen["hidden_sizes"] = of_layers if len(of_layers) > 1 else of_layers[0]
         return {field: value for field, value in chosen.items() if value is not None}
 
-    def build_objective(self):
+    def build_objective(self, **particles):
         """The `Objective`.
+
+        Args:
+          **particles: `m` and `k` in place of its own.
 
         Raises:
           ValueError: as `objectives.get`.
         """
         parts = ("m", "k", "beta", "alpha", "estimator", "decoder_bound", "encoder_bound")
-        return objectives.get(self.objective, **{name: getattr(self, name) for name in parts})
+        return objectives.get(self.objective, **{name: getattr(self, name) for name in parts} | particles)
+
+    def build_stages(self):
+        """The objectives of a resolved configuration's run: list of pairs (first epoch, `Objective`).
+
+        Raises:
+          ValueError: as `objectives.get` and `stages.of_epochs`.
+        """
+        of_run = stages.of_epochs(self.particle_schedule, self.epochs, self.m, self.k)
+        return [(stage.first_epoch, self.build_objective(m=stage.m, k=stage.k)) for stage in of_run]
 
     @property
     def title(self):

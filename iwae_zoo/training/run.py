@@ -11,7 +11,7 @@ from iwae_zoo import data, figures, presets
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import diagnostics, evaluation, likelihood
 from iwae_zoo.model.autoencoder import NOT_FINITE, check_training
-from iwae_zoo.training import pictures, schedules, strategies
+from iwae_zoo.training import pictures, schedules, stages, strategies
 from iwae_zoo.training.workdir import MONITOR, EpochEnd, EpochLine, WorkDirectory, best_epoch, data_settings, write_json
 
 __all__ = ["Diverged", "Run"]
@@ -48,7 +48,9 @@ class Run:
         self.config = config.resolved()
         self.objective = self.config.build_objective()
         counts = (self.config.backward_particles, self.config.particle_chunk, self.config.steps_per_execution)
-        check_training(self.objective, self.strategy, *counts)
+        self.stages = self.config.build_stages()
+        for _, objective in self.stages:
+            check_training(objective, self.strategy, *counts)
         self.files = WorkDirectory(workdir, self.config)
         self.workdir = self.files.path
         # Another worker may find what the chief has just written.
@@ -98,8 +100,8 @@ class Run:
         if self.files.is_finished(history):
             return self._best(model, history, verbose)
         validation = self.dataset.evaluation_array("validation")
-        callbacks = []
-        if config.diagnostics_every:  # First, so that the others log what it finds.
+        callbacks: list[keras.callbacks.Callback] = [stages.Stages(self.stages)]
+        if config.diagnostics_every:  # Early, so that the others log what it finds.
             callbacks.append(diagnostics.Diagnostics(validation[:_DIAGNOSED], config.diagnostics_every))
         if self.is_chief:
             callbacks.append(keras.callbacks.TensorBoard(self.workdir / "tensorboard", write_graph=False))
