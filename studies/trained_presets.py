@@ -12,10 +12,12 @@ from iwae_zoo._checks import look_up
 from iwae_zoo.estimation import diagnostics, evaluation
 from studies import comparison
 
-__all__ = ["PARTICLES", "SAMPLES", "chosen", "configured", "evaluate", "make", "spent", "table"]
+__all__ = ["ACTIVE_EXAMPLES", "PARTICLES", "SAMPLES", "chosen", "configured", "evaluate", "make", "spent", "table"]
 
 # Of the bound in every card, whatever the model was trained on, and importance samples per example.
 PARTICLES, SAMPLES = 64, 5000
+# First examples that active units are counted on: its time grows with their square.
+ACTIVE_EXAMPLES = 1000
 _HOURS = "hours.json"
 
 
@@ -84,7 +86,8 @@ def evaluate(model, x, num_samples=SAMPLES, **options):
 
     Returns:
       dict: the fields of `evaluation.Evaluation` for a bound at `PARTICLES` particles, log p(x) in the other units of
-      the likelihood, "active_units" of "latent_size", and "untrusted", the share of the examples.
+      the likelihood, "active_units" of "latent_size" on the first `ACTIVE_EXAMPLES`, and "untrusted", the share of the
+      examples.
     """
     with warnings.catch_warnings():
         # Their number is in the answer.
@@ -92,7 +95,7 @@ def evaluate(model, x, num_samples=SAMPLES, **options):
         result = evaluation.evaluate(model, x, num_samples, m=1, k=PARTICLES, verbose=0, **options)
     found: dict[str, Any] = dataclasses.asdict(result)
     found |= model.decoder.head.measures(result.log_prob, x.shape[1:])
-    found["active_units"] = int(diagnostics.latent_use(model, x).active_units)
+    found["active_units"] = int(diagnostics.latent_use(model, x[:ACTIVE_EXAMPLES]).active_units)
     found["latent_size"] = int(model.latent_size)
     found["untrusted"] = result.num_untrusted / len(x)
     return found

@@ -92,7 +92,7 @@ class Run:
             print(f"{self.dataset.description}; likelihood {self.likelihood.name}.")
         steps = self.dataset.steps_per_epoch(config.batch_size)
         with self.strategy.scope():
-            model = self._restored(self.files.checkpoint) or self._build()
+            model = self._restored(self.files.checkpoint) or self.build()
         first_epoch = _iterations(model) // steps
         history = self.files.history(first_epoch)
         if verbose and first_epoch:
@@ -151,7 +151,7 @@ class Run:
             bar = verbose if sys.stdout.isatty() else 0
             trained = evaluation.evaluate(model, x, config.eval_samples, method=config.eval_method, verbose=bar)
             with self.strategy.scope():
-                beginner = self._build()
+                beginner = self.build()
             count = config.m * config.k
             untrained = likelihood.estimate_dataset(beginner, x, count, method=likelihood.IMPORTANCE, verbose=0)
         before = f"{config.from_preset}, before" if config.from_preset else "the same, untrained model"
@@ -186,7 +186,8 @@ class Run:
             )
         likelihoods.checked(self.likelihood, self.dataset.kind_of_x)
 
-    def _build(self):
+    def build(self):
+        """The model that training begins with, compiled."""
         config = self.config
         if config.from_preset:
             model = presets.load(config.from_preset, self.objective, config.seed)

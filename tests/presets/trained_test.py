@@ -73,7 +73,7 @@ def test_what_a_card_says_is_found_again(name, models):
         # Over the data too: of the same rows the error is smaller.
         error = np.std(ours, ddof=1) / np.sqrt(len(x))
         assert abs(np.mean(ours) - scores[said]) < (3 if len(x) < scores["num_examples"] else 0.5) * error
-    if len(x) == scores["num_examples"]:
+    if len(x) == scores["num_examples"]:  # No more than the card's count is of.
         assert diagnostics.latent_use(model, x).active_units == scores["active_units"]
 
 
@@ -147,7 +147,7 @@ def start(**changes):
 @pytest.mark.filterwarnings("ignore:log p")
 def test_training_goes_on_from_a_preset_and_resumes_to_the_bit(tmp_path, models):
     run = training.Run(start(), tmp_path / "run")
-    for ours, theirs in zip(run._build().get_weights(), models("digits_miwae").get_weights(), strict=True):
+    for ours, theirs in zip(run.build().get_weights(), models("digits_miwae").get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     model = run.train(verbose=0)
     assert model.objective == run.objective != models("digits_miwae").objective

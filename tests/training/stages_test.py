@@ -60,7 +60,7 @@ def test_particles_grow_and_a_run_resumes_where_they_do(tiny, tmp_path, monkeypa
     gaps = [row["val_decoder_bound"] - row["val_elbo"] for row in run.files.history(4)]
     assert np.abs(gaps[:2]).max() < 1e-5 and min(gaps[2:]) > 0.01  # The bound at one particle is the ELBO.
     resumed = training.Run(config, tmp_path / "cut", resume=True).train(verbose=0)
-    by_hand = run._build()
+    by_hand = run.build()
     steps = run.dataset.steps_per_epoch(16)
     for first, objective in ((0, config.build_objective(m=1, k=1)), (2, run.objective)):
         if first:  # A model of its own: nothing is left of what was traced.
