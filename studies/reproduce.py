@@ -161,8 +161,8 @@ def looked_at(model, x, annealed_examples, num_samples):
 def measured(results, looks):
     """Ours: what the cells of a row say, over its seeds.
 
-    -KL(Q, P) is as published the bound minus the figure of the 5,000 samples, not the annealed one. The annealed log p(x)
-    of all test examples is that figure plus the gap of those that were annealed.
+    -KL(Q, P) is as published the bound minus the figure of the 5,000 samples, not the annealed one. The annealed
+    log p(x) of all test examples is that figure plus the gap of those that were annealed.
 
     Args:
       results: list of what `cells.run_cell` returns, one for each seed.

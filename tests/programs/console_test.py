@@ -88,7 +88,7 @@ GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"
         (export, ["--export_dir=models"], "one of --workdir and --preset is needed: received neither."),
         (export, ["--preset=small", "--export_dir=models"], "Unknown preset with weights"),
         (reproduce_main, ["--tables=burdo"], "Did you mean 'burda'?"),
-        (reproduce_main, ["--rows=ciwae_50"], "Did you mean 'ciwae_05'?"),
+        (reproduce_main, ["--rows=ciwae_50"], "Did you mean 'ciwae_5'?"),
         (train_presets_main, ["--preset=small"], "Unknown preset with weights: received 'small'"),
     ],
 )
