@@ -147,14 +147,16 @@ def start(**changes):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:log p")
 def test_training_goes_on_from_a_preset_and_resumes_to_the_bit(tmp_path, models):
-    run = training.Run(start(), tmp_path / "run")
-    for ours, theirs in zip(run.build().get_weights(), models("digits_miwae").get_weights(), strict=True):
+    run = training.Run(start(seed=1), tmp_path / "run")
+    built = run.build()
+    assert (built.objective, built.seed) == (run.objective, 1)
+    for ours, theirs in zip(built.get_weights(), models("digits_miwae").get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     model = run.train(verbose=0)
     assert model.objective == run.objective != models("digits_miwae").objective
     config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
     assert config["from_preset"] == config["preset"] == "digits_miwae"
-    part = training.Run(start(), tmp_path / "part")
+    part = training.Run(start(seed=1), tmp_path / "part")
     save = part.files.save
 
     def interrupted(model, history):
