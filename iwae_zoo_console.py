@@ -19,7 +19,7 @@ PROGRAMS = {
     "train": "train a model and leave everything about the run in a work directory",
     "evaluate": "evaluate a trained model: log p(x) with its errors",
     "impute": "fill the holes of a table, and say how far each answer can be trusted",
-    "export": "export the model of a work directory for TensorFlow Serving",
+    "export": "export the model of a work directory or preset for TensorFlow Serving",
 }
 
 

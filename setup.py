@@ -18,6 +18,7 @@ setuptools.setup(
     description="A model zoo of importance-weighted autoencoders for Keras 3 and TensorFlow",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["iwae_zoo", "iwae_zoo.*"]),
+    package_data={"iwae_zoo.presets": ["weights/*.json", "weights/*.weights.h5"]},
     py_modules=["iwae_zoo_console"],
     entry_points={"console_scripts": ["iwae-zoo=iwae_zoo_console:main"]},
     # BUILD.md gives the reason for each dependency and for each pin.

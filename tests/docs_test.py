@@ -5,11 +5,13 @@ import re
 
 import pytest
 
+from iwae_zoo import presets
 from iwae_zoo.data import kinds
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.networks import bodies
 from iwae_zoo.objectives import bounds
 from iwae_zoo.presets import table
+from studies import trained_presets
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -78,6 +80,15 @@ def test_one_answer():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:log p")
+def test_trained_models():
+    answer = run_blocks("docs/presets.md")["answer"]
+    assert answer.log_prob.shape == (10,)
+    cards = [presets.card(name) for name in presets.trained.names() if presets.trained.is_made(name)]
+    assert trained_presets.table(cards) in (ROOT / "docs" / "presets.md").read_text()
+
+
+@pytest.mark.slow
 def test_keras_habits():
     names = run_blocks("docs/training.md")
     assert names["stop"].best is not None
@@ -95,6 +106,7 @@ def test_every_page_and_picture_is_there():
         "extending.md",
         "log_likelihood.md",
         "networks.md",
+        "presets.md",
         "tables.md",
         "training.md",
         "machines.md",

@@ -15,6 +15,7 @@ KNOWS: dict[str, set[str]] = {
     **{part: set() for part in (*SHARED, "data", "figures", "objectives", "distributions", "presets/table")},
     "networks": {"distributions"},
     "model": _MODEL,
+    "model/autoencoder": {*_MODEL, "model", "presets"},  # Presets when `from_preset` is called.
     "estimation": _ESTIMATION,
     "presets": _ESTIMATION,
     "testing": _ESTIMATION,

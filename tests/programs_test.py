@@ -48,7 +48,7 @@ def test_evaluate_main(trained, tmp_path, monkeypatch):
     flags += ["--ais=4", "--sandwich=4", "--num_temperatures=20", "--num_chains=32", "--output=result.json"]
     # The library answers from what the program has traced.
     model = keras.saving.load_model(trained / "model.keras")
-    monkeypatch.setattr(evaluate.keras.saving, "load_model", lambda _: model)
+    monkeypatch.setattr(keras.saving, "load_model", lambda _: model)
     result = call(evaluate, *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "log p(x)" in result.stdout and "annealed importance sampling" in result.stdout

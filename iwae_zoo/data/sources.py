@@ -5,6 +5,7 @@ Splits never depend on a training seed, so that runs with different seeds are co
     digits            1,797 8x8 images that scikit-learn ships: 1,258 / 180 / 359, permuted once
     mnist             70,000 28x28 images: 55,000 / the last 5,000 of the training set / 10,000
     binarized_mnist   the fixed binarisation of Larochelle & Murray (2011): 50,000 / 10,000 / 10,000
+    breast_cancer     569 tumours that scikit-learn ships, a table of 30 columns: 80 % / 10 % / 10 %, permuted once
     PATH.npy          [N, ...]: 80 % / 10 % / 10 %, permuted once
     PATH.npz          arrays "train" and, where present, "validation" and "test" (split off "train" if missing);
                       or one array, as .npy
@@ -73,8 +74,11 @@ def load(name, data_dir=None, kind=None, binarize=None, columns=None, missing=No
         dataset = look_up(TABLE, name, "data set (or path of a .npy, .npz, .csv or .parquet file, or tfds:NAME)")(
             data_dir
         )
-    if columns and not dataset.columns:
-        raise ValueError(f"columns are those of a .csv or .parquet file: {name} has none.")
+    # A model's own columns are those of the data it was trained on.
+    if columns and not str(name).endswith(tables.ENDINGS) and tuple(columns) != dataset.columns:
+        received = columns if isinstance(columns, str) else f"the {len(columns)} columns of a model"
+        there = ", ".join(map(str, dataset.columns)) or "none"
+        raise ValueError(f"columns are those of a .csv or .parquet file: received {received}, and {name} has {there}.")
     if dataset.columns and kind not in (None, "table"):
         raise ValueError(
             f"The kinds of a table's columns are set with columns, such as {dataset.columns[0].name}:{kind}."
@@ -135,5 +139,16 @@ def _load_binarized_mnist(data_dir):
     return Dataset("binarized_mnist", train, validation, test, "binary")
 
 
+def _load_breast_cancer(data_dir):
+    del data_dir
+    loaded = sklearn.datasets.load_breast_cancer()
+    return tables.from_cells("breast_cancer", [str(name) for name in loaded.feature_names], list(loaded.data.T))
+
+
 # A new data set is a function of `data_dir` and a row.
-TABLE = {"digits": _load_digits, "mnist": _load_mnist, "binarized_mnist": _load_binarized_mnist}
+TABLE = {
+    "digits": _load_digits,
+    "mnist": _load_mnist,
+    "binarized_mnist": _load_binarized_mnist,
+    "breast_cancer": _load_breast_cancer,
+}

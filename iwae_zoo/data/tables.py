@@ -10,7 +10,7 @@ from iwae_zoo import columns as columns_
 from iwae_zoo.data.dataset import Dataset
 from iwae_zoo.data.splits import split
 
-__all__ = ["ENDINGS", "batches", "load", "read", "rows"]
+__all__ = ["ENDINGS", "batches", "from_cells", "load", "read", "rows"]
 
 ENDINGS = (".csv", ".parquet")
 # Rows that are held as text at once.
@@ -35,19 +35,38 @@ def load(path, columns=None):
       FileNotFoundError: if the file is not there.
     """
     names, cells = read(path)
+    return from_cells(os.path.splitext(os.path.basename(path))[0], names, cells, columns, path)
+
+
+def from_cells(name, names, cells, columns=None, where=None):
+    """The data set in cells.
+
+    Args:
+      name: str, the data set's.
+      names: list of str, the columns'.
+      cells: list of arrays, one for each name, as `columns.seen` takes them.
+      columns: as in `load`.
+      where: str, what is read, for messages; by default the name.
+
+    Returns:
+      `Dataset` of kind "table".
+
+    Raises:
+      ValueError: on cells that make no table, or one that its column does not take, with column and row.
+    """
+    where = where or name
     if columns is None or isinstance(columns, str):
         chosen = columns_.overridden(columns) if columns else {}
         unknown = sorted(set(chosen) - set(names))
         if unknown:
-            raise ValueError(f"{path} has no column {unknown[0]!r}: it has {', '.join(names)}.")
+            raise ValueError(f"{where} has no column {unknown[0]!r}: it has {', '.join(names)}.")
         columns = [columns_.seen(name, of_name, chosen.get(name)) for name, of_name in zip(names, cells, strict=True)]
-    x = rows(columns, names, cells, path)
+    x = rows(columns, names, cells, where)
     if not x.shape[1] or len(x) < 3:
         raise ValueError(
-            f"{path} must have at least 3 rows and a column to learn from: received {len(x)} rows, columns "
+            f"{where} must have at least 3 rows and a column to learn from: received {len(x)} rows, columns "
             f"{', '.join(map(str, columns))}."
         )
-    name = os.path.splitext(os.path.basename(path))[0]
     train, validation, test = split(x, 0.1, 0.1)
     return Dataset(name, train, validation, test, "table", columns=tuple(columns))
 

@@ -83,6 +83,29 @@ class ImportanceWeightedAutoencoder(keras.Model):
         self._trackers = {name: keras.metrics.Mean(name=name) for name in names}
         self._evaluated_batches = keras.metrics.Sum(name="evaluated_batches", dtype="int32")
 
+    @classmethod
+    def from_preset(cls, name, objective=None, seed=None):
+        """A trained model that comes with the package; `presets.card(name)` says what it is and scores.
+
+        Args:
+          name: a preset with weights: one of `presets.trained.names()`.
+          objective: as in `presets.load`, for further training.
+          seed: the same.
+
+        Returns:
+          `ImportanceWeightedAutoencoder`, built, not compiled.
+
+        Raises:
+          ValueError: on an unknown name, or weights that are not there or damaged.
+
+        #### Examples
+        >>> ImportanceWeightedAutoencoder.from_preset("digits_miwae").data_shape
+        (8, 8, 1)
+        """
+        from iwae_zoo import presets  # They know the model.
+
+        return presets.load(name, objective, seed)
+
     @property
     def encoder_variables(self):
         """Variables that follow the encoder bound."""
@@ -198,11 +221,32 @@ class ImportanceWeightedAutoencoder(keras.Model):
         super().compile(optimizer=None, jit_compile=False, **kwargs)
         if jit_compile == "auto":
             jit_compile = bool(tf.config.list_physical_devices("GPU"))
-        compiled = tf.function(self._gradients, jit_compile=True, autograph=False)
-        self._gradients_in_step = compiled if jit_compile else self._gradients
+        self._compiles_gradients = jit_compile
+        self._renew_gradients()
         self.optimizer = pair
         self.encoder_optimizer, self.decoder_optimizer = pair.encoder, pair.decoder
         self._build_optimizers()
+
+    def _renew_gradients(self):
+        """A function of its own for each objective: what is compiled is traced once."""
+        compiled = tf.function(self._gradients, jit_compile=True, autograph=False)
+        self._gradients_in_step = compiled if self._compiles_gradients else self._gradients
+
+    def follow(self, objective):
+        """Changes the objective, between two epochs too; weights and optimizers go on as they are.
+
+        Args:
+          objective: an `Objective`, or the name of one.
+
+        Raises:
+          ValueError: on an unknown objective, or one with too few particles for `backward_particles`.
+        """
+        objective = objectives.get(objective)
+        check_training(objective, self.distribute_strategy, self.backward_particles, self.particle_chunk, 1)
+        self.objective = objective
+        if self.compiled:
+            self._renew_gradients()
+            self.train_function = self.test_function = None  # Traced anew.
 
     def _build_optimizers(self):
         if self.built and self.encoder_optimizer is not None:

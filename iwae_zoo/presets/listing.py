@@ -1,6 +1,6 @@
 """What there is, for people: the presets in words."""
 
-from iwae_zoo.presets import table
+from iwae_zoo.presets import table, trained
 from iwae_zoo.presets.build import build
 
 __all__ = ["describe"]
@@ -37,4 +37,18 @@ def describe(name):
             parts.append(f"{field} {getattr(preset, field)}")
     lines = [f"{name}: {preset.summary}", f"{'; '.join(parts)}; {count:,} weights"]
     lines += [preset.paper] if preset.paper else []
-    return "\n    ".join([*lines, f"reached: {preset.reached or 'not measured'}"])
+    reached = f"reached: {preset.reached or 'not measured'}" if preset.training is None else _weights(name)
+    return "\n    ".join([*lines, reached])
+
+
+def _weights(name):
+    """The card of a preset with weights in a line."""
+    if not trained.is_made(name):
+        return f"weights: not trained yet; python studies/train_presets_main.py --preset={name}"
+    card = trained.card(name)
+    config, scores = card["config"], card["evaluation"]
+    how = f"{config['objective']} --m={config['m']} --k={config['k']} on {config['dataset']}"
+    return (
+        f"weights: {how}, {card['epochs']} epochs, {card['hours']:.2f} hours: log p(x) {scores['log_prob']:.2f} "
+        f"({scores['log_prob_error']:.2f}) on {scores['num_examples']:,} test examples"
+    )

@@ -34,6 +34,8 @@ class Preset:
       paper: where it comes from; None for here.
       reached: what it reached, and by which flags; None where nobody has measured it.
       data: names of the data sets that it is the default for, or patterns of them, such as "*.csv".
+      training: of a preset that comes with weights: the fields of `training.Config` that they were trained with, where
+        they are not those above or the defaults. `presets.trained` finds the weights and their card by its name.
     """
 
     summary: str
@@ -54,6 +56,7 @@ class Preset:
     paper: str | None = None
     reached: str | None = None
     data: tuple[str, ...] = ()
+    training: dict[str, Any] | None = None
 
     @property
     def posteriors(self):
@@ -250,7 +253,7 @@ TABLE = {
         epochs=200,
         schedule="cosine",
         paper="with holes: Mattei, Frellsen 2019, arXiv 1812.02633",
-        data=("*.csv", "*.parquet"),
+        data=("*.csv", "*.parquet", "breast_cancer"),
     ),
     "counts": Preset(
         summary="tables of counts, such as single cells by genes",
@@ -261,6 +264,47 @@ TABLE = {
         batch_size=64,
         epochs=50,
         reached="counts of studies/kinds_main.py, --objective=dreg --m=1: log p(x) -115.6 (0.6); the truth: -111.7",
+    ),
+}
+
+
+def _trained(name, summary, training, **fields):
+    """The row of a preset with weights: the networks of another row, and what they were trained on."""
+    return dataclasses.replace(TABLE[name], summary=summary, training=training, reached=None, data=(), **fields)
+
+
+# Those with weights; studies/train_presets_main.py makes them.
+TABLE |= {
+    "digits_miwae": _trained("small", "8x8 digits, MIWAE(8, 8)", {"dataset": "digits", "objective": "miwae"}),
+    "digits_bytes": _trained(
+        "bytes_8",
+        "8x8 digits as bytes, DReG",
+        {"dataset": "digits", "kind": "byte", "objective": "dreg", "m": 1},
+        epochs=60,
+        schedule="cosine",
+    ),
+    "breast_cancer_table": _trained(
+        "table",
+        "30 measurements of a tumour, any of them missing",
+        {"dataset": "breast_cancer", "missing": 0.2, "objective": "iwae", "m": 1, "k": 20},
+    ),
+    "mnist_piwae": _trained(
+        "rainforth",
+        "MNIST, one stochastic layer, PIWAE(8, 8)",
+        {"dataset": "mnist", "objective": "piwae"},
+        **{**_SHORT, "epochs": 150},
+    ),
+    "mnist_dreg": _trained(
+        "rainforth",
+        "MNIST, one stochastic layer, DReG with 8 particles",
+        {"dataset": "mnist", "objective": "dreg", "m": 1},
+        **{**_SHORT, "epochs": 500},
+    ),
+    "mnist_burda_2": _trained(
+        "burda_2",
+        "MNIST, two stochastic layers, DReG with 8 particles",
+        {"dataset": "mnist", "objective": "dreg", "m": 1},
+        **{**_SHORT, "epochs": 500},
     ),
 }
 _DEFAULT = "rainforth"

@@ -1,5 +1,6 @@
 """Evaluates a trained model: log p(x) with its errors, and, to check it, annealed importance sampling.
 
+python evaluate_main.py --preset=digits_miwae
 python evaluate_main.py --model=runs/digits-miwae-m8-k8-seed0/model.keras --num_samples=5000 --ais=20
 """
 
@@ -8,20 +9,20 @@ import functools
 import os
 from typing import Any
 
-import keras
 from absl import flags
 
 import iwae_zoo_console as console
 from iwae_zoo import data, training
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import annealing, evaluation, likelihood, paths
+from iwae_zoo.programs import trained
 from iwae_zoo.training import strategies
 
 _FLAGS = console.flag_values()
-_MODEL = flags.DEFINE_string(
-    "model", None, "Path of a model.keras, as train_main.py leaves it.", required=True, flag_values=_FLAGS
+_MODEL, _PRESET = trained.define(_FLAGS)
+_DATASET = flags.DEFINE_string(
+    "dataset", None, "As in train_main.py. Default: the preset's, and of other models digits.", flag_values=_FLAGS
 )
-_DATASET = flags.DEFINE_string("dataset", "digits", "As in train_main.py.", flag_values=_FLAGS)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train_main.py.", flag_values=_FLAGS)
 _KIND = flags.DEFINE_string("kind", None, "As in train_main.py. Default: as the model was trained.", flag_values=_FLAGS)
 _BINARIZE = flags.DEFINE_string("binarize", None, "The same.", flag_values=_FLAGS)
@@ -79,14 +80,14 @@ _OUTPUT = flags.DEFINE_string(
 
 
 def _dataset(head):
-    """The data, loaded as they were for the model's run, which left its configuration beside it."""
-    config = os.path.join(os.path.dirname(_MODEL.value), "config.json")
-    there = training.read_config(config) if os.path.isfile(config) else {}
+    """The data, loaded as they were for the model's run."""
+    there = trained.config(_MODEL, _PRESET)
+    name = _DATASET.value or (there["dataset"] if _PRESET.value else "digits")
     given = {"kind": _KIND.value, "binarize": _BINARIZE.value, "missing": _MISSING.value}
-    settings = training.data_settings(there, _DATASET.value, **given)
+    settings = training.data_settings(there, name, **given)
     if isinstance(head, likelihoods.Columns):  # The names of a category are numbered as they were.
         settings["columns"] = head.columns
-    dataset = data.load(_DATASET.value, _DATA_DIR.value, **settings)
+    dataset = data.load(name, _DATA_DIR.value, **settings)
     if isinstance(head, likelihoods.Likelihood):
         likelihoods.checked(head, dataset.kind_of_x)
     return dataset
@@ -95,14 +96,13 @@ def _dataset(head):
 def main(name):
     """Evaluates and prints; the exit status is not 0 if it could not."""
     try:
-        if not os.path.isfile(_MODEL.value):
-            raise FileNotFoundError(f"There is no model file {_MODEL.value!r}.")
+        trained.check(_MODEL, _PRESET)
         if _OUTPUT.value and not os.path.isdir(os.path.dirname(_OUTPUT.value) or "."):
             raise FileNotFoundError(f"There is no folder for --output={_OUTPUT.value}.")
         strategy = strategies.get(_STRATEGY.value, _DEVICES.value)
         is_chief = strategies.is_chief(strategy)
         with strategy.scope():
-            model = keras.saving.load_model(_MODEL.value)
+            model = trained.load(_MODEL, _PRESET)
         head = getattr(model.decoder, "head", None)
         x = _dataset(head).evaluation_array(_SPLIT.value)[: _EXAMPLES.value]
         options = {"method": _METHOD.value, "tolerance": _TOLERANCE.value, "proposal": _PROPOSAL.value}

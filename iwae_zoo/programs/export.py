@@ -1,5 +1,6 @@
-"""Exports the trained model of a work directory for TF Serving.
+"""Exports the trained model of a work directory, or of a preset, for TF Serving.
 
+python export/export_main.py --preset=digits_miwae --export_dir=models/digits
 python export/export_main.py --workdir=runs/digits-miwae-m8-k8-seed0 --export_dir=models/digits
 """
 
@@ -8,12 +9,11 @@ import functools
 from absl import flags
 
 import iwae_zoo_console as console
-from iwae_zoo import saved_model
+from iwae_zoo import presets, saved_model
+from iwae_zoo.programs import trained
 
 _FLAGS = console.flag_values()
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Work directory that train_main.py has left.", required=True, flag_values=_FLAGS
-)
+_WORKDIR, _PRESET = trained.define(_FLAGS, "workdir", "Work directory that train_main.py has left.")
 _EXPORT_DIR = flags.DEFINE_string(
     "export_dir", None, "Folder of the served model; gets a new version.", required=True, flag_values=_FLAGS
 )
@@ -36,8 +36,14 @@ def main(name):
     """Exports; the exit status is not 0 if there is no new version."""
     numbers = (_NUM_SAMPLES.value, _MAX_NUM_SAMPLES.value)
     try:
-        walked = {"num_temperatures": _TEMPERATURES.value, "num_chains": _CHAINS.value}
-        version = saved_model.export_run(_WORKDIR.value, _EXPORT_DIR.value, *numbers, seed=_SEED.value, **walked)
+        trained.check(_WORKDIR, _PRESET)
+        options = {"num_temperatures": _TEMPERATURES.value, "num_chains": _CHAINS.value, "seed": _SEED.value}
+        if _PRESET.value is None:
+            version = saved_model.export_run(_WORKDIR.value, _EXPORT_DIR.value, *numbers, **options)
+        else:
+            card = presets.trained.public(presets.card(_PRESET.value))
+            model = presets.load(_PRESET.value)
+            version = saved_model.export(model, _EXPORT_DIR.value, *numbers, **options, card=card)
     except (ValueError, OSError) as error:
         console.fail(name, error)
     print(f"Exported to {version}.")

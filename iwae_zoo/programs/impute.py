@@ -1,14 +1,13 @@
 """Fills the holes of a table or an array by a trained model, and says how far each answer can be trusted.
 
+python impute_main.py --preset=breast_cancer_table --input=holes.csv --output=filled.csv
 python impute_main.py --model=runs/table-iwae-m1-k20-seed0/model.keras --input=holes.csv --output=filled.csv
 """
 
 import functools
-import os
 import pathlib
 from typing import Any
 
-import keras
 import numpy as np
 import tqdm
 from absl import flags
@@ -18,11 +17,10 @@ from iwae_zoo._files import whole
 from iwae_zoo.data import filled
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import imputation
+from iwae_zoo.programs import trained
 
 _FLAGS = console.flag_values()
-_MODEL = flags.DEFINE_string(
-    "model", None, "Path of a model.keras, as train_main.py leaves it.", required=True, flag_values=_FLAGS
-)
+_MODEL, _PRESET = trained.define(_FLAGS)
 _INPUT = flags.DEFINE_string(
     "input",
     None,
@@ -98,9 +96,7 @@ def main(name):
             "match, in a folder that exists.",
         )
     try:
-        if not os.path.isfile(_MODEL.value):
-            raise FileNotFoundError(f"There is no model file {_MODEL.value!r}.")
-        model = keras.saving.load_model(_MODEL.value)
+        model = trained.load(_MODEL, _PRESET)
         imputation.check_takes_missing(model)
         with tqdm.tqdm(unit="row", disable=None if console.is_interactive() else True) as progress:
             rows, untrusted = (_array if wanted == ".npz" else _table)(model, progress)

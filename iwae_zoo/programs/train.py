@@ -85,6 +85,13 @@ _SLEEP = flags.DEFINE_float(
     "Default 0.",
     flag_values=_FLAGS,
 )
+_PARTICLE_SCHEDULE = flags.DEFINE_string(
+    "particle_schedule",
+    None,
+    "Particles that grow over the run: MxK:SHARE with commas between them, as in 1x5:0.5 for M = 1 and K = 5 in the "
+    "first half of the epochs. The rest has --m and --k. Default: these throughout.",
+    flag_values=_FLAGS,
+)
 _DATASET = flags.DEFINE_string(
     "dataset",
     "digits",
@@ -129,6 +136,13 @@ _PRESET = flags.DEFINE_string(
     "preset",
     None,
     f"Architecture and training settings: {', '.join(presets.names())}. Default: by the data set.",
+    flag_values=_FLAGS,
+)
+_FROM_PRESET = flags.DEFINE_string(
+    "from_preset",
+    None,
+    "Begin with the trained weights of a preset, its networks and its likelihood: "
+    f"{', '.join(presets.trained.names())}.",
     flag_values=_FLAGS,
 )
 _NETWORK = flags.DEFINE_string(

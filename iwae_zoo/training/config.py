@@ -10,9 +10,22 @@ from iwae_zoo import objectives, presets
 from iwae_zoo._checks import look_up, positive
 from iwae_zoo.estimation import likelihood
 from iwae_zoo.networks import bodies
-from iwae_zoo.training import schedules
+from iwae_zoo.training import schedules, stages
 
-__all__ = ["IRRELEVANT", "Config"]
+__all__ = ["FROM_PRESET", "IRRELEVANT", "Config"]
+
+# Fields that trained weights leave no choice of.
+FROM_PRESET = (
+    "activation",
+    "columns",
+    "hidden_sizes",
+    "latent_size",
+    "likelihood",
+    "mixed_precision",
+    "network",
+    "posterior",
+    "prior",
+)
 
 # Fields that the trained weights do not depend on, but for rounding.
 IRRELEVANT = ("data_dir", "diagnostics_every", "eval_method", "eval_samples", "particle_chunk", "steps_per_execution")
@@ -23,13 +36,16 @@ class Config:
     """Everything that a run depends on; None takes the preset's or the objective's own.
 
     Attributes:
-      objective: name of an objective, by default the preset's; `m`, `k`, `beta`, `alpha`, `points`, `spacing`, `beta_1`,
-        `estimator`, `decoder_bound`, `encoder_bound` and `sleep` are those of `objectives.get`.
+      objective: name of an objective, by default the preset's; `m`, `k`, `beta`, `alpha`, `points`, `spacing`,
+        `beta_1`, `estimator`, `decoder_bound`, `encoder_bound` and `sleep` are those of `objectives.get`.
+      particle_schedule: str, M and K of the epochs before those that `m` and `k` are for, as `stages.of_epochs`.
       dataset: name or path of a data set.
       data_dir: folder of prepared TensorFlow Datasets.
       kind: name of the kind of data, `binarize` what becomes of intensities, `columns` what a table's columns hold, and
         `missing` the share of values that is taken away; as `data.load`.
       likelihood: name of a likelihood, with settings where it has some, as `likelihoods.get`.
+      from_preset: name of a preset whose trained weights the run begins with, and whose networks and likelihood it has;
+        `FROM_PRESET` names what it brings.
       preset: name of an architecture; by default that of the data set. The next six are instead of its own.
       network: name of a body, with settings where it has some, as `bodies.get`.
       posterior: name of a posterior, with settings where it has some, or one for each stochastic layer from x upwards
@@ -66,6 +82,7 @@ class Config:
     decoder_bound: str | None = None
     encoder_bound: str | None = None
     sleep: float | None = None
+    particle_schedule: str | None = None
     dataset: str = "digits"
     data_dir: str | None = None
     kind: str | None = None
@@ -73,6 +90,7 @@ class Config:
     columns: str | None = None
     missing: float | None = None
     likelihood: str | None = None
+    from_preset: str | None = None
     preset: str | None = None
     network: str | None = None
     posterior: str | None = None
@@ -98,9 +116,11 @@ class Config:
         """The same with every default filled in.
 
         Raises:
-          ValueError: on an unknown name or a number out of range.
+          ValueError: on an unknown name, a number out of range, or a field that `from_preset` brings.
         """
-        name = self.preset or presets.default(self.dataset)
+        if self.from_preset is not None:
+            self._check_from_preset()
+        name = self.preset or self.from_preset or presets.default(self.dataset)
         preset = presets.get(name, **self.architecture)
         bodies.get(preset.network)
         keras.activations.get(preset.activation)
@@ -118,9 +138,24 @@ class Config:
         schedules.get(config.schedule, positive("learning_rate", config.learning_rate), steps=1)
         presets.dtype_policy(config.mixed_precision)
         look_up(likelihood.METHODS, config.eval_method, "method of estimating log p(x)")
+        if config.particle_schedule and config.early_stopping:
+            raise ValueError(
+                "early_stopping watches a bound that particle_schedule changes: received both. Leave out one of them."
+            )
+        stages.of_epochs(config.particle_schedule, config.epochs, config.m, config.k)
         if config.seed < 0:
             raise ValueError(f"seed must not be negative: received {config.seed!r}.")
         return config
+
+    def _check_from_preset(self):
+        presets.card(self.from_preset)
+        chosen = [name for name in FROM_PRESET if getattr(self, name) is not None]
+        if chosen or self.preset not in (None, self.from_preset):
+            received = {name: getattr(self, name) for name in ("preset", *chosen) if getattr(self, name) is not None}
+            raise ValueError(
+                f"from_preset={self.from_preset!r} brings networks and a likelihood of its own: leave out "
+                f"{', '.join(f'{name}={value!r}' for name, value in received.items())}."
+            )
 
     @property
     def architecture(self):
@@ -143,20 +178,33 @@ class Config:
             chosen["hidden_sizes"] = of_layers if len(of_layers) > 1 else of_layers[0]
         return {field: value for field, value in chosen.items() if value is not None}
 
-    def build_objective(self):
+    def build_objective(self, **particles):
         """The `Objective`.
+
+        Args:
+          **particles: `m` and `k` in place of its own.
 
         Raises:
           ValueError: as `objectives.get`.
         """
         settings = ("m", "k", "beta", "alpha", "points", "spacing", "beta_1")
         parts = ("estimator", "decoder_bound", "encoder_bound", "sleep")
-        return objectives.get(self._objective, **{name: getattr(self, name) for name in (*settings, *parts)})
+        given = {name: getattr(self, name) for name in (*settings, *parts)}
+        return objectives.get(self._objective, **given | particles)
+
+    def build_stages(self):
+        """The objectives of a resolved configuration's run: list of pairs (first epoch, `Objective`).
+
+        Raises:
+          ValueError: as `objectives.get` and `stages.of_epochs`.
+        """
+        of_run = stages.of_epochs(self.particle_schedule, self.epochs, self.m, self.k)
+        return [(stage.first_epoch, self.build_objective(m=stage.m, k=stage.k)) for stage in of_run]
 
     @property
     def _objective(self):
-        preset = presets.TABLE.get(self.preset or presets.default(self.dataset), presets.Preset)
-        return self.objective or preset.objective
+        name = self.preset or self.from_preset or presets.default(self.dataset)
+        return self.objective or presets.TABLE.get(name, presets.Preset).objective
 
     @property
     def title(self):

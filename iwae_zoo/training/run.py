@@ -11,7 +11,7 @@ from iwae_zoo import data, figures, presets
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import annealing, diagnostics, evaluation, likelihood
 from iwae_zoo.model.autoencoder import NOT_FINITE, check_training
-from iwae_zoo.training import pictures, schedules, strategies
+from iwae_zoo.training import pictures, schedules, stages, strategies
 from iwae_zoo.training.workdir import MONITOR, EpochEnd, EpochLine, WorkDirectory, best_epoch, data_settings, write_json
 
 __all__ = ["Diverged", "Run"]
@@ -48,19 +48,27 @@ class Run:
         self.config = config.resolved()
         self.objective = self.config.build_objective()
         counts = (self.config.backward_particles, self.config.particle_chunk, self.config.steps_per_execution)
-        check_training(self.objective, self.strategy, *counts)
+        self.stages = self.config.build_stages()
+        for _, objective in self.stages:
+            check_training(objective, self.strategy, *counts)
         self.files = WorkDirectory(workdir, self.config)
         self.workdir = self.files.path
         # Another worker may find what the chief has just written.
         self.files.check(may_be_there=resume or not self.is_chief)
-        self.dataset = data.load(
-            config.dataset, config.data_dir, **data_settings(dataclasses.asdict(config), config.dataset)
-        )
+        settings = data_settings(dataclasses.asdict(config), config.dataset)
+        start = config.from_preset and presets.load(config.from_preset)
+        if start and getattr(start.decoder.head, "columns", ()):  # The names of a category are numbered as they were.
+            settings["columns"] = start.decoder.head.columns
+        self.dataset = data.load(config.dataset, config.data_dir, **settings)
         steps, at_once = self.dataset.steps_per_epoch(self.config.batch_size), self.config.steps_per_execution
         if steps % at_once:  # Keras would go on into the next epoch.
             raise ValueError(f"steps_per_execution must divide the {steps} steps of an epoch: received {at_once}.")
-        self.likelihood = presets.choose_likelihood(self.config.preset, config.likelihood, self.dataset)
-        presets.check_shape(self.config.preset, self.dataset.data_shape, **self.config.architecture)
+        if start:
+            self.likelihood = start.decoder.head
+            self._check_start(start)
+        else:
+            self.likelihood = presets.choose_likelihood(self.config.preset, config.likelihood, self.dataset)
+            presets.check_shape(self.config.preset, self.dataset.data_shape, **self.config.architecture)
         self.test_set = self.dataset.evaluation_array("test")
 
     def train(self, verbose=1):
@@ -92,8 +100,8 @@ class Run:
         if self.files.is_finished(history):
             return self._best(model, history, verbose)
         validation = self.dataset.evaluation_array("validation")
-        callbacks = []
-        if config.diagnostics_every:  # First, so that the others log what it finds.
+        callbacks: list[keras.callbacks.Callback] = [stages.Stages(self.stages)]
+        if config.diagnostics_every:  # Early, so that the others log what it finds.
             callbacks.append(diagnostics.Diagnostics(validation[:_DIAGNOSED], config.diagnostics_every))
         if self.is_chief:
             callbacks.append(keras.callbacks.TensorBoard(self.workdir / "tensorboard", write_graph=False))
@@ -147,8 +155,9 @@ class Run:
                 beginner = self.build()
             count = config.m * config.k
             untrained = likelihood.estimate_dataset(beginner, x, count, method=likelihood.IMPORTANCE, verbose=0)
-        baselines = {"the same, untrained model": float(untrained.log_prob.mean())}
-        result = {**dataclasses.asdict(trained), "untrained_iwae_bound": baselines["the same, untrained model"]}
+        before = f"{config.from_preset}, before" if config.from_preset else "the same, untrained model"
+        baselines = {before: float(untrained.log_prob.mean())}
+        result = {**dataclasses.asdict(trained), "untrained_iwae_bound": baselines[before]}
         head, measures = getattr(model.decoder, "head", None), {}
         if isinstance(head, likelihoods.Likelihood):  # A user's own decoder may have none.
             result["baseline"] = evaluation.baseline(head.fitted(self.dataset.training_values), x)
@@ -169,17 +178,30 @@ class Run:
         versions = {name: metadata.version(name) for name in ("tensorflow", "keras", "tensorflow-probability", "numpy")}
         write_json(self.workdir / "config.json", {"config": dataclasses.asdict(self.config), "versions": versions})
 
+    def _check_start(self, start):
+        """Raises ValueError if the weights that training begins with are for other data."""
+        if tuple(self.dataset.data_shape) != tuple(start.data_shape):
+            raise ValueError(
+                f"The preset {self.config.from_preset!r} is for x of shape {tuple(start.data_shape)}: received data of "
+                f"shape {tuple(self.dataset.data_shape)}."
+            )
+        likelihoods.checked(self.likelihood, self.dataset.kind_of_x)
+
     def build(self):
+        """The model that training begins with, compiled."""
         config = self.config
-        model = presets.build(
-            config.preset,
-            data=self.dataset,
-            objective=self.objective,
-            seed=config.seed,
-            mixed_precision=config.mixed_precision,
-            likelihood=self.likelihood,
-            **config.architecture,
-        )
+        if config.from_preset:
+            model = presets.load(config.from_preset, self.objective, config.seed)
+        else:
+            model = presets.build(
+                config.preset,
+                data=self.dataset,
+                objective=self.objective,
+                seed=config.seed,
+                mixed_precision=config.mixed_precision,
+                likelihood=self.likelihood,
+                **config.architecture,
+            )
         steps = config.epochs * self.dataset.steps_per_epoch(config.batch_size)
         model.compile(
             keras.optimizers.Adam(schedules.get(config.schedule, config.learning_rate, steps)),

@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tarfile
 
 import numpy as np
 import pytest
@@ -12,14 +13,17 @@ from inprocess import call
 
 import iwae_zoo_console
 from export import evaluate_main, query_main
+from iwae_zoo import presets
 from iwae_zoo.programs import evaluate, export, impute, train
 from studies import (
     anomaly_main,
     imputation_main,
     posterior_main,
+    reproduce_main,
     samples_main,
     snr_slopes_main,
     tighter_bounds_main,
+    train_presets_main,
     true_likelihood_main,
 )
 
@@ -28,9 +32,11 @@ PROGRAMS += [
     anomaly_main,
     imputation_main,
     posterior_main,
+    reproduce_main,
     samples_main,
     snr_slopes_main,
     tighter_bounds_main,
+    train_presets_main,
     true_likelihood_main,
 ]
 
@@ -62,7 +68,11 @@ GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"
         (train, ["miwae"], "unexpected arguments ['miwae']"),
         (train, ["--schedule=cosin"], "Did you mean 'cosine'?"),
         (train, ["--strategy=mirored"], "Did you mean 'mirrored'?"),
-        (evaluate, [], "Flag --model must have a value other than None"),
+        (train, ["--from_preset=small"], "Unknown preset with weights"),
+        (train, ["--from_preset=digits_miwae", "--prior=coupling_flow"], "leave out prior='coupling_flow'"),
+        (evaluate, [], "one of --model and --preset is needed: received neither."),
+        (evaluate, ["--model=x", "--preset=digits_miwae"], "received --model=x, --preset=digits_miwae."),
+        (evaluate, ["--preset=digits_miwea"], "Did you mean 'digits_miwae'?"),
         (evaluate, ["--model=nowhere.keras"], "There is no model file 'nowhere.keras'"),
         (evaluate, [f"--model={GOLDEN}", "--output=nowhere/x.json"], "There is no folder for --output=nowhere/x.json"),
         (evaluate, ["--model=x", "--split=trian"], "value should be one of <train|validation|test>"),
@@ -70,6 +80,8 @@ GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"
         (evaluate_main, ["--saved_model=x", "--output=no/x.csv"], "There is no folder for --output=no/x.csv"),
         (impute, ["--model=x", "--input=a.txt", "--output=b.csv"], "--input=a.txt must end in .csv, .parquet or .npy"),
         (impute, ["--model=no.keras", "--input=a.csv", "--output=b.csv"], "There is no model file 'no.keras'"),
+        (impute, ["--input=a.csv", "--output=b.csv"], "one of --model and --preset is needed: received neither."),
+        (impute, ["--preset=digits_miwae", "--input=a.npy", "--output=b.npz"], "The model takes no missing values"),
         (impute, [f"--model={GOLDEN}", "--input=a.npy", "--output=b.npz"], "The model takes no missing values"),
         (
             query_main,
@@ -87,6 +99,11 @@ GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"
         (imputation_main, ["--objectives=piwea"], "Did you mean 'piwae'?"),
         (imputation_main, ["--peers=tree"], "Did you mean 'trees'?"),
         (export, ["--workdir=nowhere", "--export_dir=models"], "nowhere holds no trained model"),
+        (export, ["--export_dir=models"], "one of --workdir and --preset is needed: received neither."),
+        (export, ["--preset=small", "--export_dir=models"], "Unknown preset with weights"),
+        (reproduce_main, ["--tables=burdo"], "Did you mean 'burda'?"),
+        (reproduce_main, ["--rows=ciwae_50"], "Did you mean 'ciwae_5'?"),
+        (train_presets_main, ["--preset=small"], "Unknown preset with weights: received 'small'"),
     ],
 )
 def test_a_wrong_flag_is_one_line(program, flags, message, tmp_path):
@@ -178,18 +195,43 @@ def installed(tmp_path_factory):
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", f"--wheel-dir={folder}", source], check=True)
     (wheel,) = folder.glob("*.whl")
+    build = "import setuptools.build_meta as backend; backend.build_sdist('..')"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, stdout=subprocess.DEVNULL)
     subprocess.run([*pip, "install", "--no-deps", f"--target={folder / 'site'}", wheel], check=True)
     return folder / "site"
 
 
+WITH_WEIGHTS = """
+import pathlib, runpy, sys
+
+sys.argv[0] = program = sys.argv.pop(1)
+try:
+    runpy.run_path(program, run_name="__main__")
+except SystemExit as end:
+    assert not end.code, end.code
+
+import numpy as np
+
+import iwae_zoo
+
+assert pathlib.Path(iwae_zoo.__file__).is_relative_to(pathlib.Path(program).parents[1])
+for name in sys.stdin.read().split():
+    model = iwae_zoo.ImportanceWeightedAutoencoder.from_preset(name)
+    x = model(np.zeros((1, *model.data_shape), np.float32))
+    print("loaded", name, model.count_params(), bool(np.isfinite(x).all()))
+"""
+
+
 @pytest.mark.slow
-def test_the_wheel_trains_and_exports(installed, tiny, tmp_path):
+def test_the_wheel_trains_and_exports_and_has_the_weights(installed, tiny, tmp_path):
     """And says nothing on stderr, and nothing but plain lines on stdout."""
+    made = [name for name in presets.trained.names() if presets.trained.is_made(name)]
     flags = [f"--dataset={tiny}", "--preset=small", "--epochs=2", "--eval_samples=200", "--export_dir=models"]
     flags += ["--eval_method=importance"]
     result = subprocess.run(
-        [sys.executable, str(installed / "bin" / "iwae-zoo"), "train", *flags],
+        [sys.executable, "-c", WITH_WEIGHTS, str(installed / "bin" / "iwae-zoo"), "train", *flags],
         cwd=tmp_path,
+        input=" ".join(made).encode(),
         capture_output=True,
         timeout=300,
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(installed), "HOME": str(tmp_path)},
@@ -206,3 +248,9 @@ def test_the_wheel_trains_and_exports(installed, tiny, tmp_path):
         assert text in shown
     assert (tmp_path / "runs" / "tiny-iwae-m8-k8-preset_small-epochs_2-seed0" / "evaluation.json").exists()
     assert (tmp_path / "models" / "1" / "saved_model.pb").exists()
+    loaded = [line for line in shown.splitlines() if line.startswith("loaded ")]
+    assert loaded == [f"loaded {name} {presets.card(name)['weights']['count']} True" for name in made]
+    (sdist,) = installed.parent.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {f"iwae_zoo/presets/weights/{name}.{end}" for name in made for end in ("json", "weights.h5")} <= names

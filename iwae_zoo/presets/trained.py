@@ -1,0 +1,161 @@
+"""Presets that come with weights: where the files are, what their cards say, and back to a model.
+
+Beside each other in the folder `weights` there are, of a preset NAME,
+
+    NAME.weights.h5   the weights, float32, as Keras writes them
+    NAME.json         the card: what was run on which data, what it scores, the weights' checksum, and the networks as
+                      Keras describes them, with all that was fitted to the training data
+"""
+
+import hashlib
+import json
+import pathlib
+
+from iwae_zoo import objectives
+from iwae_zoo._checks import look_up
+from iwae_zoo._files import whole
+from iwae_zoo.model import ImportanceWeightedAutoencoder
+from iwae_zoo.presets import table
+
+__all__ = ["FOLDER", "card", "is_made", "load", "names", "public", "save"]
+
+FOLDER = pathlib.Path(__file__).parent / "weights"
+# What of a card is needed to build the model, and says nothing to people.
+_BUILT_FROM = ("model", "data_shape")
+_AGAIN = "Install the package again, or run python studies/train_presets_main.py --preset={name}."
+
+
+def names():
+    """Names of the presets that weights were, or are to be, trained for."""
+    return tuple(name for name, preset in table.TABLE.items() if preset.training is not None)
+
+
+def is_made(name):
+    """Whether the weights of a preset are there."""
+    return _paths(name)[1].is_file()
+
+
+def card(name):
+    """What is known of a preset's weights.
+
+    Args:
+      name: one of `names()`.
+
+    Returns:
+      dict: "preset", "summary", "data" (what the splits are), "config" (the fields of `training.Config`), "versions",
+      "epochs", "hours", "evaluation" (of the test set, nats), "weights" ("file", "sha256", "count"), and "data_shape"
+      and "model", which `load` builds the networks from.
+
+    Raises:
+      ValueError: on an unknown name, a preset that has no weights, or a card that cannot be read.
+
+    #### Examples
+    >>> card("digits_miwae")["config"]["objective"]
+    'miwae'
+    """
+    if table.get(name).training is None:
+        look_up(
+            {known: known for known in names()},
+            name,
+            f"preset with weights (presets.build({name!r}, ...) builds an untrained model)",
+        )
+    path = _paths(name)[1]
+    if not path.is_file():
+        made = [known for known in names() if is_made(known)]
+        raise ValueError(
+            f"The weights of the preset {name!r} have not been trained yet: python studies/train_presets_main.py "
+            f"--preset={name} does it. Those with weights: {', '.join(made)}."
+        )
+    try:
+        found = json.loads(path.read_text())
+        _ = [found[key] for key in ("weights", *_BUILT_FROM)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not the card of a preset: {_AGAIN.format(name=name)}") from error
+    return found
+
+
+def public(found):
+    """The part of a card that is for people."""
+    return {key: value for key, value in found.items() if key not in _BUILT_FROM}
+
+
+def load(name, objective=None, seed=None):
+    """The model of a preset with its trained weights.
+
+    Args:
+      name: one of `names()`.
+      objective: an `Objective`, or the name of one, for further training; by default the one it was trained on.
+      seed: int, for further training; by default the one of its training.
+
+    Returns:
+      `ImportanceWeightedAutoencoder`, built, not compiled.
+
+    Raises:
+      ValueError: as `card`, or on weights that are damaged or another model's.
+    """
+    found = card(name)
+    path = _paths(name)[0]
+    received = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no file"
+    if received != found["weights"]["sha256"]:
+        raise ValueError(
+            f"{path} is damaged, or not what its card speaks of: its SHA-256 is {received}, and should be "
+            f"{found['weights']['sha256']}. {_AGAIN.format(name=name)}"
+        )
+    config = dict(found["model"])
+    if objective is not None:
+        config["objective"] = objectives.get(objective).get_config()
+    if seed is not None:
+        config["seed"] = seed
+    model = ImportanceWeightedAutoencoder.from_config(config)
+    model.build((None, *found["data_shape"]))
+    try:
+        model.load_weights(path)
+    except (ValueError, KeyError, OSError) as error:
+        raise ValueError(
+            f"{path} holds the weights of another model than the preset {name!r}: {_AGAIN.format(name=name)}"
+        ) from error
+    return model
+
+
+def save(model, name, found, folder=None):
+    """Writes a preset's weights and card; each file appears whole, the card last.
+
+    Args:
+      model: `ImportanceWeightedAutoencoder`, built.
+      name: str.
+      found: dict, the card but for "preset", "summary", "weights", "data_shape" and "model".
+      folder: path. Default: the package's own.
+
+    Returns:
+      dict, the card.
+    """
+    weights_path, card_path = _paths(name, folder)
+    weights_path.parent.mkdir(parents=True, exist_ok=True)
+    # Of a compiled model the file would hold the optimizers too.
+    plain = ImportanceWeightedAutoencoder.from_config(model.get_config())
+    plain.build((None, *model.data_shape))
+    plain.set_weights(model.get_weights())
+    with whole(weights_path) as partial:
+        plain.save_weights(partial)
+    written = {
+        "preset": name,
+        "summary": table.get(name).summary,
+        **found,
+        "weights": {
+            "file": weights_path.name,
+            "sha256": hashlib.sha256(weights_path.read_bytes()).hexdigest(),
+            "count": plain.count_params(),
+        },
+        "data_shape": list(model.data_shape),
+        "model": plain.get_config(),
+    }
+    text = json.dumps(written, indent=1, allow_nan=False)
+    with whole(card_path) as partial:
+        partial.write_text(text + "\n")
+    return json.loads(text)
+
+
+def _paths(name, folder=None):
+    """Paths of the weights and of the card."""
+    folder = pathlib.Path(folder or FOLDER)
+    return folder / f"{name}.weights.h5", folder / f"{name}.json"

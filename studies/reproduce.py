@@ -1,0 +1,224 @@
+"""What Rainforth et al. and Burda et al. publish for MNIST, and the runs that are to come to the same."""
+
+import tempfile
+import time
+import warnings
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from iwae_zoo import training
+from iwae_zoo.estimation import annealing, diagnostics, likelihood
+from studies import cells, comparison
+
+__all__ = ["BUDGETS", "MEASURES", "SHOWN", "TABLES", "Row", "config", "epochs_in", "looked_at", "measured", "table"]
+
+
+class Row(NamedTuple):
+    """A row of a paper's table.
+
+    Attributes:
+      label: str.
+      preset: name of the architecture.
+      objective: fields of `training.Config`.
+      published: dict from a measure to its published mean and standard error in nats; NaN where none is given.
+    """
+
+    label: str
+    preset: str
+    objective: dict[str, Any]
+    published: dict[str, tuple[float, float]]
+
+
+_NAN = float("nan")
+# Measures of a model: the title in the table.
+MEASURES = {
+    "iwae_bound": "IWAE-64",
+    "importance_log_prob": "log p(x), 5,000 samples",
+    "negative_kl": "-KL(Q, P)",
+    "annealed_log_prob": "log p(x), annealed",
+    "active_units": "active units",
+}
+
+
+def _rainforth():
+    """Table 1 of Rainforth et al. 2018: mean and standard error of 4 runs, 64 particles for each."""
+    published = {
+        "vae": ((-86.69, 0.08), (-86.21, 0.19), (-0.47, 0.20)),
+        "iwae": ((-86.11, 0.10), (-84.52, 0.02), (-1.59, 0.10)),
+        "piwae": ((-85.74, 0.07), (-84.46, 0.06), (-1.28, 0.09)),
+        "miwae": ((-85.69, 0.04), (-84.97, 0.10), (-0.72, 0.11)),
+        "ciwae_05": (None, (-84.57, 0.09), None),
+        "ciwae_5": ((-86.08, 0.08), (-85.24, 0.08), (-0.84, 0.11)),
+    }
+    objectives = comparison.objectives(8, 8)
+    rows = {}
+    for name, values in published.items():
+        label, settings = objectives[name]
+        there = {measure: of for measure, of in zip(MEASURES, values, strict=False) if of is not None}
+        rows[name] = Row(label, "rainforth", settings, there)
+    return rows
+
+
+def _burda():
+    """The MNIST part of Table 1 of Burda et al. 2016: one run each."""
+    published = {
+        ("burda_1", "vae"): (-86.76, -86.47, -86.35),
+        ("burda_1", "iwae"): (-86.76, -85.54, -84.78),
+        ("burda_2", "vae"): (-85.33, -85.01, -84.78),
+        ("burda_2", "iwae"): (-85.33, -83.89, -82.90),
+    }
+    rows = {}
+    for (preset, name), values in published.items():
+        for k, value in zip((1, 5, 50), values, strict=True):
+            if (name, k) == ("iwae", 1):  # The same as a VAE with one particle.
+                continue
+            settings = {"vae": {"objective": "elbo", "m": k, "k": 1}, "iwae": {"objective": "iwae", "m": 1, "k": k}}
+            label = f"{preset[-1]} layer{'s' if preset == 'burda_2' else ''}, {name.upper()}, k = {k}"
+            rows[f"{preset}_{name}_{k}"] = Row(label, preset, settings[name], {"importance_log_prob": (value, _NAN)})
+    return rows
+
+
+# By the name of a paper its rows, by their names. All published figures are importance samples' from the own encoder.
+TABLES = {"rainforth": _rainforth(), "burda": _burda()}
+# The measures that a table shows. Of the second the bounds have different numbers of particles.
+SHOWN = {
+    "rainforth": ("iwae_bound", "importance_log_prob", "negative_kl", "annealed_log_prob", "active_units"),
+    "burda": ("importance_log_prob", "annealed_log_prob", "active_units"),
+}
+# Settings of training: the papers', and what is better in half an hour, whose epochs follow from the time.
+BUDGETS: dict[str, dict[str, Any]] = {
+    "paper": {"epochs": 3280, "batch_size": 20, "learning_rate": 1e-3, "schedule": "burda"},
+    "minutes": {"batch_size": 100, "learning_rate": 2e-3, "schedule": "cosine"},
+}
+
+
+def config(row, seed, **settings):
+    """The `training.Config` of a row, evaluated as published: by importance samples."""
+    return training.Config(preset=row.preset, seed=seed, eval_method=likelihood.IMPORTANCE, **row.objective, **settings)
+
+
+def epochs_in(config, minutes, steps=50):
+    """Whole epochs that a run of a configuration trains in a time on this machine, at least 1; measured, not exact.
+
+    Args:
+      config: `training.Config` without epochs.
+      minutes: float.
+      steps: int, train steps that are timed, after the first, which traces.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run = training.Run(config, f"{folder}/run")
+        model, batches = run.build(), run.dataset.training_batches(run.config.batch_size, seed=0)
+        watch = _Watch()
+        model.fit(batches, steps_per_epoch=steps + 1, shuffle=False, verbose=0, callbacks=[watch])
+    per_epoch = np.median(watch.seconds[1:]) * run.dataset.steps_per_epoch(run.config.batch_size)
+    return max(1, int(60 * minutes / per_epoch))
+
+
+class _Watch(keras.callbacks.Callback):
+    """Seconds of each train step."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seconds.append(time.perf_counter() - self._start)
+
+
+def looked_at(model, x, annealed_examples, num_samples):
+    """What a run's own evaluation does not say.
+
+    Args:
+      model: `ImportanceWeightedAutoencoder`.
+      x: array [N, ...], the test set.
+      annealed_examples: int, how many of the first are annealed.
+      num_samples: int, of the importance samples that annealing is held against.
+
+    Returns:
+      dict: "gap", mean over those examples of annealed minus importance-sampled log p(x) in nats, and "gap_error", its
+      standard error, example by example; "active_units", a list with those of each stochastic layer, of the first 1,000
+      examples.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"log p\(x\)")
+        some = x[:annealed_examples]
+        annealed = annealing.estimate_log_prob(model, some, verbose=0)
+        sampled = likelihood.estimate_dataset(model, some, num_samples, method=likelihood.IMPORTANCE, verbose=0)
+    gaps = annealed.log_prob - sampled.log_prob
+    active = diagnostics.latent_use(model, x[:1000]).active_by_layer
+    return {
+        "gap": float(np.mean(gaps)),
+        "gap_error": float(np.std(gaps, ddof=1) / np.sqrt(len(gaps))) if len(gaps) > 1 else _NAN,
+        "active_units": [int(count) for count in active],
+    }
+
+
+def measured(results, looks):
+    """Ours: what the cells of a row say, over its seeds.
+
+    -KL(Q, P) is as published the bound minus the figure of the 5,000 samples, not the annealed one. The annealed
+    log p(x) of all test examples is that figure plus the gap of those that were annealed.
+
+    Args:
+      results: list of what `cells.run_cell` returns, one for each seed.
+      looks: list of what `looked_at` returns.
+
+    Returns:
+      dict from a measure to its mean and standard error; of one seed, the error over the test examples.
+    """
+    evaluations = [result["evaluation"] for result in results]
+    values = {
+        "iwae_bound": [of["iwae_bound"] for of in evaluations],
+        "importance_log_prob": [of["importance_log_prob"] for of in evaluations],
+        "negative_kl": [of["iwae_bound"] - of["importance_log_prob"] for of in evaluations],
+        "annealed_log_prob": [
+            of["importance_log_prob"] + look["gap"] for of, look in zip(evaluations, looks, strict=True)
+        ],
+        "active_units": [sum(look["active_units"]) for look in looks],
+    }
+    found = {name: tuple(map(float, cells.mean_and_error(of))) for name, of in values.items()}
+    if len(results) == 1:
+        (of,), (look,) = evaluations, looks
+        errors = {
+            "iwae_bound": of["iwae_bound_error"],
+            "importance_log_prob": of["log_prob_error"],
+            "negative_kl": of["negative_kl_error"],
+            "annealed_log_prob": float(np.hypot(of["log_prob_error"], look["gap_error"])),
+        }
+        found |= {name: (found[name][0], error) for name, error in errors.items()}
+    return found
+
+
+def table(paper, ours, looks, budgets):
+    """A paper's table, its figures and ours beside each other, as markdown.
+
+    Args:
+      paper: name of the table.
+      ours: dict from the names of the rows that were run to what `measured` returns.
+      looks: dict from the same to lists of what `looked_at` returns.
+      budgets: dict from the same to a str, what each was trained for.
+    """
+    rows, shown, titles = TABLES[paper], SHOWN[paper], ["objective"]
+    for name in shown:
+        titles += [f"{MEASURES[name]}: published"] if any(name in row.published for row in rows.values()) else []
+        titles += [f"{MEASURES[name]}: ours"]
+    body = []
+    for key, row in rows.items():
+        line = [row.label]
+        for name in shown:
+            if f"{MEASURES[name]}: published" in titles:
+                line.append(comparison.number(*row.published[name]) if name in row.published else "")
+            line.append(_ours(name, ours[key], looks[key]) if key in ours else "")
+        body.append([*line, budgets.get(key, "not run")])
+    return comparison.markdown([*titles, "trained for"], body)
+
+
+def _ours(name, ours, looks):
+    if name != "active_units":
+        return comparison.number(*ours[name])
+    return "+".join(f"{count:.3g}" for count in np.mean([look["active_units"] for look in looks], axis=0))

@@ -1,0 +1,63 @@
+r"""Trains the presets that come with weights, and writes the weights and their cards into the package.
+
+    python studies/train_presets_main.py
+    python studies/train_presets_main.py --preset=mnist_dreg --data_dir=DIR
+
+Without --preset it trains those that have no weights yet, one after the other, in the order of their table. Interrupted
+in any way, the same command goes on from the last whole epoch. Each is a run in the work directory; then the test set
+is evaluated, and the files appear whole.
+"""
+
+import functools
+import pathlib
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from absl import flags
+
+import iwae_zoo_console as console
+
+with console.quiet():
+    from iwae_zoo import presets
+    from studies import cells, trained_presets
+
+_FLAGS = console.flag_values()
+_PRESET = flags.DEFINE_string(
+    "preset",
+    None,
+    f"Which, again or for the first time: {', '.join(presets.trained.names())}. Default: all without weights.",
+    flag_values=_FLAGS,
+)
+_WORKDIR = flags.DEFINE_string("workdir", "runs/presets", "Folder of the runs.", flag_values=_FLAGS)
+_OUTPUT = flags.DEFINE_string(
+    "output", str(presets.trained.FOLDER), "Folder of the weights and cards.", flag_values=_FLAGS
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train_main.py.", flag_values=_FLAGS)
+
+
+def main(name):
+    """Trains, evaluates and writes."""
+    with cells.errors_in_one_line(name):
+        cards = []
+        for preset in trained_presets.chosen(_PRESET.value, _OUTPUT.value):
+            print(f"{preset}:", flush=True)
+            start = time.monotonic()
+            workdir = pathlib.Path(_WORKDIR.value) / preset
+            card = trained_presets.make(preset, workdir, _OUTPUT.value, _DATA_DIR.value)
+            scores = card["evaluation"]
+            print(
+                f"{preset}: log p(x) {scores['log_prob']:.2f} ({scores['log_prob_error']:.2f}), "
+                f"{card['epochs']} epochs in {card['hours']:.2f} hours; this time {time.monotonic() - start:.0f} s",
+                flush=True,
+            )
+            cards.append(card)
+        print(trained_presets.table(cards))
+        print(f"{len(cards)} presets written to {_OUTPUT.value}.")
+
+
+run = functools.partial(console.run, main, _FLAGS, __doc__)
+
+if __name__ == "__main__":
+    run("train_presets_main", sys.argv[1:])
