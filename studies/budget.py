@@ -1,52 +1,64 @@
 """Equal time for unequal steps: how many epochs of a cell fit into so many minutes."""
 
+import dataclasses
 import pathlib
 import tempfile
 import time
+
+import keras
+import numpy as np
 
 from iwae_zoo import training
 from studies import cells
 
 __all__ = ["epochs_within"]
 
-# Steps that are timed, after as many that warm up.
-_STEPS = 100
+# Train steps that are timed, after the first, which traces.
+_STEPS = 50
 
 
-def epochs_within(config, minutes, path):
-    """How many epochs of a configuration take so many minutes, by the time of a few steps.
+def epochs_within(config, minutes, path, clock=time.perf_counter):
+    """Whole epochs that a run of a configuration trains in a time on this machine; measured, not exact.
 
-    The time is that of processors, not of clocks: what else runs on the machine hardly changes it, and a cell on one
-    core takes so many minutes. Validation and diagnostics come on top.
+    Validation and diagnostics come on top.
 
     Args:
-      config: `training.Config`.
+      config: `training.Config` without epochs.
       minutes: float.
-      path: of a JSON file that keeps the time of a step, so that a study that goes on has the same epochs.
+      path: of a JSON file that keeps the number, so that a study that goes on has the same epochs.
+      clock: function that returns seconds. `time.process_time` for minutes of one core, whatever else runs beside.
 
     Returns:
       int, at least 1.
     """
-    settings = {"title": config.title, "steps": _STEPS}
+    settings = {"title": dataclasses.replace(config, seed=0).title, "minutes": minutes}
     found = cells.kept(path, settings)
     if not found:
-        with tempfile.TemporaryDirectory() as folder:
-            run = training.Run(config, pathlib.Path(folder) / "run")
-            batch_size = run.config.batch_size
-            found = {
-                "seconds_per_step": _seconds_per_step(run, batch_size),
-                "steps_per_epoch": run.dataset.steps_per_epoch(batch_size),
-            }
+        found = {"epochs": max(1, int(60.0 * minutes / _seconds_per_epoch(config, clock)))}
         pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
         cells.keep(path, settings, found)
-    return max(1, round(60.0 * minutes / (found["seconds_per_step"] * found["steps_per_epoch"])))
+        print(f"{config.title}: {found['epochs']} epochs in {minutes:g} minutes.", flush=True)
+    return found["epochs"]
 
 
-def _seconds_per_step(run, batch_size):
-    model = run.build()
-    batches = run.dataset.training_batches(batch_size, seed=0)
-    for _ in range(2):  # The first call traces.
-        start = time.process_time()
-        model.fit(batches, steps_per_epoch=_STEPS, epochs=1, verbose=0)
-        elapsed = time.process_time() - start
-    return elapsed / _STEPS
+def _seconds_per_epoch(config, clock):
+    with tempfile.TemporaryDirectory() as folder:
+        run = training.Run(config, pathlib.Path(folder) / "run")
+        model, batches = run.build(), run.dataset.training_batches(run.config.batch_size, seed=0)
+        watch = _Watch(clock)
+        model.fit(batches, steps_per_epoch=_STEPS + 1, shuffle=False, verbose=0, callbacks=[watch])
+    return np.median(watch.seconds[1:]) * run.dataset.steps_per_epoch(run.config.batch_size)
+
+
+class _Watch(keras.callbacks.Callback):
+    """Seconds from the end of each train step to that of the next."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self.seconds = []
+        self._clock, self._last = clock, clock()
+
+    def on_train_batch_end(self, batch, logs=None):
+        now = self._clock()
+        self.seconds.append(now - self._last)
+        self._last = now

@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
+import time
 from typing import Any
 
 import keras
 import numpy as np
 
-from iwae_zoo import likelihood, training
+from iwae_zoo import likelihood, relaxation, training
 from studies import budget, cells, true_likelihood
 
 __all__ = ["METHODS", "TITLES", "configs", "load", "measure", "rows", "snr_curves"]
@@ -16,11 +17,12 @@ __all__ = ["METHODS", "TITLES", "configs", "load", "measure", "rows", "snr_curve
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "reinforce": ("REINFORCE", {"objective": "iwae", "estimator": "reinforce"}),
     "vimco": ("VIMCO", {"objective": "vimco"}),
-    "ovis": ("OVIS, gamma 1", {"objective": "ovis"}),
+    "ovis": ("OVIS", {"objective": "ovis"}),
+    "ovis_gamma": ("OVIS, gamma 1", {"objective": "ovis", "estimator": "ovis,gamma=1"}),
     "rws": ("RWS", {"objective": "rws"}),
-    "rws_sleep": ("RWS, half sleep", {"objective": "rws", "sleep": 0.5}),
+    "rws_sleep": ("RWS, half of it sleep", {"objective": "rws", "sleep": 0.5}),
     "wake_sleep": ("wake-sleep", {"objective": "rws", "decoder_bound": "elbo", "sleep": 1.0}),
-    "gumbel": ("Gumbel-softmax", {"objective": "iwae", "posterior": "relaxed_bernoulli", "prior": "relaxed_bernoulli"}),
+    "gumbel": ("Gumbel-softmax", {"objective": "iwae", "posterior": "relaxed_bernoulli"}),
 }
 
 # Titles of the table's columns.
@@ -50,7 +52,7 @@ def configs(names, seeds, minutes, workdir, looks, **shared):
     of_methods = {}
     for name in names:
         config = training.Config(**{**METHODS[name][1], **shared})
-        epochs = budget.epochs_within(config, minutes, workdir / "time" / f"{name}.json")
+        epochs = budget.epochs_within(config, minutes, workdir / "epochs" / f"{name}.json", time.process_time)
         of_methods[name] = dataclasses.replace(config, epochs=epochs, diagnostics_every=max(1, epochs // looks))
     return {
         (name, seed): dataclasses.replace(config, seed=seed)
@@ -62,7 +64,7 @@ def configs(names, seeds, minutes, workdir, looks, **shared):
 def load(config, workdir):
     """The trained model of a cell, with classes for latents where it was trained with relaxed ones."""
     model = keras.saving.load_model(cells.folder(config, workdir) / "model.keras")
-    return model
+    return relaxation.discrete(model) if config.posterior else model
 
 
 def measure(config, x, workdir, num_samples):

@@ -1,18 +1,15 @@
 """What Rainforth et al. and Burda et al. publish for MNIST, and the runs that are to come to the same."""
 
-import tempfile
-import time
 import warnings
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 
 from iwae_zoo import training
 from iwae_zoo.estimation import annealing, diagnostics, likelihood
 from studies import cells, comparison
 
-__all__ = ["BUDGETS", "MEASURES", "SHOWN", "TABLES", "Row", "config", "epochs_in", "looked_at", "measured", "table"]
+__all__ = ["BUDGETS", "MEASURES", "SHOWN", "TABLES", "Row", "config", "looked_at", "measured", "table"]
 
 
 class Row(NamedTuple):
@@ -97,37 +94,6 @@ BUDGETS: dict[str, dict[str, Any]] = {
 def config(row, seed, **settings):
     """The `training.Config` of a row, evaluated as published: by importance samples."""
     return training.Config(preset=row.preset, seed=seed, eval_method=likelihood.IMPORTANCE, **row.objective, **settings)
-
-
-def epochs_in(config, minutes, steps=50):
-    """Whole epochs that a run of a configuration trains in a time on this machine, at least 1; measured, not exact.
-
-    Args:
-      config: `training.Config` without epochs.
-      minutes: float.
-      steps: int, train steps that are timed, after the first, which traces.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        run = training.Run(config, f"{folder}/run")
-        model, batches = run.build(), run.dataset.training_batches(run.config.batch_size, seed=0)
-        watch = _Watch()
-        model.fit(batches, steps_per_epoch=steps + 1, shuffle=False, verbose=0, callbacks=[watch])
-    per_epoch = np.median(watch.seconds[1:]) * run.dataset.steps_per_epoch(run.config.batch_size)
-    return max(1, int(60 * minutes / per_epoch))
-
-
-class _Watch(keras.callbacks.Callback):
-    """Seconds of each train step."""
-
-    def __init__(self):
-        super().__init__()
-        self.seconds = []
-
-    def on_train_batch_begin(self, batch, logs=None):
-        self._start = time.perf_counter()
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.seconds.append(time.perf_counter() - self._start)
 
 
 def looked_at(model, x, annealed_examples, num_samples):

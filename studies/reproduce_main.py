@@ -26,7 +26,7 @@ with console.quiet():
 
     from iwae_zoo import training
     from iwae_zoo._checks import look_up
-    from studies import cells, reproduce
+    from studies import budget, cells, reproduce
 
 _FLAGS = console.flag_values()
 _WORKDIR = flags.DEFINE_string("workdir", "runs/reproduce", "Folder of the study.", flag_values=_FLAGS)
@@ -86,14 +86,8 @@ def config(name, row, seed):
     if "epochs" in settings:
         return reproduce.config(row, seed, **settings)
     path = pathlib.Path(_WORKDIR.value) / "epochs" / f"{name}.json"
-    depends_on = {"minutes": _MINUTES.value, "dataset": _DATASET.value}
-    found = cells.kept(path, depends_on)
-    if not found:
-        found = {"epochs": reproduce.epochs_in(reproduce.config(row, seed, **settings), _MINUTES.value)}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cells.keep(path, depends_on, found)
-        print(f"{row.label}: {found['epochs']} epochs in {_MINUTES.value:g} minutes.", flush=True)
-    return reproduce.config(row, seed, **settings, **found)
+    epochs = budget.epochs_within(reproduce.config(row, seed, **settings), _MINUTES.value, path)
+    return reproduce.config(row, seed, **settings, epochs=epochs)
 
 
 def looked_at(cell):

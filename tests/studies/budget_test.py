@@ -1,0 +1,22 @@
+"""How many epochs fit into a time."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from iwae_zoo import training
+from studies import budget
+
+
+@pytest.mark.slow
+def test_epochs_fill_the_time_and_are_measured_once(tmp_path, monkeypatch):
+    np.save(tmp_path / "tiny.npy", np.random.default_rng(0).integers(0, 2, size=(100, 4)).astype("float32"))
+    config = training.Config(dataset=str(tmp_path / "tiny.npy"), preset="plane", m=1, k=1)
+    epochs = budget.epochs_within(config, 10.0, tmp_path / "epochs.json")
+    # An epoch of three steps of at least 0.1 ms, and no more than a second.
+    assert 200 < epochs < 10 * 60 / 3e-4
+    monkeypatch.setattr(budget, "_seconds_per_epoch", lambda config, clock: 120.0)
+    assert budget.epochs_within(dataclasses.replace(config, seed=1), 10.0, tmp_path / "epochs.json") == epochs
+    assert budget.epochs_within(config, 6.0, tmp_path / "epochs.json") == 3
+    assert budget.epochs_within(config, 1.0, tmp_path / "epochs.json") == 1
