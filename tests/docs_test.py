@@ -50,8 +50,9 @@ def test_every_room_takes_a_new_piece(monkeypatch, tmp_path):
 def test_readme():
     names = run_blocks("README.md")
     assert names["estimate"].log_prob.shape == (10,)
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert len([line for line in block.splitlines() if line and "import" not in line]) <= 10
+    ten, three = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert len([line for line in ten.splitlines() if line and "import" not in line]) <= 10
+    assert len(three.splitlines()) == 3
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
