@@ -35,6 +35,9 @@ _OUTPUT = flags.DEFINE_string(
     "output", str(presets.trained.FOLDER), "Folder of the weights and cards.", flag_values=_FLAGS
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train_main.py.", flag_values=_FLAGS)
+_EXAMPLES = flags.DEFINE_integer(
+    "examples", None, "Test examples of the cards, the first ones. Default: all.", lower_bound=2, flag_values=_FLAGS
+)
 
 
 def main(name):
@@ -45,7 +48,7 @@ def main(name):
             print(f"{preset}:", flush=True)
             start = time.monotonic()
             workdir = pathlib.Path(_WORKDIR.value) / preset
-            card = trained_presets.make(preset, workdir, _OUTPUT.value, _DATA_DIR.value)
+            card = trained_presets.make(preset, workdir, _OUTPUT.value, _DATA_DIR.value, _EXAMPLES.value)
             scores = card["evaluation"]
             print(
                 f"{preset}: log p(x) {scores['log_prob']:.2f} ({scores['log_prob_error']:.2f}), "

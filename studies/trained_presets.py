@@ -38,7 +38,7 @@ def configured(name, data_dir=None):
     return training.Config(preset=name, data_dir=data_dir, **presets.get(name).training)
 
 
-def make(name, workdir, folder, data_dir=None, verbose=1):
+def make(name, workdir, folder, data_dir=None, num_examples=None, verbose=1):
     """Trains a preset, from where an earlier call was interrupted, and writes its weights and card.
 
     Args:
@@ -46,6 +46,7 @@ def make(name, workdir, folder, data_dir=None, verbose=1):
       workdir: path of the run.
       folder: path that the files are written to.
       data_dir: as in `data.load`.
+      num_examples: int, of the test set, the first ones, that the card is about; None for all.
       verbose: 0 for silence.
 
     Returns:
@@ -60,8 +61,9 @@ def make(name, workdir, folder, data_dir=None, verbose=1):
     spent(workdir, run.files.checkpoint)
     model = run.train(verbose=verbose)
     hours = spent(workdir, run.files.checkpoint)
+    x = run.test_set[:num_examples]
     if verbose:
-        print(f"Evaluating {len(run.test_set)} test examples.", flush=True)
+        print(f"Evaluating {len(x)} test examples.", flush=True)
     history = run.files.history(run.config.epochs)
     there = json.loads((workdir / "config.json").read_text())
     found = {
@@ -70,7 +72,7 @@ def make(name, workdir, folder, data_dir=None, verbose=1):
         "versions": {"iwae_zoo": iwae_zoo.__version__, **there["versions"]},
         "epochs": len(history),
         "hours": hours,
-        "evaluation": evaluate(model, run.test_set),
+        "evaluation": evaluate(model, x),
     }
     return presets.trained.save(model, name, found, folder)
 
@@ -126,14 +128,23 @@ def spent(workdir, checkpoint):
 
 def table(cards):
     """Cards as a markdown table: nats per example, with standard errors over the test set."""
-    titles = ["preset", "trained on", "hours", "log p(x)", f"{SAMPLES:,} samples", f"IWAE-{PARTICLES}", "-KL(Q, P)"]
+    titles = [
+        "preset",
+        "trained on",
+        "hours",
+        "test examples",
+        "log p(x)",
+        f"{SAMPLES:,} samples",
+        f"IWAE-{PARTICLES}",
+        "-KL(Q, P)",
+    ]
     titles += [f"ESS of {PARTICLES}", "active units", "annealed", "untrusted"]
     rows = []
     for card in cards:
         config, scores = card["config"], card["evaluation"]
         missing = f", {config['missing']:.0%} missing" if config["missing"] else ""
         how = f"{config['dataset']}{missing}, {config['objective']} M={config['m']} K={config['k']}"
-        row = [f"`{card['preset']}`", how, f"{card['hours']:.2f}"]
+        row = [f"`{card['preset']}`", how, f"{card['hours']:.2f}", f"{scores['num_examples']:,}"]
         row += [comparison.number(scores["log_prob"], scores["log_prob_error"])]
         row += [f"{scores['importance_log_prob']:.2f}"]
         row += [comparison.number(scores[name], scores[f"{name}_error"]) for name in ("iwae_bound", "negative_kl")]

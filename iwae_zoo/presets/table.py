@@ -304,7 +304,7 @@ TABLE |= {
         "burda_2",
         "MNIST, two stochastic layers, DReG with 8 particles",
         {"dataset": "mnist", "objective": "dreg", "m": 1},
-        **{**_SHORT, "epochs": 500},
+        **{**_SHORT, "epochs": 400},
     ),
 }
 _DEFAULT = "rainforth"
