@@ -10,7 +10,6 @@ signal-to-noise ratio of both networks' gradients over training.
 """
 
 import functools
-import os
 import pathlib
 import sys
 
@@ -21,8 +20,6 @@ from absl import flags
 import iwae_zoo_console as console
 
 with console.quiet():
-    import tensorflow as tf
-
     from iwae_zoo import data, figures, likelihood, training
     from iwae_zoo._checks import look_up
     from studies import cells, comparison, discrete_latents
@@ -79,8 +76,6 @@ def _configs(workdir):
 def main(name):
     """Runs the cells, asks every model, then writes the tables and the figure."""
     workdir = pathlib.Path(_WORKDIR.value)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // _WORKERS.value))
     with cells.errors_in_one_line(name):
         configs = _configs(workdir)
         results = cells.run_grid(configs, workdir, _WORKERS.value)
