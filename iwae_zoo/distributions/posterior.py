@@ -39,6 +39,11 @@ class Posterior(abc.ABC):
         return REAL
 
     @property
+    def supports(self):
+        """Of each stochastic layer, here one: its name, its support, and whether it is reparameterised."""
+        return ((self.name, self.support, self.reparameterized),)
+
+    @property
     def downwards(self):
         """The head of p(z_l | z_{l+1}) where this is that of q(z_l | z_{l-1})."""
         return Normal(self.latent_size)

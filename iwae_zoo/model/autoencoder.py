@@ -44,6 +44,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
     at the most probable z.
     """
 
+    train_function: Any  # Keras'.
+
     def __init__(self, encoder, decoder, prior, *, objective="iwae", seed=0, **kwargs):
         super().__init__(**kwargs)
         for layer, role, method in (
@@ -64,13 +66,11 @@ class ImportanceWeightedAutoencoder(keras.Model):
                     )
         if getattr(decoder, "takes_missing", False) and getattr(encoder, "takes_missing", None) is False:
             raise ValueError("The decoder takes missing values and the encoder does not: pass it inputs=decoder.head.")
-        self.objective = objectives.get(objective)
-        check_latent(self.objective, getattr(encoder, "supports", ()), getattr(prior, "supports", ()))
-        if self.objective.sleep:
-            dreams.check(decoder)
         self.encoder = encoder
         self.decoder = decoder
         self.prior = prior
+        self.objective = objectives.get(objective)
+        self._check_objective(self.objective)
         self.seed = seed
         self.encoder_optimizer: Any = None
         self.decoder_optimizer: Any = None
@@ -227,26 +227,46 @@ class ImportanceWeightedAutoencoder(keras.Model):
         self.encoder_optimizer, self.decoder_optimizer = pair.encoder, pair.decoder
         self._build_optimizers()
 
+    def _check_objective(self, objective):
+        """Raises ValueError if the networks cannot follow it."""
+        supports = (getattr(layer, "supports", ()) for layer in (self.encoder, self.prior))
+        check_latent(objective, *supports)
+        if objective.sleep:
+            dreams.check(self.decoder)
+        if self.built:
+            objectives.check_reparameterized(objective, *self._draws)
+
     def _renew_gradients(self):
         """A function of its own for each objective: what is compiled is traced once."""
         compiled = tf.function(self._gradients, jit_compile=True, autograph=False)
         self._gradients_in_step = compiled if self._compiles_gradients else self._gradients
 
     def follow(self, objective):
-        """Changes the objective, between two epochs too; weights and optimizers go on as they are.
+        """Changes the objective, between two epochs of `fit` too; weights and optimizers go on as they are.
 
         Args:
           objective: an `Objective`, or the name of one.
 
         Raises:
-          ValueError: on an unknown objective, or one with too few particles for `backward_particles`.
+          ValueError: on an unknown objective, one that the networks cannot follow, with too few particles for
+            `backward_particles`, or with other metrics than the model has.
         """
         objective = objectives.get(objective)
+        self._check_objective(objective)
+        if objective.companions.keys() != self.objective.companions.keys():
+            raise ValueError(
+                f"The metrics of a model stay: the objective {objective.name!r} has {[*objective.companions]} beside "
+                f"the bounds, and {self.objective.name!r} has {[*self.objective.companions]}. Make a model with "
+                "objective=... of the same networks."
+            )
         check_training(objective, self.distribute_strategy, self.backward_particles, self.particle_chunk, 1)
         self.objective = objective
         if self.compiled:
             self._renew_gradients()
+            trains = self.train_function is not None
             self.train_function = self.test_function = None  # Traced anew.
+            if trains:  # `fit` makes one before its first epoch alone.
+                self.make_train_function()
 
     def _build_optimizers(self):
         if self.built and self.encoder_optimizer is not None:

@@ -1,7 +1,6 @@
 """Whether posterior, prior and objective fit together: what draws of z hold, and whether they have derivatives."""
 
 from iwae_zoo import objectives
-from iwae_zoo.distributions.posteriors import REAL
 
 __all__ = ["check_latent"]
 
@@ -11,17 +10,19 @@ def check_latent(objective, posterior, prior):
 
     Args:
       objective: `Objective`.
-      posterior: tuple of the name and the support of each stochastic layer, from x upwards; empty if it is not known.
+      posterior: `Posterior.supports` of the stochastic layers from x upwards; empty if they are not known, None in
+        place of a name and a support that are not.
       prior: the same.
 
     Raises:
       ValueError: if supports differ, or the objective's estimator needs derivatives that draws do not have.
     """
-    for name, support in posterior:
-        objectives.check_reparameterized(objective, name, support in (REAL, None))
+    for name, _, reparameterized in posterior:
+        objectives.check_reparameterized(objective, name, reparameterized)
     if len(posterior) != len(prior):
         return  # Sizes are compared where they are known.
-    for layer, ((name, support), (prior_name, prior_support)) in enumerate(zip(posterior, prior, strict=True), 1):
+    for layer, (of_posterior, of_prior) in enumerate(zip(posterior, prior, strict=True), 1):
+        (name, support, _), (prior_name, prior_support, _) = of_posterior, of_prior
         if None not in (support, prior_support) and support != prior_support:
             of_layer = f" of layer {layer}" if len(posterior) > 1 else ""
             raise ValueError(

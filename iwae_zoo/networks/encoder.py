@@ -37,8 +37,8 @@ class Encoder(keras.Layer):
 
     @property
     def supports(self):
-        """What z is called and what a draw of it holds, as `Posterior.support`: a tuple of one pair."""
-        return ((self.head.name, self.head.support),)
+        """As `Posterior.supports`."""
+        return self.head.supports
 
     @property
     def takes_missing(self):

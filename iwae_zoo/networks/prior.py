@@ -44,9 +44,9 @@ class Prior(keras.Layer):
 
     @property
     def supports(self):
-        """What it is called and what a draw holds, as `Posterior.support`: a tuple of one pair."""
+        """As `Posterior.supports`."""
         name = next((name for name, row in TABLE.items() if isinstance(self, row)), type(self).__name__)
-        return ((name, posteriors.REAL),)
+        return ((name, posteriors.REAL, True),)
 
     def distribution(self):
         """p(z): batch [], event [D]."""
@@ -161,7 +161,7 @@ class _HeadPrior(Prior):
 
     @property
     def supports(self):
-        return ((self.head.name, self.head.support),)
+        return self.head.supports
 
     def distribution(self):
         return self.head.distribution(tf.convert_to_tensor(self.parameters))

@@ -64,7 +64,7 @@ class _Stack(keras.Layer):
     @property
     def supports(self):
         """As of an encoder, of the layers in the order in which they are drawn; None of one that does not say."""
-        unknown = ((None, None),)
+        unknown = ((None, None, True),)
         return sum((getattr(layer, "supports", unknown) for layer in [self.first, *self.conditionals]), ())
 
     def get_config(self):

@@ -66,8 +66,8 @@ def check_latent(name, objective, **fields):
     preset = table.get(name, **fields)
     heads = latent_heads(preset)
     prior = priors.get(preset.prior or heads[-1].prior, heads[-1].latent_size)
-    below = tuple((head.downwards.name, head.downwards.support) for head in heads[:-1])
-    supports.check_latent(objective, tuple((head.name, head.support) for head in heads), below + prior.supports)
+    below = sum((head.downwards.supports for head in heads[:-1]), ())
+    supports.check_latent(objective, sum((head.supports for head in heads), ()), below + prior.supports)
 
 
 def check_shape(name, data_shape, **fields):

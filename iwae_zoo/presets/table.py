@@ -270,7 +270,8 @@ TABLE = {
 
 def _trained(name, summary, training, **fields):
     """The row of a preset with weights: the networks of another row, and what they were trained on."""
-    return dataclasses.replace(TABLE[name], summary=summary, training=training, reached=None, data=(), **fields)
+    fields |= {"summary": summary, "objective": training["objective"], "training": training}
+    return dataclasses.replace(TABLE[name], reached=None, data=(), **fields)
 
 
 # Those with weights; studies/train_presets_main.py makes them.

@@ -87,4 +87,3 @@ class Stages(keras.callbacks.Callback):
         objective = [objective for first_epoch, objective in self._objectives if first_epoch <= epoch][-1]
         if self.model.objective != objective:
             self.model.follow(objective)
-            self.model.make_train_function()  # Keras has made one for the epochs before.

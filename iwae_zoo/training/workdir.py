@@ -178,12 +178,12 @@ class EpochEnd(keras.callbacks.Callback):
 class EpochLine(keras.callbacks.Callback):
     """One plain line for each epoch, for output that is no terminal."""
 
-    _SHOWN = ("decoder_bound", MONITOR, "val_thermodynamic_upper", "elbo", "importance_ess")
-
     def on_epoch_begin(self, epoch, logs=None):
         self._start = time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
-        values = "".join(f", {name} {float(logs[name]):.2f}" for name in self._SHOWN if name in logs)
+        companions = [f"val_{name}" for name in self.model.objective.companions]
+        shown = ("decoder_bound", MONITOR, *companions, "elbo", "importance_ess")
+        values = "".join(f", {name} {float(logs[name]):.2f}" for name in shown if name in logs)
         seconds = time.monotonic() - self._start
         print(f"epoch {epoch + 1} of {self.params['epochs']}{values}, {seconds:.1f} s", flush=True)

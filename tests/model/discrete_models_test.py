@@ -1,5 +1,6 @@
 """Models with discrete and relaxed latents: what they are asked, against sums over every z and against quadrature."""
 
+import contextlib
 import itertools
 
 import numpy as np
@@ -13,6 +14,7 @@ from oracles import flat
 from iwae_zoo import annealing, imputation, likelihood, networks, objectives, particles, presets
 from iwae_zoo.distributions import posteriors
 from iwae_zoo.estimation.latent import latent_use
+from iwae_zoo.model.supports import check_latent
 
 SIZE = 4
 SBN = {"posterior": "bernoulli", "latent_size": (3, 2)}
@@ -203,6 +205,15 @@ def test_a_part_draws_what_the_whole_draws(options):
 def test_what_does_not_fit(options, message):
     with pytest.raises(ValueError, match=message):
         presets.build("plane", **{"data_shape": (SIZE,), "objective": "rws", **options})
+
+
+def test_a_support_of_ones_own_has_derivatives_where_it_says_so():
+    """Positive numbers, say: neither real nor discrete."""
+    for reparameterized in (True, False):
+        latent = (("gamma", "positive numbers", reparameterized),)
+        check_latent(objectives.get("rws"), latent, latent)
+        with contextlib.nullcontext() if reparameterized else pytest.raises(ValueError, match="a posterior 'gamma'"):
+            check_latent(objectives.get("dreg"), latent, latent)
 
 
 def test_layers_of_ones_own_fit_where_they_do_not_say_otherwise():

@@ -35,6 +35,20 @@ def test_stages_and_what_they_do_not_go_with(tiny, tmp_path):
         training.Config(objective="ciwae", beta=2.0, particle_schedule="1x5:0.5").resolved().build_stages()
 
 
+def test_an_objective_that_a_model_cannot_follow():
+    bits, real = (
+        presets.build("plane", data_shape=(2,), hidden_sizes=(), posterior=posterior, objective="rws")
+        for posterior in ("bernoulli", "normal")
+    )
+    with pytest.raises(
+        ValueError, match="'dreg' needs reparameterised particles, and those of a posterior 'bernoulli'"
+    ):
+        bits.follow("dreg")
+    with pytest.raises(ValueError, match=r"'tvo' has \['thermodynamic_upper'\] beside the bounds, and 'rws' has \[\]"):
+        real.follow("tvo")
+    assert bits.objective == real.objective == objectives.get("rws")
+
+
 @pytest.mark.slow
 def test_particles_grow_and_a_run_resumes_where_they_do(tiny, tmp_path, monkeypatch):
     """To the weights of runs by hand, one for each stage, whose model and optimizers are handed on."""
