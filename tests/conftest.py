@@ -52,25 +52,6 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: order.get(item.path.name, len(order)))  # Stable: within a file nothing moves.
 
 
-# Files in which TensorFlow rewrites graphs before it runs them, as it does for a user: what is exported, served,
-# compiled, resumed to the bit, trained on several devices, or documented, and what runs so long that it pays. All other
-# graphs run a few times and prove the same as they were traced; rewriting them would be a quarter of the time.
-REWRITTEN = ("contract", "saved_model", "end_to_end", "tf_serving", "serving", "serving_grpc", "serving_reload")
-REWRITTEN += ("serving_faults", "query", "docs", "autoencoder", "gradients", "run", "strategies", "workers", "cells")
-REWRITTEN += ("certificates", "laplace", "stacked_estimation")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _rewriting(request):
-    """On for those files, and off for all others."""
-    import tensorflow as tf
-
-    on = request.path.name.removesuffix("_test.py") in REWRITTEN
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not on})
-    yield
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node):
     """The test processes of pytest-xdist take the seed that the header shows."""
