@@ -1,6 +1,6 @@
 """The command line, `iwae-zoo PROGRAM`, and what every program shares: a quiet start, flags, errors.
 
-This module lies outside the package because it runs before TensorFlow is imported, which the package does.
+This module lies outside the packages because it runs before TensorFlow is imported, which they do.
 """
 
 import contextlib
@@ -9,17 +9,33 @@ import os
 import sys
 import tempfile
 import warnings
+from typing import NamedTuple
 
 from absl import flags
 
 __all__ = ["fail", "flag_values", "is_interactive", "main", "quiet", "run", "start"]
 
-# A program is a module of `iwae_zoo.programs`, and a row.
+
+class Program(NamedTuple):
+    """Where a program is, what it is for, and the extra of the package that has what it imports."""
+
+    module: str
+    purpose: str
+    extra: str | None = None
+
+
+# A program is a module with `run(name, arguments)`, and a row.
 PROGRAMS = {
-    "train": "train a model and leave everything about the run in a work directory",
-    "evaluate": "evaluate a trained model: log p(x) with its errors",
-    "impute": "fill the holes of a table, and say how far each answer can be trusted",
-    "export": "export the model of a work directory or preset for TensorFlow Serving",
+    "train": Program("iwae_zoo.programs.train", "train a model and leave everything about the run in a work directory"),
+    "evaluate": Program("iwae_zoo.programs.evaluate", "evaluate a trained model: log p(x) with its errors"),
+    "impute": Program(
+        "iwae_zoo.programs.impute", "fill the holes of a table, and say how far each answer can be trusted"
+    ),
+    "export": Program(
+        "iwae_zoo.programs.export", "export the model of a work directory or preset for TensorFlow Serving"
+    ),
+    "serve": Program("iwae_zoo_serving.programs.serve", "serve an exported model on this machine", "serving"),
+    "query": Program("iwae_zoo_serving.programs.query", "ask a server about every row of a file", "serving"),
 }
 
 
@@ -105,16 +121,25 @@ def is_interactive():
 
 
 def start(program, name, arguments):
-    """Runs a program of the package.
+    """Runs a program; where the extra that it needs is not installed, it ends with a line on stderr.
 
     Args:
       program: a key of `PROGRAMS`.
       name: str, what the user called, for messages.
       arguments: list of str.
     """
+    module, _, extra = PROGRAMS[program]
+    missing = None
     with quiet():
-        module = importlib.import_module(f"iwae_zoo.programs.{program}")
-    module.run(name, arguments)
+        try:
+            found = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if extra is None or "." in str(error.name):  # A part of an installed package: another fault.
+                raise
+            missing = error.name
+    if missing:
+        fail(name, f"{missing} is not installed: pip install 'iwae_zoo[{extra}]'")
+    found.run(name, arguments)
 
 
 def main():
@@ -124,8 +149,8 @@ def main():
         start(program, f"iwae-zoo {program}", arguments)
     elif program in ("-h", "--help", "-help", "help"):
         print("usage: iwae-zoo PROGRAM --FLAG=VALUE ...\n")
-        for known, purpose in PROGRAMS.items():
-            print(f"  {known:10}{purpose}")
+        for known, row in PROGRAMS.items():
+            print(f"  {known:10}{row.purpose}")
         print("\niwae-zoo PROGRAM --help lists its flags.")
     elif program == "--version":
         from importlib import metadata

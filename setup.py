@@ -4,7 +4,7 @@ import runpy
 
 import setuptools
 
-# What export/serve_main.py and export/query_main.py need besides.
+# What `iwae_zoo_serving` needs besides; `iwae-zoo serve` and `iwae-zoo query` name this extra where it is missing.
 SERVING = [
     "aiohttp>=3.13,<4",
     "grpcio>=1.76,<2",
@@ -17,7 +17,7 @@ setuptools.setup(
     version=runpy.run_path("iwae_zoo/_version.py")["__version__"],
     description="A model zoo of importance-weighted autoencoders for Keras 3 and TensorFlow",
     python_requires=">=3.11",
-    packages=setuptools.find_packages(include=["iwae_zoo", "iwae_zoo.*"]),
+    packages=setuptools.find_packages(include=["iwae_zoo", "iwae_zoo.*", "iwae_zoo_serving", "iwae_zoo_serving.*"]),
     package_data={"iwae_zoo.presets": ["weights/*.json", "weights/*.weights.h5"]},
     py_modules=["iwae_zoo_console"],
     entry_points={"console_scripts": ["iwae-zoo=iwae_zoo_console:main"]},

@@ -27,8 +27,8 @@ with quiet():
     import urllib3
 
     from benchmarks import report, workload
-    from export.serving import client
     from iwae_zoo import figures, saved_model
+    from iwae_zoo_serving import client
 
 _SERVER = pathlib.Path(__file__).resolve().parent.parent / "export" / "serve_main.py"
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "Particles per row.", lower_bound=1)

@@ -1,1 +1,1 @@
-"""Programs around an exported model, and the library parts that they share."""
+"""Programs around an exported model."""

@@ -16,8 +16,8 @@ from absl import flags
 import iwae_zoo_console as console
 
 with console.quiet():
-    from export.serving import client
     from iwae_zoo import columns, data, likelihood, saved_model, training
+    from iwae_zoo_serving import client
 
 _FLAGS = console.flag_values()
 _SAVED_MODEL = flags.DEFINE_string(

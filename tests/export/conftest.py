@@ -3,7 +3,7 @@
 import pytest
 from serving_toy import Rest, save
 
-from export.serving.server import serve
+from iwae_zoo_serving.server import serve
 
 
 @pytest.fixture(scope="session")

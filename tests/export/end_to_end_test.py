@@ -13,13 +13,14 @@ import pytest
 from inprocess import call
 from serving_toy import Rest
 
-from export import evaluate_main, query_main
-from export.serving.client import GrpcClient, RestClient, query
-from export.serving.errors import ServingError
-from export.serving.server import serve
+from export import evaluate_main
 from iwae_zoo import annealing, likelihood, presets, saved_model
 from iwae_zoo.estimation import importance
 from iwae_zoo.programs import export, train
+from iwae_zoo_serving.client import GrpcClient, RestClient, query
+from iwae_zoo_serving.errors import ServingError
+from iwae_zoo_serving.programs import query as query_program
+from iwae_zoo_serving.server import serve
 
 SAMPLES = 60
 
@@ -152,7 +153,7 @@ def test_programs(tiny, tmp_path, monkeypatch, short_annealing):
     assert printed == pytest.approx(mean, abs=1e-3)
     with serve(tmp_path / "models" / "digits", "digits", port=0, rest_api_port=0) as ports:
         flags = [f"--server=127.0.0.1:{ports.rest}", "--model_name=digits", f"--dataset={tiny}", "--num_samples=50"]
-        asked = call(query_main, *flags, "--output=asked.npz", cwd=tmp_path)
+        asked = call(query_program, *flags, "--output=asked.npz", cwd=tmp_path)
         assert asked.returncode == 0, asked.stderr
     with np.load(tmp_path / "asked.npz") as answers:
         assert np.mean(answers["log_prob"]) == pytest.approx(mean, abs=1e-4)

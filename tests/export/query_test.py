@@ -14,9 +14,9 @@ import grpc
 import numpy as np
 import pytest
 
-from export.serving import client as client_lib
-from export.serving.client import GrpcClient, RestClient, query, write
-from export.serving.errors import ServingError
+from iwae_zoo_serving import client as client_lib
+from iwae_zoo_serving.client import GrpcClient, RestClient, query, write
+from iwae_zoo_serving.errors import ServingError
 
 ROOT = pathlib.Path(__file__).parents[2]
 

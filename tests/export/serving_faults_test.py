@@ -9,7 +9,7 @@ import pytest
 from absl import logging
 from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
-from export.serving import models
+from iwae_zoo_serving import models
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_client_hangs_up_within_its_request(rest, said, caplog):
 
 
 def test_a_client_hangs_up_before_its_answer(rest, said, caplog, monkeypatch):
-    from export.serving import rest as module
+    from iwae_zoo_serving import rest as module
 
     answer = module.answer
     monkeypatch.setattr(module, "answer", lambda *arguments: time.sleep(0.3) or answer(*arguments))

@@ -11,7 +11,7 @@ from absl import logging
 from serving_toy import Rest, save
 from tensorflow_serving.apis import prediction_log_pb2
 
-from export.serving.server import serve
+from iwae_zoo_serving.server import serve
 
 
 @contextlib.contextmanager

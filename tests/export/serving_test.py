@@ -11,8 +11,8 @@ import threading
 import numpy as np
 import pytest
 
-from export.serving import json_tensors
-from export.serving.server import serve
+from iwae_zoo_serving import json_tensors
+from iwae_zoo_serving.server import serve
 
 ROOT = pathlib.Path(__file__).parents[2]
 

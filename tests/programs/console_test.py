@@ -7,14 +7,16 @@ import subprocess
 import sys
 import tarfile
 
+import google.protobuf
 import numpy as np
 import pytest
 from inprocess import call
 
 import iwae_zoo_console
-from export import evaluate_main, query_main
+from export import evaluate_main
 from iwae_zoo import presets
 from iwae_zoo.programs import evaluate, export, impute, train
+from iwae_zoo_serving.programs import query, serve
 from studies import (
     anomaly_main,
     imputation_main,
@@ -27,7 +29,7 @@ from studies import (
     true_likelihood_main,
 )
 
-PROGRAMS = [train, evaluate, impute, export, evaluate_main, query_main]
+PROGRAMS = [train, evaluate, impute, export, evaluate_main, serve, query]
 PROGRAMS += [
     anomaly_main,
     imputation_main,
@@ -84,11 +86,13 @@ GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"
         (impute, ["--preset=digits_miwae", "--input=a.npy", "--output=b.npz"], "The model takes no missing values"),
         (impute, [f"--model={GOLDEN}", "--input=a.npy", "--output=b.npz"], "The model takes no missing values"),
         (
-            query_main,
+            query,
             ["--dataset=digits", "--input=x.npy"],
             "one of --input=x.npy, --dataset=digits and --csv=table.csv is needed",
         ),
-        (query_main, ["--protocol=soap"], "value should be one of <rest|grpc>"),
+        (serve, [], "flag --model_base_path=None"),
+        (serve, ["--model_base_path=x", "--port=65536"], "flag --port=65536"),
+        (query, ["--protocol=soap"], "value should be one of <rest|grpc>"),
         (tighter_bounds_main, ["--objectives=vea"], "unknown objectives ['vea']"),
         (snr_slopes_main, ["--workdir=/proc/nowhere/x"], "No such file or directory: '/proc/nowhere"),
         (anomaly_main, ["--problems=digits_10"], "Unknown problem: received 'digits_10'."),
@@ -124,13 +128,30 @@ def test_help_lists_every_flag(program, tmp_path):
 
 def test_unknown_program(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["iwae-zoo", "tarin"])
-    with pytest.raises(SystemExit, match="unknown program 'tarin'. Known: train, evaluate, impute, export"):
+    with pytest.raises(SystemExit, match="unknown program 'tarin'. Known: train, evaluate, impute, export, serve, query"):
         iwae_zoo_console.main()
     for flags in (["--help"], []):
         monkeypatch.setattr(sys, "argv", ["iwae-zoo", *flags])
         iwae_zoo_console.main()
         shown = capsys.readouterr().out
-        assert all(f"  {name} " in shown for name in ("train", "evaluate", "export"))
+        assert all(f"  {name} " in shown for name in iwae_zoo_console.PROGRAMS)
+
+
+@pytest.mark.parametrize(
+    ("program", "missing", "error", "message"),
+    [
+        ("serve", "aiohttp", SystemExit, r"^serve: aiohttp is not installed: pip install 'iwae_zoo\[serving\]'$"),
+        ("query", "tqdm", SystemExit, r"^query: tqdm is not installed: pip install 'iwae_zoo\[serving\]'$"),
+        ("query", "google.protobuf.json_format", ModuleNotFoundError, "json_format"),  # Broken, and no extra left out.
+    ],
+)
+def test_a_program_without_its_extra(program, missing, error, message, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("iwae_zoo_serving")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(google.protobuf, "json_format")
+    monkeypatch.setitem(sys.modules, missing, None)  # As if it were not installed.
+    with pytest.raises(error, match=message):
+        iwae_zoo_console.start(program, program, [])
 
 
 def test_an_import_is_silenced_unless_it_fails_or_somebody_asks(capfd, monkeypatch):
@@ -153,8 +174,8 @@ def test_interrupted(monkeypatch, tmp_path):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(query_main, "_rows", interrupt)
-    ended = call(query_main, "--input=x.npy", cwd=tmp_path)
+    monkeypatch.setattr(query, "_rows", interrupt)
+    ended = call(query, "--input=x.npy", cwd=tmp_path)
     assert ended == (130, "", "")
 
 
@@ -189,7 +210,8 @@ def installed(tmp_path_factory):
     """A folder with the package as its wheel has it, without the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"  # A build leaves files behind.
-    shutil.copytree(ROOT / "iwae_zoo", source / "iwae_zoo")
+    for name in ("iwae_zoo", "iwae_zoo_serving"):
+        shutil.copytree(ROOT / name, source / name)
     for name in ("setup.py", "pyproject.toml", "iwae_zoo_console.py"):
         shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]

@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 from inprocess import call
 
-from export import query_main
 from iwae_zoo import saved_model
 from iwae_zoo.programs import evaluate, impute, train
+from iwae_zoo_serving.programs import query
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:log p")]
 
@@ -113,10 +113,10 @@ def test_asked_of_a_server(run, tmp_path, monkeypatch, short_annealing):
     card = json.loads((exported / "model_card.json").read_text())
     assert [column["name"] for column in card["input"]["columns"]] == ["id", "age", "visits", "town"]
     client = Direct(saved_model.Exported(exported))
-    monkeypatch.setattr(query_main, "_server", lambda: client)
+    monkeypatch.setattr(query, "_server", lambda: client)
     source = write(tmp_path / "holes.csv", rows_of_people(20, seed=4))
     flags = [f"--csv={source}", f"--model_card={exported / 'model_card.json'}", "--num_samples=50"]
-    result = call(query_main, *flags, "--signature=impute", "--output=served.csv", cwd=tmp_path)
+    result = call(query, *flags, "--signature=impute", "--output=served.csv", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     call(impute, *flags_of(run, source, "filled.csv", "--num_imputations=1"), cwd=tmp_path)
     served, filled = (list(csv.reader(open_lines(tmp_path / name))) for name in ("served.csv", "filled.csv"))
@@ -127,9 +127,9 @@ def test_asked_of_a_server(run, tmp_path, monkeypatch, short_annealing):
     assert [[c for c in row if not number(c)] for row in served] == [
         [c for c in row if not number(c)] for row in filled
     ]
-    plain = call(query_main, *flags, "--output=log_prob.csv", cwd=tmp_path)
+    plain = call(query, *flags, "--output=log_prob.csv", cwd=tmp_path)
     assert plain.returncode == 0 and "pareto_k" in (tmp_path / "log_prob.csv").read_text().splitlines()[0]
-    assert "go together" in call(query_main, f"--csv={source}", cwd=tmp_path).stderr
+    assert "go together" in call(query, f"--csv={source}", cwd=tmp_path).stderr
     exact = client.predict(
         "log_prob", {"x": np.full([1, 3], np.inf, np.float32), "num_samples": np.int32([5]), "seed": np.int64([1])}
     )

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from export.serving.errors import ServingError, grpc, invalid
+from iwae_zoo_serving.errors import ServingError, grpc, invalid
 
 __all__ = ["DTYPES", "dumps", "format_predictions", "loads", "parse_inputs", "parse_tensor", "shortest"]
 

@@ -13,8 +13,8 @@ from aiohttp import web
 from google.protobuf import json_format
 from tensorflow_serving.apis import model_pb2
 
-from export.serving import json_tensors
-from export.serving.errors import ServingError, grpc, http_status, invalid, not_found
+from iwae_zoo_serving import json_tensors
+from iwae_zoo_serving.errors import ServingError, grpc, http_status, invalid, not_found
 
 __all__ = ["answer", "serve"]
 

@@ -11,8 +11,8 @@ import numpy as np
 import urllib3
 from google.protobuf import json_format
 
-from export.serving import json_tensors
-from export.serving.errors import ServingError, code_of, grpc, invalid
+from iwae_zoo_serving import json_tensors
+from iwae_zoo_serving.errors import ServingError, code_of, grpc, invalid
 
 __all__ = ["GrpcClient", "RestClient", "query", "write"]
 

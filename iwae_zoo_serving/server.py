@@ -4,7 +4,7 @@ import concurrent.futures
 import contextlib
 import typing
 
-from export.serving import grpc_service, models, rest
+from iwae_zoo_serving import grpc_service, models, rest
 
 __all__ = ["Ports", "serve"]
 

@@ -12,7 +12,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2, prediction_log_pb2
 
-from export.serving.errors import ServingError, grpc, invalid, not_found
+from iwae_zoo_serving.errors import ServingError, grpc, invalid, not_found
 
 __all__ = ["Model", "Servable"]
 

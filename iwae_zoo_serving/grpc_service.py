@@ -15,7 +15,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from export.serving.errors import ServingError, grpc, invalid
+from iwae_zoo_serving.errors import ServingError, grpc, invalid
 
 __all__ = ["ModelService", "PredictionService", "serve"]
 
