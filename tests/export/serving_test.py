@@ -246,10 +246,11 @@ def test_connection_is_kept(server):
 
 
 @pytest.mark.slow
-def test_program_needs_neither_keras_nor_tfp(toy_path, rest):
+def test_program_needs_neither_the_library_nor_keras_nor_tfp(toy_path, rest):
     # A name that is None in sys.modules cannot be imported: as if the package were not installed.
     script = (
-        "import sys, runpy; sys.modules.update(dict.fromkeys(['keras', 'tf_keras', 'tensorflow_probability']));"
+        "import sys, runpy;"
+        "sys.modules.update(dict.fromkeys(['iwae_zoo', 'keras', 'tf_keras', 'tensorflow_probability']));"
         "sys.argv[0] = 'export/serve_main.py'; runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     flags = [f"--model_base_path={toy_path}", "--model_name=toy", "--port=0", "--rest_api_port=0", "--max_body_mb=1"]

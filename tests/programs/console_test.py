@@ -128,7 +128,9 @@ def test_help_lists_every_flag(program, tmp_path):
 
 def test_unknown_program(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["iwae-zoo", "tarin"])
-    with pytest.raises(SystemExit, match="unknown program 'tarin'. Known: train, evaluate, impute, export, serve, query"):
+    with pytest.raises(
+        SystemExit, match="unknown program 'tarin'. Known: train, evaluate, impute, export, serve, query"
+    ):
         iwae_zoo_console.main()
     for flags in (["--help"], []):
         monkeypatch.setattr(sys, "argv", ["iwae-zoo", *flags])
@@ -223,8 +225,8 @@ def installed(tmp_path_factory):
     return folder / "site"
 
 
-WITH_WEIGHTS = """
-import pathlib, runpy, sys
+FROM_THE_WHEEL = """
+import contextlib, io, os, pathlib, runpy, signal, sys, threading, time, urllib.request
 
 sys.argv[0] = program = sys.argv.pop(1)
 try:
@@ -235,23 +237,52 @@ except SystemExit as end:
 import numpy as np
 
 import iwae_zoo
+import iwae_zoo_console
+import iwae_zoo_serving
 
-assert pathlib.Path(iwae_zoo.__file__).is_relative_to(pathlib.Path(program).parents[1])
+for package in (iwae_zoo, iwae_zoo_serving):
+    assert pathlib.Path(package.__file__).is_relative_to(pathlib.Path(program).parents[1])
 for name in sys.stdin.read().split():
     model = iwae_zoo.ImportanceWeightedAutoencoder.from_preset(name)
     x = model(np.zeros((1, *model.data_shape), np.float32))
     print("loaded", name, model.count_params(), bool(np.isfinite(x).all()))
+
+shown = io.StringIO()
+
+def ask():
+    try:
+        while "REST" not in shown.getvalue():
+            time.sleep(0.05)
+        address = shown.getvalue().split()[-1]
+        body = b'{"signature_name": "encode", "instances": [[[0, 0, 0], [0, 1, 0], [0, 0, 0]]]}'
+        with urllib.request.urlopen(address + ":predict", body) as answer:
+            print("answered", answer.read().decode())
+        np.save("x.npy", np.zeros((3, 3, 3), np.float32))
+        sys.argv[1:] = ["query", "--server=" + address.split("/")[2], "--model_name=tiny", "--input=x.npy"]
+        iwae_zoo_console.main()
+    except SystemExit as end:
+        print(end.code, file=sys.stderr)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+client = threading.Thread(target=ask, daemon=True)
+client.start()
+sys.argv[1:] = ["serve", "--model_base_path=models", "--model_name=tiny", "--port=0", "--rest_api_port=0"]
+with contextlib.redirect_stdout(shown):
+    iwae_zoo_console.main()
+client.join()
+print(shown.getvalue())
 """
 
 
 @pytest.mark.slow
-def test_the_wheel_trains_and_exports_and_has_the_weights(installed, tiny, tmp_path):
+def test_the_wheel_trains_exports_serves_and_has_the_weights(installed, tiny, tmp_path):
     """And says nothing on stderr, and nothing but plain lines on stdout."""
     made = [name for name in presets.trained.names() if presets.trained.is_made(name)]
     flags = [f"--dataset={tiny}", "--preset=small", "--epochs=2", "--eval_samples=200", "--export_dir=models"]
     flags += ["--eval_method=importance"]
     result = subprocess.run(
-        [sys.executable, "-c", WITH_WEIGHTS, str(installed / "bin" / "iwae-zoo"), "train", *flags],
+        [sys.executable, "-c", FROM_THE_WHEEL, str(installed / "bin" / "iwae-zoo"), "train", *flags],
         cwd=tmp_path,
         input=" ".join(made).encode(),
         capture_output=True,
@@ -261,7 +292,7 @@ def test_the_wheel_trains_and_exports_and_has_the_weights(installed, tiny, tmp_p
     shown = result.stdout.decode()
     assert result.returncode == 0, result.stderr
     warned = [line for line in result.stderr.decode().splitlines() if not line.startswith("warning: log p(x)")]
-    assert not warned
+    assert len(warned) == 1 and warned[0].endswith("Serving version 1 of tiny")
     assert not set(shown) & set("\r\b\x1b")
     data, *epochs = shown.splitlines()[:3]
     assert data.startswith("tiny: 80 / 10 / 10 examples of 3 x 3")
@@ -272,7 +303,11 @@ def test_the_wheel_trains_and_exports_and_has_the_weights(installed, tiny, tmp_p
     assert (tmp_path / "models" / "1" / "saved_model.pb").exists()
     loaded = [line for line in shown.splitlines() if line.startswith("loaded ")]
     assert loaded == [f"loaded {name} {presets.card(name)['weights']['count']} True" for name in made]
+    assert 'answered {"predictions":[{"mean":[' in shown
+    assert "3 rows of elbo, ess, in_support, log_prob, num_samples, pareto_k, standard_error in results.csv" in shown
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 4
     (sdist,) = installed.parent.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {f"iwae_zoo/presets/weights/{name}.{end}" for name in made for end in ("json", "weights.h5")} <= names
+    assert "iwae_zoo_serving/programs/serve.py" in names
