@@ -99,8 +99,8 @@ def run(program, values, about, name, arguments):
         fail(name, f"unexpected arguments {left}; flags are written --name=value.")
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     flags.FLAGS.mark_as_parsed()  # Absl's logging looks there, and warns that nobody has.
-    if "tensorflow" in sys.modules:
-        sys.modules["tensorflow"].get_logger().setLevel("INFO" if values.verbose else "ERROR")
+    if tensorflow := sys.modules.get("tensorflow"):
+        tensorflow.get_logger().setLevel("INFO" if values.verbose else "ERROR")
     try:
         program(name)
         sys.stdout.flush()
