@@ -82,3 +82,14 @@ def positive(name, value):
     if not 0.0 < number < math.inf:
         raise ValueError(f"{name} must be a positive number: received {value!r}.")
     return value
+
+
+def fraction(name, value, hint=""):
+    """Returns `value`.
+
+    Raises:
+      ValueError: if it is not a number in [0, 1]; the message ends with the hint.
+    """
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} must be in [0, 1]: received {value!r}.{hint}")
+    return value

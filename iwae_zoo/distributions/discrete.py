@@ -1,12 +1,11 @@
 """Discrete latents: bits, and classes as one-hot vectors, with draws that do not depend on how a batch is split."""
 
 import tensorflow as tf
-import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
 from iwae_zoo.distributions import noise
 
-__all__ = ["IndependentBits", "OneHots"]
+__all__ = ["ByVariable", "IndependentBits", "OneHots", "by_variable", "joined"]
 
 
 class IndependentBits(tfd.Independent):
@@ -49,13 +48,29 @@ class IndependentBits(tfd.Independent):
         return -tf.reduce_sum(residual * self._logits, axis=-1) - tf.reduce_sum(unlikely, axis=-1)
 
     def _sample_n(self, n, seed=None, first_row=0):
-        batch, (size,) = self.batch_shape_tensor(), tf.unstack(self.event_shape_tensor())
-        seed = tfp.random.sanitize_seed(seed)
-        uniform = noise.by_row(noise.inner_uniform, n, batch, size, seed, first_row, self.dtype)
+        uniform = noise.for_draws(noise.inner_uniform, self, n, seed, first_row)
         return tf.cast(uniform > tf.sigmoid(-self._logits), self.dtype)
 
 
-class OneHots(tfd.Distribution):
+class ByVariable:
+    """The shapes of a distribution of G variables of C values each, z [..., G C], that has `_logits` [..., G, C]."""
+
+    _logits: tf.Tensor
+
+    def _event_shape(self):
+        return tf.TensorShape([self._logits.shape[-2] * self._logits.shape[-1]])
+
+    def _event_shape_tensor(self):
+        return tf.constant(self._event_shape().as_list())
+
+    def _batch_shape(self):
+        return self._logits.shape[:-2]
+
+    def _batch_shape_tensor(self):
+        return tf.shape(self._logits)[:-2]
+
+
+class OneHots(ByVariable, tfd.Distribution):
     """G variables of C classes each, independent and one-hot: z in {0, 1}^(G C), as floats.
 
     log p(z) = sum_gc z_gc log softmax(l_g)_c, in nats
@@ -87,43 +102,28 @@ class OneHots(tfd.Distribution):
 
     def log_probabilities(self):
         """Float tensor [..., G C], of each class."""
-        return _joined(tf.nn.log_softmax(self._logits))
+        return joined(tf.nn.log_softmax(self._logits))
 
     def point(self):
         """The most probable z, [..., G C]."""
         return self.mode()
 
-    def _event_shape(self):
-        return tf.TensorShape([self._logits.shape[-2] * self._logits.shape[-1]])
-
-    def _event_shape_tensor(self):
-        return tf.constant(self._event_shape().as_list())
-
-    def _batch_shape(self):
-        return self._logits.shape[:-2]
-
-    def _batch_shape_tensor(self):
-        return tf.shape(self._logits)[:-2]
-
     def _log_prob(self, z):
         return tf.reduce_sum(tf.convert_to_tensor(z) * self.log_probabilities(), axis=-1)
 
     def _sample_n(self, n, seed=None, first_row=0):
-        (size,) = self._event_shape().as_list()
-        seed = tfp.random.sanitize_seed(seed)
-        uniform = noise.by_row(noise.inner_uniform, n, self._batch_shape_tensor(), size, seed, first_row, self.dtype)
+        uniform = noise.for_draws(noise.inner_uniform, self, n, seed, first_row)
         gumbel = -tf.math.log(-tf.math.log(uniform))
-        split = tf.concat([tf.shape(gumbel)[:-1], self._logits.shape[-2:]], axis=0)
-        return self._largest(self._logits + tf.reshape(gumbel, split))
+        return self._largest(self._logits + by_variable(gumbel, self._logits.shape[-1]))
 
     def _largest(self, scores):
-        return _joined(tf.one_hot(tf.argmax(scores, axis=-1), scores.shape[-1], dtype=self.dtype))
+        return joined(tf.one_hot(tf.argmax(scores, axis=-1), scores.shape[-1], dtype=self.dtype))
 
     def _mode(self):
         return self._largest(self._logits)
 
     def _mean(self):
-        return _joined(tf.nn.softmax(self._logits))
+        return joined(tf.nn.softmax(self._logits))
 
     def _variance(self):
         mean = self._mean()
@@ -140,7 +140,12 @@ def _kl(one, other, name=None):
     return tf.reduce_sum(tf.exp(log_p) * (log_p - other.log_probabilities()), axis=-1)
 
 
-def _joined(classes):
+def by_variable(values, classes):
+    """[..., G C] as [..., G, C]."""
+    return tf.reshape(values, tf.concat([tf.shape(values)[:-1], [values.shape[-1] // classes, classes]], axis=0))
+
+
+def joined(classes):
     """[..., G, C] as [..., G C]."""
     size = classes.shape[-2] * classes.shape[-1]
     return tf.reshape(classes, tf.concat([tf.shape(classes)[:-2], [size]], axis=0))

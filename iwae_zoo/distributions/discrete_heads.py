@@ -5,14 +5,26 @@ import dataclasses
 import tensorflow as tf
 
 from iwae_zoo._checks import integer, positive
-from iwae_zoo.distributions.discrete import IndependentBits, OneHots
+from iwae_zoo.distributions.discrete import IndependentBits, OneHots, by_variable, joined
 from iwae_zoo.distributions.posterior import Posterior
 from iwae_zoo.distributions.relaxed import RelaxedBits, RelaxedOneHots
 
 __all__ = ["Bernoulli", "Categorical", "RelaxedBernoulli", "RelaxedCategorical"]
 
 
-class Bernoulli(Posterior):
+class _OfLogits(Posterior):
+    """A head that reads a logit for each value of z, of a family that p(z_l | z_{l+1}) is of too."""
+
+    @property
+    def downwards(self):
+        return self
+
+    @property
+    def num_parameters(self):
+        return self.latent_size
+
+
+class Bernoulli(_OfLogits):
     """Independent bits, zeros and ones, from their logits."""
 
     name = "bernoulli"
@@ -26,20 +38,12 @@ class Bernoulli(Posterior):
     def support(self):
         return "zeros and ones"
 
-    @property
-    def downwards(self):
-        return self
-
-    @property
-    def num_parameters(self):
-        return self.latent_size
-
     def distribution(self, parameters):
         return IndependentBits(parameters)
 
 
 @dataclasses.dataclass(frozen=True)
-class RelaxedBernoulli(Posterior):
+class RelaxedBernoulli(_OfLogits):
     """Log odds of binary Concrete variables, a relaxation of `Bernoulli`; a network is given numbers in (0, 1).
 
     Args:
@@ -59,26 +63,18 @@ class RelaxedBernoulli(Posterior):
         return f"relaxed_bernoulli,temperature={self.temperature}"
 
     @property
-    def downwards(self):
-        return self
-
-    @property
     def discrete(self):
         return Bernoulli(self.latent_size)
 
     def features(self, z):
         return tf.sigmoid(z)
 
-    @property
-    def num_parameters(self):
-        return self.latent_size
-
     def distribution(self, parameters):
         return RelaxedBits(parameters, self.temperature)
 
 
 @dataclasses.dataclass(frozen=True)
-class Categorical(Posterior):
+class Categorical(_OfLogits):
     """Independent classes as one-hot vectors, from their logits.
 
     Args:
@@ -105,20 +101,12 @@ class Categorical(Posterior):
     def support(self):
         return f"one-hot vectors of {self.classes} classes"
 
-    @property
-    def downwards(self):
-        return self
-
-    @property
-    def num_parameters(self):
-        return self.latent_size
-
     def distribution(self, parameters):
-        return OneHots(_by_variable(parameters, self.classes))
+        return OneHots(by_variable(parameters, self.classes))
 
 
 @dataclasses.dataclass(frozen=True)
-class RelaxedCategorical(Posterior):
+class RelaxedCategorical(_OfLogits):
     """Logits of Concrete variables, a relaxation of `Categorical`; a network is given points of the simplex.
 
     Args:
@@ -144,22 +132,14 @@ class RelaxedCategorical(Posterior):
         return f"relaxed_categorical,classes={self.classes},temperature={self.temperature}"
 
     @property
-    def downwards(self):
-        return self
-
-    @property
     def discrete(self):
         return Categorical(self.latent_size, self.classes)
 
     def features(self, z):
-        return tf.reshape(tf.nn.softmax(_by_variable(z, self.classes)), tf.shape(z))
-
-    @property
-    def num_parameters(self):
-        return self.latent_size
+        return joined(tf.nn.softmax(by_variable(z, self.classes)))
 
     def distribution(self, parameters):
-        return RelaxedOneHots(_by_variable(parameters, self.classes), self.temperature)
+        return RelaxedOneHots(by_variable(parameters, self.classes), self.temperature)
 
 
 def _classes(latent_size, classes):
@@ -168,8 +148,3 @@ def _classes(latent_size, classes):
     if latent_size % classes:
         raise ValueError(f"classes must divide the size of the latent, {latent_size}: received {classes}.")
     return classes
-
-
-def _by_variable(values, classes):
-    """[..., G C] as [..., G, C]."""
-    return tf.reshape(values, tf.concat([tf.shape(values)[:-1], [values.shape[-1] // classes, classes]], axis=0))

@@ -3,7 +3,6 @@
 import math
 
 import tensorflow as tf
-import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
 from iwae_zoo.distributions import noise
@@ -63,9 +62,7 @@ class FullNormal(tfd.Distribution):
         return -0.5 * tf.reduce_sum(tf.square(residual), axis=-1) - log_scale - 0.5 * size * math.log(2.0 * math.pi)
 
     def _sample_n(self, n, seed=None, first_row=0):
-        seed, size = tfp.random.sanitize_seed(seed), self._loc.shape[-1]
-        drawn = noise.by_row(noise.normal, n, self._batch_shape_tensor(), size, seed, first_row, self.dtype)
-        return self._loc + _transform(self._scale_tril, drawn)
+        return self._loc + _transform(self._scale_tril, noise.for_draws(noise.normal, self, n, seed, first_row))
 
     def _mean(self):
         return self._loc

@@ -3,7 +3,6 @@
 import math
 
 import tensorflow as tf
-import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
 from iwae_zoo.distributions import fusion, noise
@@ -46,9 +45,7 @@ class DiagonalNormal(tfd.Independent):
 
     def _sample_n(self, n, seed=None, first_row=0):
         loc, scale = self.distribution.loc, self.distribution.scale
-        batch, (size,) = self.batch_shape_tensor(), tf.unstack(self.event_shape_tensor())
-        seed = tfp.random.sanitize_seed(seed)
-        return loc + scale * noise.by_row(noise.normal, n, batch, size, seed, first_row, self.dtype)
+        return loc + scale * noise.for_draws(noise.normal, self, n, seed, first_row)
 
 
 class StandardNormal(DiagonalNormal):

@@ -8,8 +8,9 @@ import math
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
-__all__ = ["by_row", "inner_uniform", "normal", "uniform"]
+__all__ = ["by_row", "for_draws", "inner_uniform", "normal", "uniform"]
 
 _PHILOX = 1  # tf.random.Algorithm.PHILOX, as the operation takes it.
 _BLOCK = 16  # Bytes of random bits for each count.
@@ -57,6 +58,24 @@ def normal(rows, size, seed, first_row=0, dtype=tf.float32):
     angle = (2.0 * math.pi) * pairs[:, :, 1]
     drawn = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=2)
     return tf.reshape(drawn, [rows, strips * 2 * _STRIP])[:, :size]
+
+
+def for_draws(draw, distribution, count, seed, first_row=0):
+    """Numbers for draws of a distribution over vectors, one for each value: `by_row` of its batch and size.
+
+    Args:
+      draw: as in `by_row`.
+      distribution: `tfd.Distribution`, batch [*b], event [D].
+      count: int or int tensor [], number of draws.
+      seed: as `sample` takes it.
+      first_row: as in `by_row`.
+
+    Returns:
+      Float tensor [count, *b, D], as `by_row`.
+    """
+    size = distribution.event_shape[-1] or distribution.event_shape_tensor()[-1]
+    seed, batch = tfp.random.sanitize_seed(seed), distribution.batch_shape_tensor()
+    return by_row(draw, count, batch, size, seed, first_row, distribution.dtype)
 
 
 def by_row(draw, count, batch, size, seed, first_row=0, dtype=tf.float32):

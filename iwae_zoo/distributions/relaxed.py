@@ -8,10 +8,10 @@ nor does any bound.
 import math
 
 import tensorflow as tf
-import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
 from iwae_zoo.distributions import noise
+from iwae_zoo.distributions.discrete import ByVariable, by_variable, joined
 from iwae_zoo.distributions.moments import SampledMoments
 
 __all__ = ["RelaxedBits", "RelaxedOneHots"]
@@ -56,13 +56,11 @@ class RelaxedBits(tfd.Independent):
         return constant - tf.reduce_sum(distance + 2.0 * tf.math.softplus(-distance), axis=-1)
 
     def _sample_n(self, n, seed=None, first_row=0):
-        batch, (size,) = self.batch_shape_tensor(), tf.unstack(self.event_shape_tensor())
-        seed = tfp.random.sanitize_seed(seed)
-        uniform = noise.by_row(noise.inner_uniform, n, batch, size, seed, first_row, self.dtype)
+        uniform = noise.for_draws(noise.inner_uniform, self, n, seed, first_row)
         return (self._logits + tf.math.log(uniform) - tf.math.log1p(-uniform)) / self._temperature
 
 
-class RelaxedOneHots(SampledMoments):
+class RelaxedOneHots(ByVariable, SampledMoments):
     """Logits of G relaxed variables of C classes each: z in R^(G C).
 
     z_g = v_g - logsumexp(v_g) + log sum_c e_gc,   v_gc = (l_gc - log e_gc) / t,   e_gc ~ Exponential(1)
@@ -99,40 +97,21 @@ class RelaxedOneHots(SampledMoments):
             name=name,
         )
 
-    def _event_shape(self):
-        return tf.TensorShape([self._logits.shape[-2] * self._logits.shape[-1]])
-
-    def _event_shape_tensor(self):
-        return tf.constant(self._event_shape().as_list())
-
-    def _batch_shape(self):
-        return self._logits.shape[:-2]
-
-    def _batch_shape_tensor(self):
-        return tf.shape(self._logits)[:-2]
-
-    def _split(self, z):
-        """[..., G C] as [..., G, C]."""
-        z = tf.convert_to_tensor(z)
-        return tf.reshape(z, tf.concat([tf.shape(z)[:-1], self._logits.shape[-2:]], axis=0))
-
     def _log_prob(self, z):
-        z = self._split(z)
-        classes, size = z.shape[-1], self._logits.shape[-2]
+        size, classes = self._logits.shape[-2:]
+        z = by_variable(tf.convert_to_tensor(z), classes)
         residual = self._logits - self._temperature * z
         # As differences from the largest, which large numbers do not cancel in.
         residual -= tf.stop_gradient(tf.reduce_max(residual, axis=-1, keepdims=True))
         shift = tf.reduce_logsumexp(z, axis=-1)
-        by_variable = tf.reduce_sum(residual, axis=-1) - classes * tf.reduce_logsumexp(residual, axis=-1)
-        by_variable += classes * shift - tf.exp(shift)
-        return size * (classes - 1) * math.log(self._temperature) + tf.reduce_sum(by_variable, axis=-1)
+        value = tf.reduce_sum(residual, axis=-1) - classes * tf.reduce_logsumexp(residual, axis=-1)
+        value += classes * shift - tf.exp(shift)
+        return size * (classes - 1) * math.log(self._temperature) + tf.reduce_sum(value, axis=-1)
 
     def _sample_n(self, n, seed=None, first_row=0):
-        (size,) = self._event_shape().as_list()
-        seed = tfp.random.sanitize_seed(seed)
-        uniform = noise.by_row(noise.inner_uniform, n, self._batch_shape_tensor(), size, seed, first_row, self.dtype)
-        exponential = self._split(-tf.math.log(uniform))
+        uniform = noise.for_draws(noise.inner_uniform, self, n, seed, first_row)
+        exponential = by_variable(-tf.math.log(uniform), self._logits.shape[-1])
         value = (self._logits - tf.math.log(exponential)) / self._temperature
         total = tf.math.log(tf.reduce_sum(exponential, axis=-1, keepdims=True))
         value += total - tf.reduce_logsumexp(value, axis=-1, keepdims=True)
-        return tf.reshape(value, tf.concat([tf.shape(value)[:-2], [size]], axis=0))
+        return joined(value)

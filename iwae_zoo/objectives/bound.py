@@ -103,7 +103,7 @@ class Bound(abc.ABC):
 
     def mean_of_others(self, log_weights):
         """Mean log weight of the other particles of its group, [M, K, B]."""
-        grouped = self._neighbors(log_weights)
+        grouped = self.grouped(log_weights)
         shift = tf.reduce_max(grouped, axis=1, keepdims=True)
         centered = grouped - shift
         others = tf.reduce_sum(centered, axis=1, keepdims=True) - centered
@@ -115,15 +115,14 @@ class Bound(abc.ABC):
 
         Exact to rounding of the difference, not of the value.
         """
-        shift, total, log_rest = without_one(self._neighbors(log_weights))
+        shift, total, log_rest = without_one(self.grouped(log_weights))
         mean = shift + total + log_rest - tf.math.log(tf.cast(tf.shape(log_rest)[1] - 1, log_rest.dtype))
         return self.replaced(log_weights, tf.reshape(mean, tf.shape(log_weights))[tf.newaxis])[0][0]
 
-    def _neighbors(self, log_weights):
-        """Log weights by groups, [G, N, B]."""
+    def grouped(self, log_weights):
+        """`log_weights` as [G, N, B]: G groups of N particles, here one of all."""
         log_weights = checked(log_weights)
-        m, k, _ = log_weights.shape
-        return tf.reshape(log_weights, [-1, self.group_size(m, k), tf.shape(log_weights)[2]])
+        return tf.reshape(log_weights, [1, -1, tf.shape(log_weights)[2]])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +162,6 @@ class Grouped(Bound):
         return tf.reshape(tf.broadcast_to(values[:, tf.newaxis], tf.shape(grouped)), tf.shape(log_weights))
 
     def grouped(self, log_weights):
-        """`log_weights` as [G, N, B]: G groups of N particles."""
         log_weights = checked(log_weights)
         m, k, _ = log_weights.shape
         if m is not None and k is not None:

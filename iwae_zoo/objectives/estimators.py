@@ -14,10 +14,11 @@ which is unbiased for every such baseline.
 
 import abc
 import dataclasses
+from typing import ClassVar
 
 import tensorflow as tf
 
-from iwae_zoo._checks import integer, parse
+from iwae_zoo._checks import fraction, integer, parse
 from iwae_zoo.objectives.thermodynamic import Thermodynamic
 
 __all__ = ["Covariance", "GradientEstimator", "Linear", "Ovis", "Reinforce", "Vimco", "get", "identifier", "names"]
@@ -28,9 +29,11 @@ class GradientEstimator(abc.ABC):
 
     Attributes:
       name: str.
+      settings: tuple of str, the attributes that can be asked for besides the name.
     """
 
     name: str
+    settings: ClassVar[tuple[str, ...]] = ()
 
     @property
     def uses_path(self) -> bool:
@@ -198,15 +201,14 @@ class Ovis(_ScoreFunction):
     """
 
     name = "ovis"
+    settings = ("gamma", "auxiliary")
 
     gamma: float = 0.0
     auxiliary: int = 0
 
     def __post_init__(self):
         object.__setattr__(self, "auxiliary", integer("auxiliary", self.auxiliary, 0))
-        number = isinstance(self.gamma, (int, float)) and not isinstance(self.gamma, bool)
-        if not number or not 0.0 <= self.gamma <= 1.0:
-            raise ValueError(f"gamma must be in [0, 1]: received {self.gamma!r}.")
+        fraction("gamma", self.gamma)
         if self.auxiliary and self.gamma:
             raise ValueError(
                 f"gamma is of the form without auxiliary particles: received gamma={self.gamma!r} with "
@@ -306,17 +308,11 @@ def get(identifier):
     """
     if isinstance(identifier, GradientEstimator):
         return identifier
-    row, settings = parse(identifier, "gradient estimator", TABLE, _settings)
+    row, settings = parse(identifier, "gradient estimator", TABLE, lambda row: row.settings)
     return dataclasses.replace(row, **settings) if settings else row
 
 
 def identifier(estimator):
     """The text from which `get` makes an equal estimator, for a configuration."""
-    settings = _settings(estimator)
-    changed = [name for name in settings if getattr(estimator, name) != getattr(TABLE[estimator.name], name)]
+    changed = [name for name in estimator.settings if getattr(estimator, name) != getattr(TABLE[estimator.name], name)]
     return ",".join([estimator.name, *(f"{name}={getattr(estimator, name)!r}" for name in changed)])
-
-
-def _settings(estimator):
-    """Names of what can be asked for besides the name."""
-    return tuple(field.name for field in dataclasses.fields(Ovis)) if isinstance(estimator, Ovis) else ()

@@ -42,7 +42,7 @@ class Jackknife(Grouped):
 
     def group_values(self, grouped):
         # L_{N-1}^(-i) = L_N + log(1 - w_i) - log(1 - 1 / N).
-        n, (largest, _, log_rest) = self._count(grouped), without_one(grouped)
+        n, (largest, _, log_rest) = _count(grouped), without_one(grouped)
         values = log_mean_exp(grouped, axis=1)
         values -= (n - 1.0) * tf.reduce_mean(log_rest - tf.math.log1p(-1.0 / n), axis=1)
         return tf.where(largest[:, 0] > -math.inf, values, largest[:, 0])
@@ -50,7 +50,7 @@ class Jackknife(Grouped):
     def weights(self, log_weights):
         # N w_k - (N - 1) / N sum_{i != k} w_k / c_i, with 1 / c_i = 1 + o_i; of the largest, w_k / c_i is its own.
         grouped = self.grouped(log_weights)
-        n, left = self._count(grouped), _leave_one_out(grouped)
+        n, left = _count(grouped), _leave_one_out(grouped)
         r = (n - 1.0) / n
         odds = tf.reduce_sum(left.odds, axis=1, keepdims=True) - left.odds
         a = left.weights * ((1.0 + r) - r * odds) - r * left.top_weight * left.without_top
@@ -59,7 +59,7 @@ class Jackknife(Grouped):
     def weight_derivatives(self, log_weights):
         # N w_k (1 - w_k) - (N - 1) / N sum_{i != k} v_ik (1 - v_ik), v_ik = w_k / c_i, in the same terms.
         grouped = self.grouped(log_weights)
-        n, left = self._count(grouped), _leave_one_out(grouped)
+        n, left = _count(grouped), _leave_one_out(grouped)
         r, w, c = (n - 1.0) / n, left.weights, complement(left.weights)
         odds = tf.reduce_sum(left.odds, axis=1, keepdims=True) - left.odds
         squares = tf.reduce_sum(left.odds**2, axis=1, keepdims=True) - left.odds**2
@@ -86,9 +86,10 @@ class Jackknife(Grouped):
                 f"groups={self.groups} for m={m} times k={k}. Raise k."
             )
 
-    def _count(self, grouped):
-        """N, as a float."""
-        return tf.cast(tf.shape(grouped)[1], grouped.dtype)
+
+def _count(grouped):
+    """N of log weights [G, N, B], as a float."""
+    return tf.cast(tf.shape(grouped)[1], grouped.dtype)
 
 
 class _LeaveOneOut(NamedTuple):
@@ -116,10 +117,6 @@ def _leave_one_out(grouped):
     is_top = places == tf.argmax(grouped, axis=1)[:, tf.newaxis]
     zeros = tf.zeros_like(weights)
     top_weight = tf.reduce_max(weights, axis=1, keepdims=True)
-    without_top = tf.nn.softmax(_without(is_top, grouped), axis=1)
+    without_top = tf.nn.softmax(tf.where(is_top, tf.constant(-math.inf, grouped.dtype), grouped), axis=1)
     odds = tf.where(is_top, zeros, weights / (1.0 - tf.where(is_top, zeros, weights)))
     return _LeaveOneOut(weights, is_top, top_weight, without_top, odds)
-
-
-def _without(is_top, grouped):
-    return tf.where(is_top, tf.constant(-math.inf, grouped.dtype), grouped)

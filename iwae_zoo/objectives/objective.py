@@ -11,7 +11,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from iwae_zoo._checks import integer, look_up
+from iwae_zoo._checks import fraction, integer, look_up
 from iwae_zoo.objectives import bounds, estimators
 
 __all__ = ["Objective", "ParticleWeights", "check_reparameterized", "get", "names"]
@@ -68,11 +68,7 @@ class Objective:
                 f"The decoder cannot follow {self.decoder_bound}: raising it does not raise log p(x). Give it a lower "
                 "bound, such as decoder_bound='thermodynamic'."
             )
-        number = isinstance(self.sleep, (int, float)) and not isinstance(self.sleep, bool)
-        if not number or not 0.0 <= self.sleep <= 1.0:
-            raise ValueError(
-                f"sleep must be in [0, 1]: received {self.sleep!r}. 0 is no sleep update, 1 is nothing else."
-            )
+        fraction("sleep", self.sleep, " 0 is no sleep update, 1 is nothing else.")
         if self.sleep < 1.0:
             self.estimator.validate(self.encoder_bound, self.m, self.k)
 

@@ -120,7 +120,7 @@ class Config:
         """
         if self.from_preset is not None:
             self._check_from_preset()
-        name = self.preset or self.from_preset or presets.default(self.dataset)
+        name = self._preset
         preset = presets.get(name, **self.architecture)
         bodies.get(preset.network)
         keras.activations.get(preset.activation)
@@ -202,9 +202,12 @@ class Config:
         return [(stage.first_epoch, self.build_objective(m=stage.m, k=stage.k)) for stage in of_run]
 
     @property
+    def _preset(self):
+        return self.preset or self.from_preset or presets.default(self.dataset)
+
+    @property
     def _objective(self):
-        name = self.preset or self.from_preset or presets.default(self.dataset)
-        return self.objective or presets.TABLE.get(name, presets.Preset).objective
+        return self.objective or presets.TABLE.get(self._preset, presets.Preset).objective
 
     @property
     def title(self):
