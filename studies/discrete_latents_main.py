@@ -99,7 +99,9 @@ def main(name):
             }
             for side in ("encoder", "decoder")
         ]
-        title = f"A sigmoid belief network on {_DATASET.value}; bars of one standard error over {_SEEDS.value} seeds"
+        title = f"A sigmoid belief network on {_DATASET.value}"
+        if _SEEDS.value > 1:
+            title += f"; bars of one standard error over {_SEEDS.value} seeds"
         figures.write(figures.curves([panels], title), workdir / "snr.png")
 
 
