@@ -103,15 +103,14 @@ class Thermodynamic(Grouped):
 
     def weights(self, log_weights):
         steps, beta, weights, centred, mean = self._terms(self.grouped(log_weights))
-        return self._summed(steps * weights * (1.0 + beta * (centred - mean)), log_weights)
+        return self._summed(steps * (weights + _product(centred - mean, beta * weights)), log_weights)
 
     def weight_derivatives(self, log_weights):
         # beta w (1 + (1 - 2 w) (1 + beta d)), d = log w_i - E[log w], with 1 - w where w is nearly 1.
         steps, beta, weights, centred, mean = self._terms(self.grouped(log_weights))
         rest = tf.reshape(complement(_flat(weights)), tf.shape(weights))
-        difference = centred - mean
-        slope = 2.0 * rest + beta * difference * (rest - weights)
-        return self._summed(steps * beta * weights * slope, log_weights)
+        difference = _product(centred - mean, beta * beta * weights)
+        return self._summed(steps * (2.0 * beta * weights * rest + difference * (rest - weights)), log_weights)
 
     def covariance_weights(self, log_weights):
         """Weights of each particle's score, [M, K, B], in the gradient of the bound; see `estimators.Covariance`.
@@ -119,7 +118,7 @@ class Thermodynamic(Grouped):
         score_i = sum_j step_j w_ij ( (1 - beta_j) (log w_i - E_j[log w]) - 1 )
         """
         steps, beta, weights, centred, mean = self._terms(self.grouped(log_weights))
-        return self._summed(steps * weights * ((1.0 - beta) * (centred - mean) - 1.0), log_weights)
+        return self._summed(steps * (_product(centred - mean, (1.0 - beta) * weights) - weights), log_weights)
 
     def has_constant_weights(self, m, k):
         return m * k == self.groups or self.betas == (0.0,)
@@ -133,9 +132,8 @@ class Thermodynamic(Grouped):
             tf.reshape(tf.constant(numbers, grouped.dtype), [-1, 1, 1, 1]) for numbers in (self.steps, self.betas)
         )
         centred = grouped - _shift(tf.reduce_max(grouped, axis=1, keepdims=True))
-        # Zero times minus infinity is zero: a particle without weight counts at beta = 0 alone.
-        weights = tf.nn.softmax(tf.math.multiply_no_nan(centred, beta), axis=2)
-        mean = tf.reduce_sum(tf.math.multiply_no_nan(centred, weights), axis=2, keepdims=True)
+        weights = tf.nn.softmax(_product(centred, beta), axis=2)
+        mean = tf.reduce_sum(_product(centred, weights), axis=2, keepdims=True)
         return steps, beta, weights, centred, mean
 
     def _summed(self, terms, log_weights):
@@ -173,6 +171,11 @@ class ThermodynamicUpper(Thermodynamic):
 
     def companion_value(self, log_weights):
         return self.value(log_weights)
+
+
+def _product(logarithms, weights):
+    """Zero times minus infinity is zero: a particle without weight counts at beta = 0 alone."""
+    return tf.math.multiply_no_nan(logarithms, weights)
 
 
 def _shift(largest):

@@ -133,6 +133,18 @@ def test_covariance_of_the_upper_bound_with_two_points_is_the_wake_update(seed):
     np.testing.assert_allclose(ours.score, wake.score, rtol=1e-12)
 
 
+@pytest.mark.parametrize("bound", [bounds.Thermodynamic(2), bounds.ThermodynamicUpper(2)], ids=lambda bound: bound.name)
+def test_a_particle_without_weight_is_the_limit_of_little_weight(bound, seed):
+    x = np.random.default_rng(seed).normal(size=(2, 4, 5))
+    x[0, 1, :3], x[1, 2, 1:] = -1e6, -1e6
+    impossible = np.where(x > -1e6, x, -np.inf)
+    of = {"weights": bound.weights, "weight_derivatives": bound.weight_derivatives}
+    if 0.0 not in bound.betas:  # There the mean of log w is minus infinity.
+        of |= {"value": bound.value, "covariance_weights": bound.covariance_weights}
+    for name, function in of.items():
+        np.testing.assert_allclose(function(impossible), function(x), rtol=1e-12, atol=1e-15, err_msg=name)
+
+
 def test_betas():
     assert bounds.Thermodynamic().betas == pytest.approx([0, 0.1, 10**-0.75, 10**-0.5, 10**-0.25])
     assert bounds.ThermodynamicUpper(points=3, beta_1=0.02).betas == (0.02, 1.0)
