@@ -307,6 +307,13 @@ TABLE |= {
         {"dataset": "mnist", "objective": "dreg", "m": 1},
         **{**_SHORT, "epochs": 400},
     ),
+    "mnist_sbn": _trained(
+        "sbn",
+        "MNIST, three layers of bits, VIMCO with 8 particles",
+        {"dataset": "mnist", "objective": "vimco", "m": 1},
+        epochs=163,
+        schedule="cosine",
+    ),
 }
 _DEFAULT = "rainforth"
 
