@@ -23,7 +23,19 @@ def test_published_figures_are_of_one_piece():
     for row in reproduce.TABLES["burda"].values():
         objective = reproduce.config(row, seed=0).build_objective()
         assert f"k = {objective.m * objective.k}" in row.label
-    assert len({(row.preset, str(row.objective)) for row in reproduce.TABLES["burda"].values()}) == 10
+    assert len({(row.preset, str(row.settings)) for row in reproduce.TABLES["burda"].values()}) == 10
+
+
+def test_half_hour_changes_one_thing_a_row():
+    """Each row is a run of its own, with the budget's settings where it has none; so is its objective."""
+    settings = {**reproduce.BUDGETS["minutes"], "epochs": 10}
+    configs = {name: reproduce.config(row, 0, **settings) for name, row in reproduce.TABLES["half_hour"].items()}
+    assert len({str(config) for config in configs.values()}) == len(configs)
+    assert {config.preset for config in configs.values()} == {"rainforth"}
+    assert configs["dreg_fast"].learning_rate == 4e-3 and configs["dreg_fast"].schedule == "cosine"
+    assert configs["dreg_batch_50"].batch_size == 50 and configs["dreg_8"].batch_size == 100
+    for config in configs.values():
+        config.build_objective()
 
 
 @pytest.mark.slow
