@@ -9,12 +9,15 @@ import keras
 import numpy as np
 
 from iwae_zoo import training
+from iwae_zoo.training import stages
 from studies import cells
 
 __all__ = ["epochs_within"]
 
 # Train steps that are timed, after the first, which traces.
 _STEPS = 50
+# Epochs of the run whose stages are looked at.
+_PLANNED = 1000
 
 
 def epochs_within(config, minutes, path, clock=time.perf_counter):
@@ -42,6 +45,16 @@ def epochs_within(config, minutes, path, clock=time.perf_counter):
 
 
 def _seconds_per_epoch(config, clock):
+    """Of a run whose particles grow, each stage's by its share of the epochs."""
+    planned = stages.of_epochs(config.particle_schedule, _PLANNED, config.m, config.k)
+    ends = [stage.first_epoch for stage in planned[1:]] + [_PLANNED]
+    of_stages = [dataclasses.replace(config, particle_schedule=None, m=stage.m, k=stage.k) for stage in planned]
+    shares = [(end - stage.first_epoch) / _PLANNED for stage, end in zip(planned, ends, strict=True)]
+    return sum(share * _timed(of_stage, clock) for share, of_stage in zip(shares, of_stages, strict=True))
+
+
+def _timed(config, clock):
+    """Seconds of an epoch."""
     with tempfile.TemporaryDirectory() as folder:
         run = training.Run(config, pathlib.Path(folder) / "run")
         model, batches = run.build(), run.dataset.training_batches(run.config.batch_size, seed=0)

@@ -20,3 +20,10 @@ def test_epochs_fill_the_time_and_are_measured_once(tmp_path, monkeypatch):
     assert budget.epochs_within(dataclasses.replace(config, seed=1), 10.0, tmp_path / "epochs.json") == epochs
     assert budget.epochs_within(config, 6.0, tmp_path / "epochs.json") == 3
     assert budget.epochs_within(config, 1.0, tmp_path / "epochs.json") == 1
+
+
+def test_growing_particles_count_by_their_share(tmp_path, monkeypatch):
+    monkeypatch.setattr(budget, "_timed", lambda config, clock: float(config.m * config.k))
+    config = training.Config(dataset="digits", m=8, k=8, particle_schedule="2x4:0.5,4x8:0.25")
+    # Seconds of an epoch on average: 8 / 2 + 32 / 4 + 64 / 4.
+    assert budget.epochs_within(config, 28.0, tmp_path / "epochs.json") == 60
