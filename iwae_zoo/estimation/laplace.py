@@ -118,8 +118,9 @@ def approximate(networks, x, start):
 def _curvature(networks, x, z):
     """Curvatures [D] of -log p(x, z) at z [D] along the columns of axes [D, D]; positive."""
     size = z.shape[0]
-    parts = [_products(networks, x, z, directions) for directions in _in_parts(tf.eye(size, dtype=z.dtype))]
-    matrix = tf.cast(tf.concat(parts, axis=0), tf.float64)
+    products = tf.function(lambda directions: _products(networks, x, z, directions), autograph=False)
+    matrix = tf.concat([products(part) for part in _in_parts(tf.eye(size, dtype=z.dtype))], axis=0)[:size]
+    matrix = tf.cast(matrix, tf.float64)
     matrix = tf.where(tf.math.is_finite(matrix), matrix, tf.eye(size, dtype=tf.float64))
     curvatures, axes = tf.linalg.eigh((matrix + tf.transpose(matrix)) / 2.0)
     curvatures = tf.abs(curvatures)
@@ -128,7 +129,10 @@ def _curvature(networks, x, z):
 
 
 def _in_parts(directions):
-    return [directions[i : i + _DIRECTIONS] for i in range(0, directions.shape[0], _DIRECTIONS)]
+    """Parts of one shape of directions [N, D], the last filled up with zeros."""
+    count = -(-directions.shape[0] // _DIRECTIONS)
+    size = -(-directions.shape[0] // count)
+    return tf.split(tf.pad(directions, [[0, count * size - directions.shape[0]], [0, 0]]), count)
 
 
 def _products(networks, x, z, directions):
@@ -139,10 +143,15 @@ def _products(networks, x, z, directions):
     information = _information(likelihood(z[:1]))
     if information is None:
         return _hessian(lambda z: particles.log_joint(networks.decoder, networks.prior, x, z), z, directions)
-    with tf.autodiff.ForwardAccumulator(z, directions) as accumulator, tf.GradientTape() as tape:
-        tape.watch(z)
-        parameters, weights = zip(*_information(likelihood(z)), strict=True)
-    changes = [accumulator.jvp(parameter, unconnected_gradients="zero") for parameter in parameters]
+    with tf.GradientTape(watch_accessed_variables=False) as outer:
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(z)
+            parameters, weights = zip(*_information(likelihood(z)), strict=True)
+        # Signals go back linearly: the derivatives of what arrives are those of the parameters along the directions.
+        signals = [tf.zeros_like(parameter) for parameter in parameters]
+        outer.watch(signals)
+        along = tf.reduce_sum(directions * tape.gradient(parameters, z, output_gradients=signals))
+    changes = outer.gradient(along, signals, unconnected_gradients="zero")
     # What is missing tells nothing about z.
     observed = [~tf.math.is_nan(x)] if particles.takes_missing(networks.decoder) else []
     weighted = [holes.only(weight * change, *observed) for weight, change in zip(weights, changes, strict=True)]
@@ -152,12 +161,13 @@ def _products(networks, x, z, directions):
 
 def _hessian(log_prob, z, directions):
     """Products [N, D] of minus the Hessian of a log-density at z [N, 1, D] with directions [N, 1, D]."""
-    with tf.autodiff.ForwardAccumulator(z, directions) as accumulator:
-        with tf.GradientTape() as tape:
-            tape.watch(z)
+    with tf.GradientTape(watch_accessed_variables=False) as outer:
+        outer.watch(z)
+        with tf.GradientTape(watch_accessed_variables=False) as inner:
+            inner.watch(z)
             value = log_prob(z)
-        gradient = tape.gradient(value, z)
-    return -accumulator.jvp(gradient, unconnected_gradients="zero")[:, 0]
+        along = tf.reduce_sum(directions * inner.gradient(value, z))
+    return -outer.gradient(along, z, unconnected_gradients="zero")[:, 0]
 
 
 def _information(distribution):

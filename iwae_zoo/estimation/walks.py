@@ -1,4 +1,7 @@
-"""One example, annealed: from a budget to an answer, a draw, or both bounds; TensorFlow operations only, for graphs."""
+"""One example, annealed: from a budget to an answer, a draw, or both bounds; TensorFlow operations only, for graphs.
+
+They are plain ones: compiling what is fused takes seconds, and of so few chains it saves nothing.
+"""
 
 import math
 from typing import NamedTuple
@@ -7,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo._checks import integer, look_up
-from iwae_zoo.distributions import noise
+from iwae_zoo.distributions import fusion, noise
 from iwae_zoo.estimation import paths, psis
 from iwae_zoo.estimation.streaming import standard_error
 from iwae_zoo.model import particles
@@ -98,6 +101,7 @@ _FLOATS = ("log_prob", "standard_error", "ess", "pareto_k", "acceptance_rate")
 OUTPUTS = dict.fromkeys(_FLOATS, tf.TensorSpec([], tf.float64)) | {"in_support": tf.TensorSpec([], tf.bool)}
 
 
+@fusion.portable()
 def estimate(networks, x, seed, budget, betas):
     """log p(x) of one example.
 
@@ -115,6 +119,7 @@ def estimate(networks, x, seed, budget, betas):
     return walk.summary(*walk.forward()[:2])
 
 
+@fusion.portable()
 def bracket(networks, x, z, seed, budget, betas):
     """Both bounds on log p(x) of one example; arguments as in `estimate`, and z [D], a draw from p(z | x).
 
@@ -126,6 +131,7 @@ def bracket(networks, x, z, seed, budget, betas):
     return walk.summary(*walk.forward()[:2]), walk.summary(*walk.reverse(z)[:2])
 
 
+@fusion.portable()
 def sample(networks, x, seed, budget, betas):
     """A draw from p(z | x) of one example, nearly, and what `estimate` gives of the same chains; arguments as there.
 
