@@ -1,5 +1,6 @@
 """Shared by all tests: one fixed seed, and `--vary-seed` to see whether a statistical test only passes by luck."""
 
+import contextvars
 import gc
 import os
 import signal
@@ -79,6 +80,14 @@ def no_annealing(monkeypatch):
     from iwae_zoo import annealing
 
     monkeypatch.setattr(annealing, "is_possible", lambda _: False)
+
+
+@pytest.fixture
+def unfused(monkeypatch):
+    """Nothing is compiled by XLA, which takes seconds for each shape, where what that makes is not the question."""
+    from iwae_zoo.distributions import fusion
+
+    monkeypatch.setattr(fusion, "_fusing", contextvars.ContextVar("fusing", default=False))
 
 
 @pytest.fixture

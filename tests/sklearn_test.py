@@ -90,6 +90,7 @@ def test_learns_what_is_known(truth, table):
     assert np.corrcoef(drawn.T) == pytest.approx(np.corrcoef(x.T), abs=0.1)
 
 
+@pytest.mark.slow
 def test_score_samples_is_the_likelihood(tiny, table):
     x = table[40:45].astype(np.float32)
     rows = [zlib.crc32(row.tobytes()) >> 1 for row in x]

@@ -37,6 +37,7 @@ def test_contract(name, seed):
     np.testing.assert_allclose(log_prob, sum(alone), rtol=1e-5)
 
 
+@pytest.mark.slow
 @EVERY
 def test_configuration_round_trip(name):
     for head in (

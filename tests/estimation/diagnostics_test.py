@@ -282,6 +282,7 @@ def test_bad_arguments(linear_gaussian):
 
 @pytest.mark.slow
 def test_kept_functions_let_the_model_go(linear_gaussian, seed):
+    gc.freeze()  # So that only what comes is looked through.
     model = linear_gaussian.model("elbo")
     diagnostics.gradient_snr(model, linear_gaussian.sample(2, seed=seed), 10, seed)
     reference = weakref.ref(model)
@@ -290,6 +291,7 @@ def test_kept_functions_let_the_model_go(linear_gaussian, seed):
     assert reference() is None
 
 
+@pytest.mark.slow
 def test_thermodynamic_bracket(linear_gaussian):
     """Streamed in chunks, the bounds of the particles that log p(x) is estimated with; and row by row."""
     model, x = linear_gaussian.model(mismatch=0.3), linear_gaussian.sample(3).astype("float32")

@@ -27,6 +27,7 @@ def answered():
     return model, x, imputation.impute(model, x, SAMPLES, num_imputations=39, seed=1)
 
 
+@pytest.mark.slow
 def test_log_prob_of_what_is_observed(answered):
     """Within the stated errors at the stated rate, nothing observed (0) among them; the same as `likelihood` says."""
     model, x, filled = answered
@@ -139,6 +140,7 @@ def test_gradients_with_holes(name):
     assert np.any(fill[0])
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_closed_form():
     """With the exact posterior the decoder follows log p(x_obs) itself, by finite differences of the closed form."""
     x = holed.every_mask(TRUTH.sample(2, seed=8))
@@ -172,6 +174,7 @@ def test_complete_rows_are_what_they_are_without_holes(name):
     np.testing.assert_array_equal(*answers)
 
 
+@pytest.mark.slow
 def test_training_on_holes_and_saving(tmp_path):
     model, x = holed_network("miwae")
     model.compile("adam")

@@ -333,6 +333,7 @@ def test_bernoulli_baseline_is_a_product_of_pixels():
 
 @pytest.mark.slow
 def test_kept_functions_let_the_model_go(linear_gaussian):
+    gc.freeze()  # So that only what comes is looked through.
     model = linear_gaussian.model("elbo")
     likelihood.estimate_log_prob(model, linear_gaussian.sample(2), 10)
     reference = weakref.ref(model)

@@ -39,6 +39,7 @@ def batches(x, size):
 # Two tapes.
 
 
+@pytest.mark.slow
 @REGISTRY
 def test_gradients_are_those_of_two_naive_tapes(name):
     model = pixel_model(objectives.get(name, m=M, k=K))
@@ -153,6 +154,7 @@ def test_what_is_reported_is_a_lower_bound(name, beside, linear_gaussian):
         assert logs["elbo"] < logs["decoder_bound"] < iwae < logs[beside]
 
 
+@pytest.mark.slow
 def test_evaluation_is_reproducible_and_counts_every_example():
     model = pixel_model()
     model.compile()

@@ -122,6 +122,7 @@ def test_a_class_above_a_normal_layer_is_the_quadrature():
     assert not annealing.is_possible(model)
 
 
+@pytest.mark.slow
 def test_the_bound_of_a_relaxed_model_is_its_own():
     """Of another temperature than the prior's, and of a z with a coordinate that says nothing."""
     options = {"posterior": "relaxed_categorical,temperature=0.5", "prior": "relaxed_categorical,temperature=0.9"}

@@ -23,6 +23,7 @@ def gradients(truth, name, sleep, **settings):
     return model, model.compute_gradients(x, SEED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("truth", "name", "settings"),
     [

@@ -80,6 +80,7 @@ def test_diagonal_normal_is_tfps(seed):
     np.testing.assert_allclose(by_scale, ((residual**2 - 1) / scale).sum(axis=0), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_mixed_precision(tmp_path):
     x = (np.random.default_rng(0).random((4, 3, 3, 1)) < 0.4).astype("float32")
     plain, mixed = (presets.build("small", data_shape=(3, 3, 1), mixed_precision=p) for p in (None, "bfloat16"))

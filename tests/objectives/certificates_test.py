@@ -105,6 +105,7 @@ def test_oracle_agrees_with_itself(linear_gaussian):
     assert by_stddev == pytest.approx((log_prob(stddev=step) - log_prob(stddev=-step)) / (2 * step), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", objectives.names())
 def test_exact_posterior_makes_every_bound_exact(name, truth):
     x = truth.sample(20)
@@ -144,6 +145,7 @@ def test_families_lie_between_elbo_and_iwae(truth, seed):
         assert (value <= iwae.numpy() + 1e-12).all()
 
 
+@pytest.mark.slow
 def test_decoder_gradients_of_tighter_bounds_approach_the_score(truth, seed):
     x = truth.sample(5000, seed=3) + 1.0  # Off the model's own data, where the score is not zero.
     score = finite_differences(lambda parts: of_weights(truth, parts).log_prob(x).mean(), exact_weights(truth))
@@ -156,6 +158,7 @@ def test_decoder_gradients_of_tighter_bounds_approach_the_score(truth, seed):
     assert distances[-1] < 0.05
 
 
+@pytest.mark.slow
 def test_elbo_gradient_is_the_closed_forms(truth, seed):
     """Finite differences of the ELBO's closed form, in the encoder's parameters, in float64."""
     x = truth.sample(1, seed=7)
@@ -189,12 +192,14 @@ def test_doubly_reparameterized_is_unbiased(name, options, truth, seed):
     assert np.abs(doubly - plain).max() > 1e-3  # They are different estimators of the same thing.
 
 
+@pytest.mark.slow
 def test_reparameterized_wake_has_the_mean_of_wake(truth, seed):
     wake, doubly = (encoder_gradients(truth, objectives.get(name, m=2, k=3), seed) for name in ("rws", "rws_dreg"))
     mean, error = mean_and_error(doubly - wake)
     assert (np.abs(mean) <= Z * error + 1e-12).all()
 
 
+@pytest.mark.slow
 def test_sticking_the_landing_is_unbiased_for_the_elbo_only(truth, seed):
     def z_scores(name):
         plain, landing = (

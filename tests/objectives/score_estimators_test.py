@@ -228,6 +228,7 @@ def test_through_the_networks(truth, x, estimator, seed):
     assert_mean(draws, np.concatenate(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"particle_chunk": 3}, {"backward_particles": 5}, {"jit_compile": True}])
 def test_auxiliary_particles_go_along(truth, settings):
     """However gradients are computed: the same, or of fewer particles and the same in expectation."""
@@ -243,6 +244,7 @@ def test_auxiliary_particles_go_along(truth, settings):
     assert all(np.isfinite(g).all() for g in (*other.encoder, *other.decoder))
 
 
+@pytest.mark.slow
 def test_sleep_descends_kl_in_expectation_under_the_model(truth, x, seed):
     rows = np.repeat(x, 20, axis=0)
     asleep = repeated(truth.model(of("iwae", "wake", m=1, k=2, sleep=1.0)), rows, 200, seed)

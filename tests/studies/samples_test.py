@@ -34,6 +34,7 @@ def workdirs(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_panels(workdirs):
     shapes = {}
     for name in ARRAYS:
