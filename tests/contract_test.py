@@ -166,7 +166,7 @@ def test_gradients_are_those_of_two_naive_tapes(row, model, x):
     with fusion.portable():  # Compiled is what training runs.
         encoder, decoder, log_weights = naive_gradients(model, row.objective, x, (3, 4))
         received = model.compute_gradients(x, seed=(3, 4))
-        graph = tf.function(model.compute_gradients)(x, seed=(3, 4)) if row.thorough else received
+        graph = tf.function(model.compute_gradients, autograph=False)(x, seed=(3, 4)) if row.thorough else received
     assert received.log_weights.shape == (M, K, len(x))
     # Flows and layers round more often.
     plain = (row.posterior, row.prior, row.latent_size) == ("normal", "standard_normal", 3)

@@ -137,11 +137,11 @@ def _passes(model, objective):
         parts = [tf.reshape(part, [-1]) for part in (*computed.encoder, *computed.decoder)]
         return tf.concat([tf.cast(part, tf.float64) for part in parts], axis=0)
 
-    @tf.function(input_signature=signature)
+    @tf.function(input_signature=signature, autograph=False)
     def moments(x, seed, start, stop):
         return _stream(lambda repeat: gradient(x, particles.derive_seed(seed, repeat)), sum(sizes), start, stop)
 
-    @tf.function(input_signature=[*signature, tf.TensorSpec([sum(sizes)], tf.float64)])
+    @tf.function(input_signature=[*signature, tf.TensorSpec([sum(sizes)], tf.float64)], autograph=False)
     def ratios(x, seed, start, stop, mean):
         means = tf.split(mean, sizes)
 

@@ -51,7 +51,7 @@ def binary(shape, seed):
 
 def stacked_gradients(model, x, seed, repeats):
     """Every gradient of both sides, float64 [R, P] each."""
-    compute = tf.function(model.compute_gradients)
+    compute = tf.function(model.compute_gradients, autograph=False)
     gradients = [compute(tf.constant(x, tf.float32), particles.derive_seed(seed, r)) for r in range(repeats)]
     return [
         np.array([np.concatenate([np.ravel(part) for part in getattr(g, side)]) for g in gradients])

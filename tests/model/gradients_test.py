@@ -27,7 +27,7 @@ def test_chunks_do_not_change_gradients(name, particle_chunk, traced, linear_gau
     compute = model_of(linear_gaussian, name, particle_chunk=particle_chunk).compute_gradients
     if traced:
         signature = [tf.TensorSpec([None, 3], tf.float64), tf.TensorSpec([2], tf.int32)]
-        compute = tf.function(compute, input_signature=signature)
+        compute = tf.function(compute, input_signature=signature, autograph=False)
     chunked = compute(x, seed=tf.constant([1, 2]))
     np.testing.assert_allclose(chunked.log_weights, whole.log_weights, rtol=1e-12)
     np.testing.assert_allclose(flat(chunked.encoder), flat(whole.encoder), rtol=1e-9, atol=1e-12)

@@ -41,7 +41,7 @@ def encoder_gradients(truth, objective, seed, repeats=200, copies=50):
     if key not in _DRAWN:
         model = truth.model(objective, mismatch=0.4, dtype="float64")
         x = tf.repeat(truth.sample(1, seed=7), copies, axis=0)
-        step = tf.function(lambda i: model.compute_gradients(x, tf.stack([i, seed])).encoder)
+        step = tf.function(lambda i: model.compute_gradients(x, tf.stack([i, seed])).encoder, autograph=False)
         _DRAWN[key] = np.stack([flat(step(tf.constant(i, tf.int32))) for i in range(repeats)])
     return _DRAWN[key]
 

@@ -213,7 +213,7 @@ def repeated(model, x, count, seed):
         return -tf.concat([tf.reshape(g, [-1]) for g in (*computed.encoder, *computed.decoder)], axis=0)
 
     seeds = np.stack([np.full(count, seed), np.arange(count)], axis=1).astype(np.int32)
-    return tf.function(lambda: tf.map_fn(one, seeds, fn_output_signature=tf.float64))().numpy()
+    return tf.function(lambda: tf.map_fn(one, seeds, fn_output_signature=tf.float64), autograph=False)().numpy()
 
 
 def assert_mean(draws, expected):
