@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from absl import flags
 
-__all__ = ["fail", "flag_values", "is_interactive", "main", "quiet", "run", "start"]
+__all__ = ["fail", "flag_values", "is_interactive", "main", "quiet", "run", "share_gpus", "start"]
 
 
 class Program(NamedTuple):
@@ -69,6 +69,16 @@ def quiet():
             os.close(stderr)
 
 
+def share_gpus():
+    """Lets TensorFlow take a GPU's memory as it needs it, in this process and those that it starts, instead of all.
+
+    So several can share a card. It has to be called before TensorFlow sets up its devices, and does nothing where the
+    environment says otherwise: TF_FORCE_GPU_ALLOW_GROWTH=false takes all memory at once.
+    """
+    # Unlike `tf.config.experimental.set_memory_growth`, it goes with logical devices, and without any.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+
+
 def flag_values():
     """Flags of one program, with those that every program has."""
     values = flags.FlagValues()
@@ -79,7 +89,7 @@ def flag_values():
 
 
 def run(program, values, about, name, arguments):
-    """Parses the flags and calls `program(name)`; a wrong flag is one line on stderr.
+    """Parses the flags and calls `program(name)`; a wrong flag is one line on stderr. GPUs are shared.
 
     Args:
       program: function of the program's name.
@@ -97,6 +107,7 @@ def run(program, values, about, name, arguments):
         fail(name, " ".join(str(error).split()))
     if left:
         fail(name, f"unexpected arguments {left}; flags are written --name=value.")
+    share_gpus()
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     flags.FLAGS.mark_as_parsed()  # Absl's logging looks there, and warns that nobody has.
     if tensorflow := sys.modules.get("tensorflow"):

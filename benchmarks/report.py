@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
+import iwae_zoo_console as console
 from iwae_zoo import figures, training
 
 LOAD = flags.DEFINE_float(
@@ -18,6 +19,9 @@ _PATIENCE = flags.DEFINE_integer("patience", 5, "With --load: how many times as 
 _OUTPUT = flags.DEFINE_string(
     "output", None, "JSON file of the results; a figure goes beside it. Default: runs/benchmarks/<program>.json."
 )
+
+# Some benchmarks start processes beside their own.
+console.share_gpus()
 
 
 class Turns(NamedTuple):

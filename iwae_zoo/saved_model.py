@@ -32,6 +32,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo._checks import integer, look_up
+from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, read_once
 from iwae_zoo._version import __version__
 from iwae_zoo.distributions import fusion, likelihoods
@@ -160,6 +161,7 @@ class Exported:
         """Shape of one x."""
         return tuple(self.signatures["log_prob"].structured_input_signature[1]["x"].shape[1:])
 
+    @tensor_float_32(False)
     def estimate_log_prob(self, x, num_samples=1000, seed=0, first_row=0, method=likelihood.IMPORTANCE):
         """As `likelihood.estimate_log_prob` of the model that was exported, with the same random numbers.
 

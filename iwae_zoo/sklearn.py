@@ -15,6 +15,7 @@ from sklearn.utils.validation import assert_all_finite, check_is_fitted, validat
 
 from iwae_zoo import data, objectives, presets
 from iwae_zoo._checks import integer, look_up, positive
+from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.estimation import imputation, likelihood
 from iwae_zoo.model import particles
 from iwae_zoo.training import schedules
@@ -144,7 +145,8 @@ class LikelihoodEstimator(DensityMixin, BaseEstimator):
         )
         model.compile(keras.optimizers.Adam(rate))
         batches = table.training_batches(batch_size, seed)
-        model.fit(batches, steps_per_epoch=steps, epochs=epochs, shuffle=False, verbose=self.verbose)
+        with tensor_float_32(False):
+            model.fit(batches, steps_per_epoch=steps, epochs=epochs, shuffle=False, verbose=self.verbose)
         self.model_, self.seed_ = model, seed
         return self
 

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo._checks import integer
+from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.estimation import paths, walks
 from iwae_zoo.estimation.rows import by_rows, checked_answers, checked_seed
@@ -83,6 +84,7 @@ class Sandwich(NamedTuple):
     gap: np.ndarray
 
 
+@tensor_float_32(False)
 def estimate_log_prob(
     model,
     x,
@@ -138,6 +140,7 @@ def is_possible(model):
     return paths.is_continuous(model.encoder.posterior(tf.zeros([1, *model.data_shape])))
 
 
+@tensor_float_32(False)
 def estimate_rows(model, x, rows, seed, budget, verbose=1):
     """As `estimate_log_prob`, for any rows of a data set.
 
@@ -156,6 +159,7 @@ def estimate_rows(model, x, rows, seed, budget, verbose=1):
     return AnnealedEstimate(**_in_batches(estimate, rows, checked_seed(seed), [x], [budget.betas], verbose))
 
 
+@tensor_float_32(False)
 def sandwich(
     model,
     num_examples=20,
@@ -213,6 +217,7 @@ def sandwich(
     )
 
 
+@tensor_float_32(False)
 def sample_posterior(model, x, num_samples=1, seed=0, *, initial="laplace", verbose=1, **budget):
     """Draws z from p(z | x), nearly: one of the annealed chains, chosen in proportion to its weight.
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.estimation import psis
 from iwae_zoo.estimation.rows import by_rows, checked_answers, checked_seed, numbered
@@ -29,6 +30,7 @@ class Bracket(NamedTuple):
     upper: np.ndarray
 
 
+@tensor_float_32(False)
 def thermodynamic_bracket(
     model, x, num_samples=1000, num_points=6, *, spacing="log_uniform", beta_1=None, seed=0, chunk_size=None
 ):

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo._checks import integer
+from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.distributions import noise
 from iwae_zoo.estimation import importance, psis
@@ -105,6 +106,7 @@ def central_interval(draws, level):
     return low, high
 
 
+@tensor_float_32(False)
 def impute(model, x, num_samples=1000, num_imputations=5, seed=0, chunk_size=None, *, first_row=0, rows=None):
     """Answers what is missing from x, with how far the answer can be trusted.
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from iwae_zoo._checks import integer
+from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.model import examples, particles
 
 __all__ = ["ACTIVE_VARIANCE", "LatentUse", "latent_use"]
@@ -39,6 +40,7 @@ class LatentUse(NamedTuple):
     aggregate_kl: float
 
 
+@tensor_float_32(False)
 def latent_use(model, x, num_samples=100, seed=0):
     """Active units, and the mean KL term with the two parts that it is made of.
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from iwae_zoo._checks import look_up
+from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.estimation import annealing, importance, walks
 from iwae_zoo.estimation.importance import ANNEALED, IMPORTANCE, LEAST_ESS, PARETO_K_LIMIT, Estimate
 from iwae_zoo.estimation.rows import numbered
@@ -83,6 +84,7 @@ METHODS = {
 }
 
 
+@tensor_float_32(False)
 def estimate_log_prob(
     model,
     x,

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from iwae_zoo._checks import integer
+from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model, read_once
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation.rows import checked_answers
@@ -18,6 +19,7 @@ from iwae_zoo.model import examples, particles
 __all__ = ["resample", "sample_posterior"]
 
 
+@tensor_float_32(False)
 def sample_posterior(model, x, num_samples=1, num_particles=100, seed=0, chunk_size=None):
     """Draws z from the encoder, corrected towards the posterior by importance resampling.
 

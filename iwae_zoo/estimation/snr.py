@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from iwae_zoo import objectives
 from iwae_zoo._checks import integer
+from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import per_model
 from iwae_zoo.model import ImportanceWeightedAutoencoder, dreams, examples, gradients, particles
 
@@ -51,6 +52,7 @@ class GradientSNR(NamedTuple):
     decoder: SideSNR
 
 
+@tensor_float_32(False)
 def gradient_snr(model, x, num_repeats=1000, seed=0, objective=None):
     """Signal-to-noise ratio of the gradient estimates on one fixed minibatch, over repeated noise.
 

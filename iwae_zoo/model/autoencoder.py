@@ -8,6 +8,7 @@ from tensorflow_probability import distributions as tfd
 
 from iwae_zoo import objectives
 from iwae_zoo._checks import integer
+from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.distributions.moments import point
 from iwae_zoo.model import dreams, examples, gradients, particles, replicas
@@ -345,6 +346,11 @@ class ImportanceWeightedAutoencoder(keras.Model):
             with self.distribute_strategy.scope():
                 self.build((None, *shape))
         return super().fit(x, *args, **kwargs)
+
+    @tensor_float_32(False)
+    def evaluate(self, *args, **kwargs):
+        """Keras' own `evaluate`, without TensorFloat-32; so `fit` validates, too."""
+        return super().evaluate(*args, **kwargs)
 
     # Computing.
 

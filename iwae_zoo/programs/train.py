@@ -242,6 +242,13 @@ _MIXED_PRECISION = flags.DEFINE_string(
     "bfloat16: networks compute in it; log weights stay float32. Default: float32.",
     flag_values=_FLAGS,
 )
+_TENSOR_FLOAT_32 = flags.DEFINE_bool(
+    "tensor_float_32",
+    False,
+    "Let GPUs train in TensorFloat-32: faster float32 products, of ten bits of mantissa. log p(x) is never answered in "
+    "it.",
+    flag_values=_FLAGS,
+)
 _BACKWARD_PARTICLES = flags.DEFINE_integer(
     "backward_particles",
     None,

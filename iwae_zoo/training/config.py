@@ -65,6 +65,8 @@ class Config:
       eval_method: how it is estimated: a name of `likelihood.METHODS`.
       diagnostics_every: int, epochs between two looks at gradient SNR, active units and KL terms; None for none.
       mixed_precision: "bfloat16" for networks that compute in it; weights and log weights are float32 in any case.
+      tensor_float_32: bool, whether GPUs may train in TensorFloat-32, ten bits of mantissa for a float32 product; what
+        answers log p(x), and validation, never does.
       backward_particles: int, as in `ImportanceWeightedAutoencoder.compile`.
       particle_chunk: int, the same.
       steps_per_execution: int, train steps for each return to Python; on one device.
@@ -108,6 +110,7 @@ class Config:
     eval_method: str = "auto"
     diagnostics_every: int | None = None
     mixed_precision: str | None = None
+    tensor_float_32: bool = False
     backward_particles: int | None = None
     particle_chunk: int | None = None
     steps_per_execution: int = 1

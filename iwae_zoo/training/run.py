@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from iwae_zoo import data, figures, presets
+from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import annealing, diagnostics, evaluation, likelihood
 from iwae_zoo.model.autoencoder import NOT_FINITE, check_training
@@ -110,7 +111,7 @@ class Run:
         if verbose and not bar:
             callbacks.append(EpochLine())
         try:
-            with strategies.watching(self.strategy):
+            with strategies.watching(self.strategy), tensor_float_32(config.tensor_float_32):
                 model.fit(
                     self.dataset.training_batches(config.batch_size, config.seed, first_epoch),
                     steps_per_epoch=steps,
@@ -132,6 +133,7 @@ class Run:
             ) from error
         return self._best(model, history, verbose)
 
+    @tensor_float_32(False)
     def evaluate(self, model, verbose=1):
         """Evaluates on the test set, prints a table, and writes evaluation.json and the figures.
 

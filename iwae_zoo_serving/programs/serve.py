@@ -8,6 +8,7 @@ import functools
 import signal
 import threading
 
+import tensorflow as tf
 from absl import flags, logging
 
 import iwae_zoo_console as console
@@ -44,6 +45,8 @@ def main(name):
     """Serves until SIGINT or SIGTERM; the exit status is not 0 if it could not start."""
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)  # Which version is served, and who hung up.
+    # Its ten bits of mantissa are too few for log p(x); TensorFlow switches it on.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

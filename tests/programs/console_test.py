@@ -126,6 +126,19 @@ def test_help_lists_every_flag(program, tmp_path):
         assert f"--{'[no]' if program._FLAGS[flag].boolean else ''}{flag}" in shown or len(flag) == 1
 
 
+@pytest.mark.parametrize(("given", "expected"), [(None, "true"), ("false", "false")])
+def test_programs_share_a_gpu_unless_the_environment_says_otherwise(given, expected, monkeypatch, tmp_path):
+    monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", given or "")
+    if given is None:
+        monkeypatch.delenv("TF_FORCE_GPU_ALLOW_GROWTH")
+    # TensorFlow has set up its devices long before, and there is no GPU.
+    assert call(train, "--list_presets", cwd=tmp_path).returncode == 0
+    assert os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] == expected
+    code = "import os; print(os.environ['TF_FORCE_GPU_ALLOW_GROWTH'])"
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert shown.strip() == expected  # Of the processes that it starts, too.
+
+
 def test_unknown_program(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["iwae-zoo", "tarin"])
     with pytest.raises(
