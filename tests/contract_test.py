@@ -19,6 +19,7 @@ from iwae_zoo.distributions import fusion, likelihoods, posteriors
 from iwae_zoo.estimation import importance
 from iwae_zoo.networks import bodies
 from iwae_zoo.networks import prior as priors
+from iwae_zoo.training import devices
 
 pytestmark = pytest.mark.slow
 
@@ -287,7 +288,7 @@ def test_two_replicas_train_to_the_weights_of_one(row, request):
         request.getfixturevalue("unfused")
     x = dataset(row.likelihood, row.data_shape).test[:7]
     weights = []
-    for strategy in (tf.distribute.get_strategy(), strategies._mirrored("CPU", 2)):
+    for strategy in (tf.distribute.get_strategy(), strategies.mirrored(devices.Devices("CPU", 2, shared=True))):
         with strategy.scope():
             model = built(row)
             # Not Adam, whose steps do not get smaller where a gradient is little but rounding.

@@ -233,7 +233,7 @@ _STRATEGY = flags.DEFINE_string(
 _DEVICES = flags.DEFINE_string(
     "devices",
     None,
-    "Kind and number of this machine's devices, such as gpu:2, or cpu:4 for logical ones. Default: all.",
+    "Kind and number of this machine's devices, such as gpu:2; gpu:1x2 or cpu:4 for logical ones. Default: all.",
     flag_values=_FLAGS,
 )
 _MIXED_PRECISION = flags.DEFINE_string(

@@ -11,13 +11,13 @@ A model is built in the scope of its strategy, and `fit`, `evaluate` and `likeli
 import contextlib
 import json
 import os
-import re
 
 import tensorflow as tf
 
 from iwae_zoo._checks import look_up
+from iwae_zoo.training.devices import use
 
-__all__ = ["WorkerLost", "cluster_size", "get", "is_chief", "names", "wait_for_all", "watching"]
+__all__ = ["WorkerLost", "cluster_size", "get", "is_chief", "mirrored", "names", "wait_for_all", "watching"]
 
 _NAMES = ("auto", "none", "mirrored", "multi_worker")
 _EXAMPLE = '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}'
@@ -45,30 +45,46 @@ def get(name="auto", devices=None):
 
     Args:
       name: one of `names()`.
-      devices: optional str, kind and number of devices of this machine, such as "gpu:2" or "cpu:4"; the latter are
-        logical devices that share its cores, for trying things out.
+      devices: optional str, kind and number of devices of this machine, as in `training.devices`: "gpu:2"; for trying
+        things out "gpu:1x2", two logical devices on one card, or "cpu:4", which share the cores.
 
     Returns:
       `tf.distribute.Strategy`.
 
     Raises:
       ValueError: on an unknown name, devices that are not there, or a TF_CONFIG that is missing or cannot be used.
-      RuntimeError: if TensorFlow has run already, and the devices or the cluster can no longer be set up.
+      RuntimeError: if TensorFlow has run already, and the devices or the cluster can no longer be set up; or if the
+        memory of a card that is to be shared cannot be read.
     """
     look_up({known: known for known in _NAMES}, name, "strategy")
     workers = cluster_size()
     if name == "multi_worker" and not workers:
         raise ValueError(f"The strategy multi_worker needs the environment variable TF_CONFIG, such as {_EXAMPLE}.")
-    kind, count = _use_devices(devices)
+    used = use(devices)
     if name == "auto":
-        name = "multi_worker" if workers > 1 else "mirrored" if count > 1 else "none"
+        name = "multi_worker" if workers > 1 else "mirrored" if used.number > 1 else "none"
     if name == "multi_worker":
-        if kind == "CPU" and count > 1:
-            raise ValueError(f"A worker has one CPU device: received devices={devices!r} with the strategy {name}.")
+        if used.shared:
+            raise ValueError(
+                f"A worker has no logical devices: received devices={devices!r} with the strategy {name}. Start a "
+                "worker for each."
+            )
         return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "mirrored":
-        return _mirrored(kind, count)
+        return mirrored(used)
     return tf.distribute.get_strategy()
+
+
+def mirrored(used):
+    """The strategy over devices of this machine that are set up.
+
+    Args:
+      used: `training.devices.Devices`.
+    """
+    # Logical devices share their memory. TensorFlow's default would use operations that fail for good after one error,
+    # or, on one card, NCCL, which refuses it.
+    exchange = tf.distribute.ReductionToOneDevice() if used.shared or used.kind == "CPU" else None
+    return tf.distribute.MirroredStrategy(used.names, cross_device_ops=exchange)
 
 
 def is_chief(strategy):
@@ -121,30 +137,3 @@ def cluster_size():
             f"TF_CONFIG may name the jobs chief and worker only: received {text!r}. It looks like {_EXAMPLE}."
         )
     return sum(map(len, jobs.values()))
-
-
-def _mirrored(kind, count):
-    # Logical devices share their memory; TensorFlow's default would use operations that fail for good after one error.
-    exchange = tf.distribute.ReductionToOneDevice() if kind == "CPU" else None
-    return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(count)], cross_device_ops=exchange)
-
-
-def _use_devices(devices):
-    """Makes only these devices visible; returns their kind and number."""
-    gpus = tf.config.list_physical_devices("GPU")
-    if devices is None:
-        return ("GPU", len(gpus)) if gpus else ("CPU", 1)
-    match = re.fullmatch(r"(cpu|gpu)(?::(\d+))?", devices.lower())
-    if not match or match[2] == "0":
-        raise ValueError(f"devices must be a kind and a number, such as 'gpu:2' or 'cpu:4': received {devices!r}.")
-    kind, count = match[1].upper(), int(match[2] or 1)
-    if kind == "GPU" and count > len(gpus):
-        raise ValueError(f"There are {len(gpus)} GPUs on this machine: received devices={devices!r}.")
-    try:
-        tf.config.set_visible_devices(gpus[:count] if kind == "GPU" else [], "GPU")
-        if kind == "CPU":
-            logical = [tf.config.LogicalDeviceConfiguration()] * count
-            tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], logical)
-    except RuntimeError as error:
-        raise RuntimeError("Devices can be chosen only before anything else of TensorFlow runs.") from error
-    return kind, count

@@ -13,11 +13,12 @@ import yaml
 from oracles import flat
 
 from iwae_zoo import ImportanceWeightedAutoencoder, diagnostics, likelihood, networks, objectives, presets, strategies
+from iwae_zoo.training import devices
 
 
 def mirrored(replicas):
-    """As `strategies.get` makes it before TensorFlow runs."""
-    return strategies._mirrored("CPU", replicas)
+    """Over the logical devices of `conftest`."""
+    return strategies.mirrored(devices.Devices("CPU", replicas, shared=True))
 
 
 def binary(count, seed=0):
@@ -112,8 +113,11 @@ def test_answers_are_those_of_one_device(short_annealing):
         ("mirored", None, None, "Did you mean 'mirrored'"),
         ("multi_worker", None, None, "needs the environment variable TF_CONFIG, such as"),
         ("auto", "gpu:9", None, "GPUs on this machine: received devices='gpu:9'"),
-        ("auto", "cpu:0", None, "a kind and a number, such as 'gpu:2' or 'cpu:4': received 'cpu:0'"),
-        ("auto", "tpu", None, "such as 'gpu:2' or 'cpu:4': received 'tpu'"),
+        ("auto", "gpu:1x2", None, "GPUs on this machine: received devices='gpu:1x2'"),
+        ("auto", "cpu:0", None, "a kind and a number, such as 'gpu:2', 'gpu:1x2' or 'cpu:4': received 'cpu:0'"),
+        ("auto", "cpu:1x0", None, "received 'cpu:1x0'"),
+        ("auto", "gpu:x2", None, "received 'gpu:x2'"),
+        ("auto", "tpu", None, "'gpu:1x2' or 'cpu:4': received 'tpu'"),
         ("auto", None, "{", "TF_CONFIG cannot be used"),
         ("auto", None, '{"cluster": {"worker": ["a:1"]}}', "TF_CONFIG cannot be used"),
         ("auto", None, '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}', "cannot be used"),
