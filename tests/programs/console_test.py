@@ -69,6 +69,11 @@ GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"
         (train, ["--obejctive=iwae"], "Unknown command line flag 'obejctive'. Did you mean: objective ?"),
         (train, ["miwae"], "unexpected arguments ['miwae']"),
         (train, ["--schedule=cosin"], "Did you mean 'cosine'?"),
+        (
+            train,
+            ["--steps_per_execution=10", "--checkpoint_every=25"],
+            "checkpoint_every must be a multiple of steps_per_execution=10: received 25.",
+        ),
         (train, ["--strategy=mirored"], "Did you mean 'mirrored'?"),
         (train, ["--from_preset=small"], "Unknown preset with weights"),
         (train, ["--from_preset=digits_miwae", "--prior=coupling_flow"], "leave out prior='coupling_flow'"),
