@@ -114,16 +114,17 @@ class Dataset:
         """Number of training batches of an epoch; the last one may be smaller, none is dropped."""
         return -(-len(self.train) // batch_size)
 
-    def training_batches(self, batch_size, seed, first_epoch=0):
+    def training_batches(self, batch_size, seed, first_epoch=0, first_step=0):
         """Endless epochs of shuffled batches, freshly drawn where the kind says so.
 
-        The order and the draws of epoch e depend on (`seed`, e) alone, so that training can go on at any epoch as if it
+        The order and the draws of epoch e depend on (`seed`, e) alone, so that training can go on at any step as if it
         had never stopped.
 
         Args:
           batch_size: int.
           seed: int.
           first_epoch: int, the epoch to begin with.
+          first_step: int, the batch of that epoch to begin with; those before it are not made.
 
         Returns:
           `tf.data.Dataset` of float32 [B, ...]; use it with `steps_per_epoch`.
@@ -134,7 +135,7 @@ class Dataset:
             epoch_seed = tf.random.experimental.stateless_fold_in(tf.constant([0, seed], tf.int64), number)
             order = tf.random.experimental.stateless_shuffle(tf.range(len(self.train)), seed=epoch_seed)
             batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size).enumerate()
-            return batches.map(
+            return batches.skip(tf.where(number == first_epoch, tf.cast(first_step, tf.int64), 0)).map(
                 lambda step, rows: self._drawn(
                     tf.gather(examples, rows), tf.random.experimental.stateless_fold_in(epoch_seed, step)
                 ),

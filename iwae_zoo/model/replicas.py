@@ -1,8 +1,9 @@
-"""Where a replica's rows are in the global batch, and sums over all replicas."""
+"""Where a replica's rows are in the global batch, sums over all replicas, and what each has for itself."""
 
+import numpy as np
 import tensorflow as tf
 
-__all__ = ["place", "total"]
+__all__ = ["place", "read", "total", "write"]
 
 
 def place(x):
@@ -22,3 +23,37 @@ def total(value):
     if context is None or context.num_replicas_in_sync == 1:
         return value
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def read(strategy, variables):
+    """What each replica has in variables of its own, such as those of metrics; every worker has to ask.
+
+    Args:
+      strategy: `tf.distribute.Strategy`.
+      variables: list of V scalar float variables.
+
+    Returns:
+      Array [R, V], of every replica.
+    """
+
+    def of_replica():
+        context = tf.distribute.get_replica_context()
+        values = tf.stack([tf.convert_to_tensor(variable) for variable in variables])
+        row = [[context.replica_id_in_sync_group]]
+        return total(tf.scatter_nd(row, values[tf.newaxis], [context.num_replicas_in_sync, len(variables)]))
+
+    return strategy.experimental_local_results(strategy.run(of_replica))[0].numpy()
+
+
+def write(strategy, variables, values):
+    """Sets variables to what `read` has read; where the number of replicas is another one, to the same sums."""
+    if len(values) != strategy.num_replicas_in_sync:
+        others = np.zeros([strategy.num_replicas_in_sync - 1, len(variables)], values.dtype)
+        values = np.concatenate([values.sum(axis=0, keepdims=True), others])
+
+    def of_replica():
+        row = tf.constant(values)[tf.distribute.get_replica_context().replica_id_in_sync_group]
+        for variable, value in zip(variables, tf.unstack(row), strict=True):
+            variable.assign(value)
+
+    strategy.run(of_replica)

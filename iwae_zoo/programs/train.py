@@ -224,6 +224,13 @@ _DIAGNOSTICS_EVERY = flags.DEFINE_integer(
     "Epochs between two looks at gradient SNR, active units and KL terms. Default: none.",
     flag_values=_FLAGS,
 )
+_CHECKPOINT_EVERY = flags.DEFINE_integer(
+    "checkpoint_every",
+    None,
+    "Steps between two checkpoints within an epoch, for long ones; --resume goes on from the last. Default: one after "
+    "each epoch.",
+    flag_values=_FLAGS,
+)
 _STRATEGY = flags.DEFINE_string(
     "strategy",
     "auto",
@@ -268,7 +275,7 @@ _EXPORT_DIR = flags.DEFINE_string(
     "export_dir", None, "Folder of a served model; gets a new version at the end.", flag_values=_FLAGS
 )
 _RESUME = flags.DEFINE_bool(
-    "resume", False, "Go on with an interrupted run from its last whole epoch.", flag_values=_FLAGS
+    "resume", False, "Go on with an interrupted run from its last checkpoint.", flag_values=_FLAGS
 )
 _LIST_PRESETS = flags.DEFINE_bool("list_presets", False, "Say what presets there are, and stop.", flag_values=_FLAGS)
 
@@ -298,7 +305,7 @@ def main(name):
     except (training.Diverged, OSError) as error:
         console.fail(name, error)
     except KeyboardInterrupt:
-        print(f"\n{name}: interrupted. The same command with --resume goes on from the last whole epoch in {workdir}.")
+        print(f"\n{name}: interrupted. The same command with --resume goes on from the last checkpoint in {workdir}.")
         sys.exit(130)
 
 

@@ -28,7 +28,15 @@ FROM_PRESET = (
 )
 
 # Fields that the trained weights do not depend on, but for rounding.
-IRRELEVANT = ("data_dir", "diagnostics_every", "eval_method", "eval_samples", "particle_chunk", "steps_per_execution")
+IRRELEVANT = (
+    "checkpoint_every",
+    "data_dir",
+    "diagnostics_every",
+    "eval_method",
+    "eval_samples",
+    "particle_chunk",
+    "steps_per_execution",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +72,8 @@ class Config:
       eval_samples: int, importance samples per example for the closing log p(x).
       eval_method: how it is estimated: a name of `likelihood.METHODS`.
       diagnostics_every: int, epochs between two looks at gradient SNR, active units and KL terms; None for none.
+      checkpoint_every: int, steps of an epoch between two checkpoints within it, a multiple of `steps_per_execution`;
+        None for one after each epoch alone.
       mixed_precision: "bfloat16" for networks that compute in it; weights and log weights are float32 in any case.
       tensor_float_32: bool, whether GPUs may train in TensorFloat-32, ten bits of mantissa for a float32 product; what
         answers log p(x), and validation, never does.
@@ -109,6 +119,7 @@ class Config:
     eval_samples: int = 5000
     eval_method: str = "auto"
     diagnostics_every: int | None = None
+    checkpoint_every: int | None = None
     mixed_precision: str | None = None
     tensor_float_32: bool = False
     backward_particles: int | None = None
@@ -134,10 +145,15 @@ class Config:
         config = dataclasses.replace(self, preset=name, **filled)
         presets.check_latent(name, config.build_objective(), **self.architecture)
         counts = ("epochs", "batch_size", "early_stopping", "eval_samples", "diagnostics_every", "backward_particles")
-        for field in (*counts, "particle_chunk", "steps_per_execution"):
+        for field in (*counts, "checkpoint_every", "particle_chunk", "steps_per_execution"):
             value = getattr(config, field)
             if value is not None and value < 1:
                 raise ValueError(f"{field} must be at least 1: received {value!r}.")
+        if config.checkpoint_every and config.checkpoint_every % config.steps_per_execution:
+            raise ValueError(
+                f"checkpoint_every must be a multiple of steps_per_execution={config.steps_per_execution}: received "
+                f"{config.checkpoint_every}."
+            )
         schedules.get(config.schedule, positive("learning_rate", config.learning_rate), steps=1)
         presets.dtype_policy(config.mixed_precision)
         look_up(likelihood.METHODS, config.eval_method, "method of estimating log p(x)")

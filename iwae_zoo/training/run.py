@@ -1,6 +1,7 @@
 """A training run: from a configuration to a work directory that holds everything about it."""
 
 import dataclasses
+import math
 import sys
 from importlib import metadata
 
@@ -12,7 +13,7 @@ from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import annealing, diagnostics, evaluation, likelihood
 from iwae_zoo.model.autoencoder import NOT_FINITE, check_training
-from iwae_zoo.training import pictures, schedules, stages, strategies
+from iwae_zoo.training import checkpoints, pictures, schedules, stages, strategies
 from iwae_zoo.training.workdir import MONITOR, EpochEnd, EpochLine, WorkDirectory, best_epoch, data_settings, write_json
 
 __all__ = ["Diverged", "Run"]
@@ -22,7 +23,7 @@ _DIAGNOSED = 100
 
 
 class Diverged(RuntimeError):
-    """Training met log weights that are not finite; the work directory keeps the last whole epoch."""
+    """Training met log weights that are not finite; the work directory keeps the last checkpoint."""
 
 
 class Run:
@@ -61,9 +62,9 @@ class Run:
         if start and getattr(start.decoder.head, "columns", ()):  # The names of a category are numbered as they were.
             settings["columns"] = start.decoder.head.columns
         self.dataset = data.load(config.dataset, config.data_dir, **settings)
-        steps, at_once = self.dataset.steps_per_epoch(self.config.batch_size), self.config.steps_per_execution
-        if steps % at_once:  # Keras would go on into the next epoch.
-            raise ValueError(f"steps_per_execution must divide the {steps} steps of an epoch: received {at_once}.")
+        self.steps, at_once = self.dataset.steps_per_epoch(self.config.batch_size), self.config.steps_per_execution
+        if self.steps % at_once:  # Keras would go on into the next epoch.
+            raise ValueError(f"steps_per_execution must divide the {self.steps} steps of an epoch: received {at_once}.")
         if start:
             self.likelihood = start.decoder.head
             self._check_start(start)
@@ -73,7 +74,7 @@ class Run:
         self.test_set = self.dataset.evaluation_array("test")
 
     def train(self, verbose=1):
-        """Trains up to the configured number of epochs, from the last whole epoch in the work directory.
+        """Trains up to the configured number of epochs, from the last checkpoint in the work directory.
 
         Args:
           verbose: 0 for silence; otherwise Keras' progress bar, or a line for each epoch where output is no terminal.
@@ -91,13 +92,13 @@ class Run:
             self._describe()
         if verbose:
             print(f"{self.dataset.description}; likelihood {self.likelihood.name}.")
-        steps = self.dataset.steps_per_epoch(config.batch_size)
         with self.strategy.scope():
             model = self._restored(self.files.checkpoint) or self.build()
-        first_epoch = _iterations(model) // steps
+        first_epoch, first_step = divmod(_iterations(model), self.steps)
         history = self.files.history(first_epoch)
-        if verbose and first_epoch:
-            print(f"Going on from epoch {first_epoch} of {config.epochs} in {self.workdir}.")
+        if verbose and _iterations(model):
+            within = f" and step {first_step} of {self.steps}" if first_step else ""
+            print(f"Going on from epoch {first_epoch} of {config.epochs}{within} in {self.workdir}.")
         if self.files.is_finished(history):
             return self._best(model, history, verbose)
         validation = self.dataset.evaluation_array("validation")
@@ -107,29 +108,44 @@ class Run:
         if self.is_chief:
             callbacks.append(keras.callbacks.TensorBoard(self.workdir / "tensorboard", write_graph=False))
         callbacks.append(EpochEnd(self.files, history, writes=self.is_chief))
+        sums = self.files.sums() if first_step else None
+        callbacks.append(
+            checkpoints.WithinEpoch(
+                self.files, self.steps, config.checkpoint_every, first_step, sums, writes=self.is_chief
+            )
+        )
         bar = verbose if sys.stdout.isatty() else 0
         if verbose and not bar:
             callbacks.append(EpochLine())
+        # Keras' epochs are of one length: the rest of an interrupted one is a `fit` of its own.
+        starts = [(first_epoch, first_step), (first_epoch + 1, 0)] if first_step else [(first_epoch, 0)]
         try:
             with strategies.watching(self.strategy), tensor_float_32(config.tensor_float_32):
-                model.fit(
-                    self.dataset.training_batches(config.batch_size, config.seed, first_epoch),
-                    steps_per_epoch=steps,
-                    initial_epoch=first_epoch,
-                    epochs=config.epochs,
-                    validation_data=tf.data.Dataset.from_tensor_slices(validation).batch(config.batch_size),
-                    shuffle=False,  # The data set does that itself.
-                    callbacks=callbacks,
-                    verbose=bar,
-                )
+                for epoch, step in starts:
+                    if self.files.is_finished(history):
+                        break
+                    # A checkpoint may be of a run with another number of steps for each return to Python.
+                    at_once = math.gcd(config.steps_per_execution, self.steps - step)
+                    if model.steps_per_execution != at_once:
+                        model.steps_per_execution, model.train_function = at_once, None  # Traced anew.
+                    model.fit(
+                        self.dataset.training_batches(config.batch_size, config.seed, epoch, step),
+                        steps_per_epoch=self.steps - step,
+                        initial_epoch=epoch,
+                        epochs=config.epochs,
+                        validation_data=tf.data.Dataset.from_tensor_slices(validation).batch(config.batch_size),
+                        shuffle=False,  # The data set does that itself.
+                        callbacks=callbacks,
+                        verbose=bar,
+                    )
                 strategies.wait_for_all(self.strategy)  # What the chief has written is read below.
         except tf.errors.InvalidArgumentError as error:
             if NOT_FINITE not in error.message:
                 raise
             raise Diverged(
-                f"Training diverged in epoch {_iterations(model) // steps + 1}: the log weights of a batch are not "
-                f"finite. Lower the learning rate (now {config.learning_rate:g}). {self.workdir} keeps the last whole "
-                "epoch."
+                f"Training diverged in epoch {_iterations(model) // self.steps + 1}: the log weights of a batch are "
+                f"not finite. Lower the learning rate (now {config.learning_rate:g}). {self.workdir} keeps the last "
+                "checkpoint."
             ) from error
         return self._best(model, history, verbose)
 
@@ -204,9 +220,9 @@ class Run:
                 likelihood=self.likelihood,
                 **config.architecture,
             )
-        steps = config.epochs * self.dataset.steps_per_epoch(config.batch_size)
+        rate = schedules.get(config.schedule, config.learning_rate, config.epochs * self.steps)
         model.compile(
-            keras.optimizers.Adam(schedules.get(config.schedule, config.learning_rate, steps)),
+            keras.optimizers.Adam(rate),
             backward_particles=config.backward_particles,
             particle_chunk=config.particle_chunk,
             steps_per_execution=config.steps_per_execution,

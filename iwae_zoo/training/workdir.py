@@ -4,7 +4,7 @@
     metrics.jsonl      one line for each epoch
     tensorboard/       the same for TensorBoard
     model.keras        the model and both optimizers after the last whole epoch, or, with early stopping, the best one
-    latest.keras       with early stopping: after the last whole epoch
+    latest.keras       with early stopping: after the last whole epoch; with checkpoint_every also within one
     evaluation.json    the test set's numbers
     *.png              figures
 
@@ -15,8 +15,10 @@ import dataclasses
 import json
 import pathlib
 import time
+import zipfile
 
 import keras
+import numpy as np
 
 from iwae_zoo._files import whole
 from iwae_zoo.training.config import IRRELEVANT, Config
@@ -25,6 +27,9 @@ __all__ = ["MONITOR", "EpochEnd", "EpochLine", "WorkDirectory", "data_settings",
 
 # What early stopping looks at: the bound that the model is trained for, on the validation set.
 MONITOR = "val_decoder_bound"
+
+# In the file of a model within an epoch.
+_SUMS = "sums.json"
 
 
 def write_json(path, value):
@@ -51,7 +56,7 @@ class WorkDirectory:
     @property
     def checkpoint(self):
         """The file that --resume goes on from."""
-        return self._latest if self.config.early_stopping else self.model
+        return self._latest if self._latest.exists() else self.model
 
     def history(self, epochs):
         """The metrics of so many epochs; one that the checkpoint has not seen is run, and written, again."""
@@ -69,6 +74,17 @@ class WorkDirectory:
             _save(model, self.model)
         if self.config.early_stopping:
             _save(model, self._latest)
+        else:  # Of within the epoch.
+            self._latest.unlink(missing_ok=True)
+
+    def save_within_epoch(self, model, sums):
+        """Saves the model within an epoch, and what its metrics have summed up so far, as `replicas.read` has it."""
+        _save(model, self._latest, sums)
+
+    def sums(self):
+        """What the metrics of the checkpoint had summed up; None if it is of the end of an epoch."""
+        with zipfile.ZipFile(self.checkpoint) as archive:
+            return np.array(json.loads(archive.read(_SUMS)), np.float32) if _SUMS in archive.namelist() else None
 
     def is_finished(self, history):
         """Whether there is nothing left to train: a function of the history alone, so that a run resumes anywhere."""
@@ -146,9 +162,12 @@ def best_epoch(history):
     return values.index(max(values)) + 1 if values else 0
 
 
-def _save(model, path):
+def _save(model, path, sums=None):
     with whole(path) as partial:
         model.save(partial)
+        if sums is not None:  # In the same file, so that the two are of the same step.
+            with zipfile.ZipFile(partial, "a") as archive:
+                archive.writestr(_SUMS, json.dumps(sums.tolist()))
 
 
 class EpochEnd(keras.callbacks.Callback):

@@ -69,6 +69,11 @@ GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"
         (train, ["--obejctive=iwae"], "Unknown command line flag 'obejctive'. Did you mean: objective ?"),
         (train, ["miwae"], "unexpected arguments ['miwae']"),
         (train, ["--schedule=cosin"], "Did you mean 'cosine'?"),
+        (
+            train,
+            ["--steps_per_execution=10", "--checkpoint_every=25"],
+            "checkpoint_every must be a multiple of steps_per_execution=10: received 25.",
+        ),
         (train, ["--strategy=mirored"], "Did you mean 'mirrored'?"),
         (train, ["--devices=gpu:9x2"], "GPUs on this machine: received devices='gpu:9x2'."),
         (train, ["--devices=gpu:1x"], "such as 'gpu:2', 'gpu:1x2' or 'cpu:4': received 'gpu:1x'."),

@@ -91,7 +91,7 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(tiny, tmp_path):
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "--resume goes on from the last whole epoch" in output
+    assert "--resume goes on from the last checkpoint" in output
     assert "Traceback" not in errors
     settings = {"objective": "dreg", "m": 2, "k": 2, "eval_samples": 20, "epochs": 50}
     resumed = training.Run(config(tiny, **settings), tmp_path / "run", resume=True).train(verbose=0)
@@ -200,6 +200,7 @@ def test_an_older_runs_configuration_is_the_same_run(tiny, tmp_path):
         ({"mixed_precision": "float16"}, "mixed_precision must be 'bfloat16' or left out: received 'float16'"),
         ({"backward_particles": 6}, "backward_particles must be below M K = 6: received 6"),
         ({"particle_chunk": 0}, "particle_chunk must be at least 1: received 0"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be at least 1: received 0"),
         ({"steps_per_execution": 0}, "steps_per_execution must be at least 1: received 0"),
         ({"steps_per_execution": 1000}, "steps_per_execution must divide the [0-9]+ steps of an epoch: received 1000"),
         ({"likelihood": "norml"}, "Unknown likelihood: received 'norml'. Did you mean 'normal'"),

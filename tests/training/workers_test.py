@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -63,6 +64,7 @@ class Cluster:
 def flags(tiny):
     """Of train_main.py."""
     listed = [f"--dataset={tiny}", "--objective=dreg", "--m=2", "--k=2", "--preset=small"]
+    listed += ["--batch_size=8", "--checkpoint_every=3"]
     return [*listed, "--epochs=8", "--eval_samples=20", "--eval_method=importance", "--workdir=run"]
 
 
@@ -89,15 +91,20 @@ def test_a_killed_worker_is_started_again_and_nothing_is_lost(undisturbed, flags
     runs = [each.cwd / "run" for each in (cluster, undisturbed)]
     metrics = runs[0] / "metrics.jsonl"
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") >= 2):
-        time.sleep(0.02)
+    # In the third epoch, where there is a checkpoint within it.
+    while time.monotonic() < deadline and not (
+        metrics.exists() and metrics.read_text().count("\n") >= 2 and (runs[0] / "latest.keras").exists()
+    ):
+        time.sleep(0.005)
     cluster.workers[1].send_signal(signal.SIGKILL)
     cluster.workers[1].wait()
     assert 2 <= metrics.read_text().count("\n") < 8
     cluster.workers[1] = cluster.start(1, "--resume")
     cluster.wait()
     log = (tmp_path / "worker0.log").read_text()
-    assert "Another worker of the cluster is gone" in log and "Going on from epoch" in log
+    assert "Another worker of the cluster is gone" in log and re.search(
+        "Going on from epoch . of 8 and step [369] of 10", log
+    )
     # Only the chief has written, and every file is whole.
     assert not list(tmp_path.rglob(".partial-*"))
     for file in ("metrics.jsonl", "evaluation.json"):
