@@ -47,10 +47,9 @@ def epochs_within(config, minutes, path, clock=time.perf_counter):
 def _seconds_per_epoch(config, clock):
     """Of a run whose particles grow, each stage's by its share of the epochs."""
     planned = stages.of_epochs(config.particle_schedule, _PLANNED, config.m, config.k)
-    ends = [stage.first_epoch for stage in planned[1:]] + [_PLANNED]
+    lengths = np.diff([stage.first_epoch for stage in planned] + [_PLANNED])
     of_stages = [dataclasses.replace(config, particle_schedule=None, m=stage.m, k=stage.k) for stage in planned]
-    shares = [(end - stage.first_epoch) / _PLANNED for stage, end in zip(planned, ends, strict=True)]
-    return sum(share * _timed(of_stage, clock) for share, of_stage in zip(shares, of_stages, strict=True))
+    return np.dot(lengths, [_timed(of_stage, clock) for of_stage in of_stages]) / _PLANNED
 
 
 def _timed(config, clock):
