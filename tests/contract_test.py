@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from oracles import flat, naive_gradients
+from replicated import mirrored
 from served import ask, requests
 from toy_data import dataset
 
-from iwae_zoo import annealing, imputation, likelihood, objectives, presets, saved_model, strategies
+from iwae_zoo import annealing, imputation, likelihood, objectives, presets, saved_model
 from iwae_zoo.data import kinds
 from iwae_zoo.distributions import fusion, likelihoods, posteriors
 from iwae_zoo.estimation import importance
 from iwae_zoo.networks import bodies
 from iwae_zoo.networks import prior as priors
-from iwae_zoo.training import devices
 
 pytestmark = pytest.mark.slow
 
@@ -288,7 +288,7 @@ def test_two_replicas_train_to_the_weights_of_one(row, request):
         request.getfixturevalue("unfused")
     x = dataset(row.likelihood, row.data_shape).test[:7]
     weights = []
-    for strategy in (tf.distribute.get_strategy(), strategies.mirrored(devices.Devices("CPU", 2, shared=True))):
+    for strategy in (tf.distribute.get_strategy(), mirrored(2)):
         with strategy.scope():
             model = built(row)
             # Not Adam, whose steps do not get smaller where a gradient is little but rounding.

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from replicated import mirrored
 
-from iwae_zoo import strategies, training
+from iwae_zoo import training
 from iwae_zoo.model import replicas
-from iwae_zoo.training import devices
 
 
 def config(tiny, **changes):
@@ -59,9 +59,7 @@ def test_several_devices_go_on_with_sums_of_their_own(tiny, tmp_path):
 
     def run(name):
         settings = config(tiny, batch_size=25, epochs=2, early_stopping=2, checkpoint_every=1)
-        return training.Run(
-            settings, tmp_path / name, resume=True, strategy=strategies.mirrored(devices.Devices("CPU", 2, shared=True))
-        )
+        return training.Run(settings, tmp_path / name, resume=True, strategy=mirrored(2))
 
     folders = tmp_path / "run", tmp_path / "undisturbed"
     undisturbed = trained(run("undisturbed"), folders[0], saves=5)
@@ -72,7 +70,7 @@ def test_several_devices_go_on_with_sums_of_their_own(tiny, tmp_path):
 
 
 def test_sums_of_several_replicas():
-    strategy = strategies.mirrored(devices.Devices("CPU", 3, shared=True))
+    strategy = mirrored(3)
     with strategy.scope():
         mean = keras.metrics.Mean()
     sums = np.array([[0.1, 1.0], [1e-30, 2.0], [3e30, 0.0]], np.float32)

@@ -11,14 +11,9 @@ import pytest
 import tensorflow as tf
 import yaml
 from oracles import flat
+from replicated import mirrored
 
 from iwae_zoo import ImportanceWeightedAutoencoder, diagnostics, likelihood, networks, objectives, presets, strategies
-from iwae_zoo.training import devices
-
-
-def mirrored(replicas):
-    """Over the logical devices of `conftest`."""
-    return strategies.mirrored(devices.Devices("CPU", replicas, shared=True))
 
 
 def binary(count, seed=0):
