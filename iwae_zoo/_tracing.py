@@ -1,5 +1,6 @@
 """Functions that are traced once for each model, and live no longer than it does."""
 
+import contextlib
 import functools
 import weakref
 from typing import Any, NamedTuple
@@ -21,11 +22,15 @@ class Networks(NamedTuple):
         return cls(model.encoder, model.decoder, model.prior)
 
 
+@contextlib.contextmanager
 def read_once(variables, values=None):
     """Scope of a traced function, in which layers see their variables as the tensors that they are read into here.
 
     A read is a side effect to TensorFlow, and loops with side effects wait for each other: rows that are computed
     abreast have to find their weights read.
+
+    An error inside a loop leaves TensorFlow's variable scope as the loop has set it, and no strategy's scope could be
+    entered in this thread any more: it is set back.
 
     Args:
       variables: list of `keras.Variable`.
@@ -33,7 +38,14 @@ def read_once(variables, values=None):
     """
     if values is None:
         values = [tf.convert_to_tensor(variable.value) for variable in variables]
-    return keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True)))
+    scope = tf.compat.v1.get_variable_scope()
+    before = scope.caching_device
+    try:
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            yield
+    finally:
+        if scope.caching_device is not before:
+            scope.set_caching_device(before)
 
 
 def per_model(make):
