@@ -22,7 +22,6 @@ from iwae_zoo_console import quiet
 with quiet():
     import keras
     import numpy as np
-    import tensorflow as tf
 
     from benchmarks import report, workload
     from iwae_zoo import annealing, data, figures, likelihood
@@ -40,14 +39,6 @@ _LONG_TEMPERATURES = flags.DEFINE_integer("long_temperatures", 1000, "Temperatur
 _LONG_CHAINS = flags.DEFINE_integer("long_chains", 64, "Chains of the long run.", lower_bound=1)
 _CHILD = flags.DEFINE_integer("child", 0, "For the program's own use: report the peak memory at this many samples.")
 flags.adopt_module_key_flags(report)
-
-
-def bare_products(rows, times):
-    """The decoder's matrix products for `rows` particles, over and over."""
-    random = tf.random.Generator.from_seed(0)
-    pairs = [(random.normal([rows, a]), random.normal([a, b])) for a, b in ((50, 200), (200, 200), (200, 784))]
-    products = workload.finished(tf.function(lambda: [tf.matmul(value, weight)[0, 0] for value, weight in pairs]))
-    return lambda: [products() for _ in range(times)]
 
 
 def peak_memory(num_samples):
@@ -92,7 +83,7 @@ def main(_):
     test = data.load(_DATASET.value, _DATA_DIR.value).evaluation_array("test") if _MODEL.value else None
     x = workload.images(examples).numpy() if test is None else test[:examples]
     variants = {
-        "bare matrix products": bare_products(count, examples),
+        "bare matrix products": workload.decoder_products(count, examples),
         "importance samples": lambda: likelihood.estimate_log_prob(model, x, count, chunk_size=_CHUNK_SIZE.value),
         "annealing": lambda: annealing.estimate_log_prob(model, x, verbose=0),
     }

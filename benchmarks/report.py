@@ -110,11 +110,22 @@ def _used_by_others(helpers):
     return ticks / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
-def write(results, figure):
-    """Writes the program's settings and results as JSON and a figure beside it, and says where."""
-    path = pathlib.Path(_OUTPUT.value or f"runs/benchmarks/{pathlib.Path(sys.argv[0]).stem}.json")
+def output():
+    """Path of the results."""
+    return pathlib.Path(_OUTPUT.value or f"runs/benchmarks/{pathlib.Path(sys.argv[0]).stem}.json")
+
+
+def write_json(results):
+    """Writes the program's settings and results as JSON; returns its path."""
+    path = output()
     path.parent.mkdir(parents=True, exist_ok=True)
     settings = {flag.name: flag.value for flag in flags.FLAGS.get_flags_for_module(sys.argv[0])}
     training.write_json(path, {"settings": settings, **results})
+    return path
+
+
+def write(results, figure):
+    """Writes the program's settings and results as JSON and a figure beside it, and says where."""
+    path = write_json(results)
     figures.write(figure, path.with_suffix(".png"))
     print(f"written: {path}, {path.with_suffix('.png')}")

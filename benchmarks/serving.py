@@ -6,12 +6,9 @@ An untrained 784-200-200-50 model is exported and served by `export/serve_main.p
 of the SavedModel in this process take turns with the same requests over gRPC and REST.
 """
 
-import contextlib
 import functools
 import json
 import pathlib
-import re
-import subprocess
 import sys
 import tempfile
 
@@ -27,28 +24,14 @@ with quiet():
     import urllib3
 
     from benchmarks import report, workload
+    from benchmarks.server import served
     from iwae_zoo import figures, saved_model
     from iwae_zoo_serving import client
 
-_SERVER = pathlib.Path(__file__).resolve().parent.parent / "export" / "serve_main.py"
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "Particles per row.", lower_bound=1)
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["1", "32"], "Rows of a request.")
 _REPEATS = flags.DEFINE_integer("repeats", 15, "Turns; the medians over them are printed.", lower_bound=1)
 flags.adopt_module_key_flags(report)
-
-
-@contextlib.contextmanager
-def served(directory):
-    """A server's process id, and its ports of gRPC and REST."""
-    flags_ = [f"--model_base_path={directory}", "--model_name=model", "--port=0", "--rest_api_port=0"]
-    command = [sys.executable, str(_SERVER), *flags_]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            lines = [process.stdout.readline() for _ in range(2)]  # type: ignore[union-attr]
-            grpc, rest = (re.search(r":(\d+)(/|\s*$)", line).group(1) for line in lines)  # type: ignore[union-attr]
-            yield process.pid, grpc, rest
-        finally:
-            process.terminate()
 
 
 def main(_):

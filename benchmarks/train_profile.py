@@ -25,9 +25,8 @@ from iwae_zoo_console import quiet
 
 with quiet():
     import tensorflow as tf
-    from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-    from benchmarks import report, workload
+    from benchmarks import device_profile, report, workload
     from iwae_zoo import figures, objectives
 
 _OBJECTIVE = flags.DEFINE_string("objective", "iwae", "As in train_main.py.")
@@ -75,23 +74,22 @@ def thread_time(folder, kinds):
     """Seconds by kind, and number of threads, from the profile in a folder."""
     seconds: collections.Counter = collections.Counter()
     threads = 0
-    for path in pathlib.Path(folder).rglob("*.xplane.pb"):
-        for plane in xplane_pb2.XSpace.FromString(path.read_bytes()).planes:
-            for line in plane.lines:
-                if "tf_Compute" not in line.name:
-                    continue
-                threads += 1
-                within: list[tuple[int, str]] = []  # The events around this one: end and kind.
-                for event in sorted(line.events, key=lambda event: (event.offset_ps, -event.duration_ps)):
-                    while within and within[-1][0] <= event.offset_ps:
-                        within.pop()
-                    kind = kind_of_event(plane.event_metadata[event.metadata_id].name, kinds)
-                    if kind is None:  # Part of the operation around it.
-                        kind = within[-1][1] if within else _EXECUTOR
-                    if within:
-                        seconds[within[-1][1]] -= 1e-12 * event.duration_ps
-                    seconds[kind] += 1e-12 * event.duration_ps
-                    within.append((event.offset_ps + event.duration_ps, kind))
+    for plane in device_profile.planes(folder):
+        for line in plane.lines:
+            if "tf_Compute" not in line.name:
+                continue
+            threads += 1
+            within: list[tuple[int, str]] = []  # The events around this one: end and kind.
+            for event in sorted(line.events, key=lambda event: (event.offset_ps, -event.duration_ps)):
+                while within and within[-1][0] <= event.offset_ps:
+                    within.pop()
+                kind = kind_of_event(plane.event_metadata[event.metadata_id].name, kinds)
+                if kind is None:  # Part of the operation around it.
+                    kind = within[-1][1] if within else _EXECUTOR
+                if within:
+                    seconds[within[-1][1]] -= 1e-12 * event.duration_ps
+                seconds[kind] += 1e-12 * event.duration_ps
+                within.append((event.offset_ps + event.duration_ps, kind))
     return seconds, threads
 
 

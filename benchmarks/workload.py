@@ -9,7 +9,7 @@ from tensorflow.python.framework import op_callbacks  # TensorFlow has no public
 from iwae_zoo import presets
 from iwae_zoo.distributions import fusion
 
-__all__ = ["bare_products", "build", "finished", "images", "train_step"]
+__all__ = ["bare_products", "build", "decoder_products", "finished", "images", "train_step"]
 
 
 def images(count):
@@ -24,17 +24,35 @@ def build(objective, mixed_precision=None, **options):
     return model
 
 
-def finished(function):
-    """A function of tensors, made to return when its results are in the caller's hands."""
-    return lambda: tf.nest.map_structure(lambda value: value.numpy(), function())
+def finished(function, times=1):
+    """A function of tensors, made to return when its results are in the caller's hands.
+
+    Args:
+      function: of no arguments.
+      times: int, calls in a row, of which the last one's results are read: a card goes on meanwhile.
+    """
+
+    def run():
+        for _ in range(times):
+            results = function()
+        return tf.nest.map_structure(lambda value: value.numpy(), results)
+
+    return run
 
 
-def train_step(model, x):
-    """A whole train step: gradients, both optimizers, metrics."""
-    return finished(tf.function(lambda: model.train_step(x)))
+def train_step(model, x, times=1):
+    """A whole train step: gradients, both optimizers, metrics; `times` as in `finished`."""
+    return finished(tf.function(lambda: model.train_step(x)), times)
 
 
-def bare_products(model, x, dtype=None):
+def decoder_products(rows, times):
+    """The decoder's matrix products for `rows` particles, over and over."""
+    random = tf.random.Generator.from_seed(0)
+    pairs = [(random.normal([rows, a]), random.normal([a, b])) for a, b in ((50, 200), (200, 200), (200, 784))]
+    return finished(tf.function(lambda: [tf.matmul(value, weight)[0, 0] for value, weight in pairs]), times)
+
+
+def bare_products(model, x, dtype=None, times=1):
     """The matrix products and convolutions that a train step of a model cannot do without, alone.
 
     Those of its networks: forward, by the weights and by the inputs, but for the gradient by x.
@@ -43,6 +61,7 @@ def bare_products(model, x, dtype=None):
       model: `ImportanceWeightedAutoencoder`.
       x: tensor [B, ...].
       dtype: of the numbers; None for the model's own.
+      times: as in `finished`.
     """
     operations = _products(model, x)
     random = tf.random.Generator.from_seed(0)
@@ -63,7 +82,7 @@ def bare_products(model, x, dtype=None):
             results += [result, *tape.gradient(result, sources, output_gradients=upstream)]
         return [tf.reshape(result, [-1])[0] for result in results]
 
-    return finished(products)
+    return finished(products, times)
 
 
 def _products(model, x):

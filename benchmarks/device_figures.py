@@ -1,0 +1,180 @@
+"""How fast a card is at what the library asks of it, against the bare products on the same card: for `devices.py`."""
+
+import functools
+import pathlib
+import statistics
+import tempfile
+import time
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks import device_profile, report, workload
+from benchmarks.server import served
+from iwae_zoo import data, likelihood, objectives, saved_model
+from iwae_zoo._precision import tensor_float_32
+
+__all__ = ["FULL", "TINY", "Figure", "Load", "queries", "speed"]
+
+
+class Figure(NamedTuple):
+    """Something measured.
+
+    Attributes:
+      name: str.
+      value: float.
+      unit: str.
+      aim: float, None for none.
+      at_least: bool, whether the aim is a least value; else it is a largest one.
+    """
+
+    name: str
+    value: float
+    unit: str
+    aim: float | None = None
+    at_least: bool = False
+
+    @property
+    def reached(self):
+        """Whether the aim is; None without one."""
+        return None if self.aim is None else (self.value >= self.aim if self.at_least else self.value <= self.aim)
+
+    def __str__(self):
+        of_aim = {None: "", True: "reached", False: "missed"}[self.reached]
+        bound = "" if self.aim is None else f"aim: at {'least' if self.at_least else 'most'} {self.aim:g}, {of_aim}"
+        return f"     {self.name:72}{self.value:10.4g} {self.unit:24}{bound}"
+
+
+class Load(NamedTuple):
+    """How much is timed.
+
+    Attributes:
+      batches: dict from a batch size to the aim of a step over its bare products.
+      particles: pair M, K.
+      in_a_row: int, steps of which only the last one's results are read.
+      repeats: int, turns.
+      samples: int, of log p(x).
+      rows: int, examples of log p(x).
+      queries: tuple of int, rows of a request.
+    """
+
+    batches: dict[int, float]
+    particles: tuple[int, int]
+    in_a_row: int
+    repeats: int
+    samples: int
+    rows: int
+    queries: tuple[int, ...]
+
+
+# The aims are for a card.
+FULL = Load({100: 2.5, 1000: 1.5}, (8, 8), 10, 10, 5000, 20, (1, 32))
+TINY = Load({2: 2.5}, (1, 2), 2, 1, 20, 2, (1,))
+
+# Name; whether TensorFloat-32 is allowed; the networks' mixed precision; the type of the bare products.
+_PRECISIONS = [
+    ("float32", False, None, None),
+    ("TensorFloat-32", True, None, None),
+    ("bfloat16", False, "bfloat16", tf.bfloat16),
+]
+
+
+def speed(load):
+    """Yields figures of a step, log p(x) and the input pipeline."""
+    objective = objectives.get("piwae", m=load.particles[0], k=load.particles[1])
+    for batch_size, aim in load.batches.items():
+        x = workload.images(batch_size)
+        for name, allowed, mixed_precision, dtype in _PRECISIONS:
+            with tensor_float_32(allowed):  # XLA looks when it compiles, products look when they run.
+                yield from _step(objective, x, f"{name}, batch {batch_size}", mixed_precision, dtype, load, aim)
+        yield from _in_fit(objective, batch_size, load)
+    yield from _log_prob(load)
+    yield from _pipeline(load)
+
+
+def _step(objective, x, name, mixed_precision, dtype, load, aim):
+    model = workload.build(objective, mixed_precision)
+    step = tf.function(lambda: model.train_step(x))
+    ways = {
+        "step": workload.finished(step, load.in_a_row),
+        "bare": workload.bare_products(model, x, dtype, load.in_a_row),
+    }
+    turns = report.take_turns(ways, load.repeats, warm_up=2)
+    yield Figure(f"step, {name}", turns.milliseconds("step") / load.in_a_row, "ms")
+    yield Figure(f"bare products, {name}", turns.milliseconds("bare") / load.in_a_row, "ms")
+    yield Figure(f"step over bare products, {name}", turns.ratio("step", "bare"), "ratio", aim)
+    activity = device_profile.profiled(step)
+    if activity:
+        yield Figure(f"kernels of a step, {name}", activity.kernels, "launches")
+        yield Figure(f"share in which the card waits for launches, {name}", activity.idle, "of the step")
+        for kernel, seconds in sorted(activity.seconds.items(), key=lambda item: -item[1])[:5]:
+            yield Figure(f"kernel {kernel[:50]}, {name}", 1e3 * seconds, "ms of a step")
+
+
+def _in_fit(objective, batch_size, load):
+    """What Keras' loop makes of a step, with the steps of its last return to Python alone and together."""
+    steps = 4 * load.in_a_row
+    batches = tf.data.Dataset.from_tensors(workload.images(batch_size)).repeat()
+    for at_once in (1, load.in_a_row):
+        model = workload.build(objective, steps_per_execution=at_once)
+        seconds = []
+        for _ in range(3):
+            start = time.perf_counter()
+            model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
+            seconds.append(time.perf_counter() - start)
+        name = f"step within fit, {at_once} for each return to Python, float32, batch {batch_size}"
+        yield Figure(name, 1e3 * min(seconds[1:]) / steps, "ms")
+
+
+def _log_prob(load):
+    model, x = workload.build("iwae"), workload.images(load.rows).numpy()
+    ways = {
+        "log p(x)": functools.partial(likelihood.estimate_log_prob, model, x, load.samples),
+        "bare": workload.decoder_products(load.samples, load.rows),
+    }
+    with tensor_float_32(False):  # As the library has it; the products too.
+        turns = report.take_turns(ways, load.repeats, warm_up=2)
+    yield Figure(f"log p(x), {load.samples} samples", turns.milliseconds("log p(x)") / load.rows, "ms an example")
+    yield Figure("bare products of log p(x)", turns.milliseconds("bare") / load.rows, "ms an example")
+    yield Figure("rate of log p(x) over bare products", 1 / turns.ratio("log p(x)", "bare"), "ratio", 0.5, True)
+
+
+def _pipeline(load):
+    """Batches alone, binarised afresh, as training takes them."""
+    images = np.random.default_rng(0).random((10 * max(load.batches), 28, 28)).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "images.npy"
+        np.save(path, images)
+        dataset = data.load(str(path))
+        for batch_size in load.batches:
+            batches = iter(dataset.training_batches(batch_size, seed=0))
+            next(batches)
+            start = time.perf_counter()
+            for _ in range(5 * load.in_a_row):
+                next(batches)
+            elapsed = time.perf_counter() - start
+            yield Figure(f"input pipeline alone, batch {batch_size}", 1e3 * elapsed / (5 * load.in_a_row), "ms a batch")
+
+
+def queries(load):
+    """Yields the time of a query of the local server, over gRPC.
+
+    Raises:
+      ModuleNotFoundError: where what the server needs is not installed.
+    """
+    from iwae_zoo_serving import client
+
+    with tempfile.TemporaryDirectory() as directory:
+        count = min(load.samples, 1000)
+        saved_model.export(workload.build("iwae"), directory, num_samples=count, max_num_samples=count)
+        with served(directory) as (_, port, _):
+            grpc = client.GrpcClient(f"127.0.0.1:{port}", "model")
+            for rows in load.queries:
+                x = workload.images(rows).numpy()
+                seconds = []
+                for _ in range(load.repeats + 2):
+                    start = time.perf_counter()
+                    grpc.predict("serving_default", {"x": x})
+                    seconds.append(time.perf_counter() - start)
+                yield Figure(f"query of {rows} rows, {count} samples, gRPC", 1e3 * statistics.median(seconds[2:]), "ms")
