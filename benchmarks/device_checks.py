@@ -160,15 +160,18 @@ def exact_model():
 
 def closed_form(place):
     """A model whose encoder is the posterior: every particle has the exact log p(x) as its weight."""
+    del place
     exact, x = exact_model()
     answer = likelihood.estimate_log_prob(exact.model("iwae"), x, 100)
     return {"value": answer.log_prob, "expected": exact.log_prob(x.astype(np.float64))}
 
 
 def annealed_closed_form(place):
-    """The same annealed, whose chains start from a mixture and so have an error."""
+    """The same annealed, with the library's own budget: a smaller one leaves some chains where they start."""
+    del place
     exact, x = exact_model()
-    answer = annealing.estimate_log_prob(exact.model("iwae"), x, **place.sizes.annealing, verbose=0)
+    x = x[:2]
+    answer = annealing.estimate_log_prob(exact.model("iwae"), x, verbose=0)
     expected = exact.log_prob(x.astype(np.float64))
     return {"value": answer.log_prob, "standard_error": answer.standard_error, "expected": expected}
 
@@ -228,7 +231,7 @@ def questions(sizes):
     }
     asked["gradients in TensorFloat-32"] = functools.partial(gradients, "iwae", allowed=True)
     asked["gradients in bfloat16"] = functools.partial(gradients, "iwae", mixed_precision="bfloat16")
-    asked |= {"log p(x)": log_prob, "log p(x) in closed form": closed_form, "resampling": resampled}
+    asked |= {"log p(x)": log_prob, "resampling": resampled}
     asked |= {"training": trained, "steps_per_execution": several_steps}
     asked |= {"files": written, "files of another": read}
     for name in _COMPILED if sizes.objectives == objectives.names() else ():
@@ -236,6 +239,7 @@ def questions(sizes):
     asked["training by XLA"] = functools.partial(trained, compiled=True)
     asked["training in bfloat16"] = functools.partial(trained, mixed_precision="bfloat16")
     # Last: without a whole cuSOLVER, TensorFlow ends the process.
+    asked["log p(x) in closed form"] = closed_form
     asked["annealing of a closed form"] = annealed_closed_form
     asked["annealing"] = annealed
     return asked

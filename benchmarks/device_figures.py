@@ -43,7 +43,7 @@ class Figure(NamedTuple):
     def __str__(self):
         of_aim = {None: "", True: "reached", False: "missed"}[self.reached]
         bound = "" if self.aim is None else f"aim: at {'least' if self.at_least else 'most'} {self.aim:g}, {of_aim}"
-        return f"     {self.name:72}{self.value:10.4g} {self.unit:24}{bound}"
+        return f"     {self.name:64}{self.value:10.4g} {self.unit:24}{bound}"
 
 
 class Load(NamedTuple):

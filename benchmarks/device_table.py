@@ -21,7 +21,7 @@ class Row(NamedTuple):
       measured: float, None where there is nothing.
       limit: float, what it may be at most.
       unit: str.
-      reason: str, why it is not checked or has failed.
+      reason: str, why nothing was measured.
     """
 
     name: str
@@ -33,14 +33,13 @@ class Row(NamedTuple):
 
     def __str__(self):
         number = "" if self.measured is None else f"{self.measured:.2g} (at most {self.limit:g}) {self.unit}"
-        return f"{self.status:5}{self.name:72}{number}{self.reason and f'{self.status}: {self.reason}'}"
+        return f"{self.status:5}{self.name:64}{number}{self.reason}"
 
 
 def row(name, measured, limit, unit):
     """A row of something measured; what is not finite fails."""
     status = PASS if np.isfinite(measured) and measured <= limit else FAIL
-    reason = "" if status == PASS else f"not at most {limit:g}"
-    return Row(name, status, float(measured), float(limit), unit, reason)
+    return Row(name, status, float(measured), float(limit), unit)
 
 
 # Nats that rounding may make of log p(x), where an estimate has less error than that.
