@@ -57,6 +57,8 @@ class Load(NamedTuple):
       samples: int, of log p(x).
       rows: int, examples of log p(x).
       queries: tuple of int, rows of a request.
+      large: int, rows and columns of matrices that fill a card.
+      precisions: names, of `_PRECISIONS`.
     """
 
     batches: dict[int, float]
@@ -66,31 +68,54 @@ class Load(NamedTuple):
     samples: int
     rows: int
     queries: tuple[int, ...]
+    large: int
+    precisions: tuple[str, ...]
 
 
 # The aims are for a card.
-FULL = Load({100: 2.5, 1000: 1.5}, (8, 8), 10, 10, 5000, 20, (1, 32))
-TINY = Load({2: 2.5}, (1, 2), 2, 1, 20, 2, (1,))
+FULL = Load({100: 2.5, 1000: 1.5}, (8, 8), 10, 10, 5000, 20, (1, 32), 8192, ("float32", "TensorFloat-32", "bfloat16"))
+TINY = Load({2: 2.5}, (1, 2), 2, 1, 20, 2, (1,), 64, ("float32", "bfloat16"))
 
-# Name; whether TensorFloat-32 is allowed; the networks' mixed precision; the type of the bare products.
-_PRECISIONS = [
-    ("float32", False, None, None),
-    ("TensorFloat-32", True, None, None),
-    ("bfloat16", False, "bfloat16", tf.bfloat16),
-]
+# Whether TensorFloat-32 is allowed; the networks' mixed precision; the type of the bare products.
+_PRECISIONS: dict[str, tuple[bool, str | None, tf.DType | None]] = {
+    "float32": (False, None, None),
+    "TensorFloat-32": (True, None, None),
+    "bfloat16": (False, "bfloat16", tf.bfloat16),
+}
 
 
 def speed(load):
-    """Yields figures of a step, log p(x) and the input pipeline."""
+    """Yields figures of the card, a step, log p(x) and the input pipeline."""
+    yield from _ceilings(load)
     objective = objectives.get("piwae", m=load.particles[0], k=load.particles[1])
     for batch_size, aim in load.batches.items():
         x = workload.images(batch_size)
-        for name, allowed, mixed_precision, dtype in _PRECISIONS:
+        for name in load.precisions:
+            allowed, mixed_precision, dtype = _PRECISIONS[name]
             with tensor_float_32(allowed):  # XLA looks when it compiles, products look when they run.
                 yield from _step(objective, x, f"{name}, batch {batch_size}", mixed_precision, dtype, load, aim)
         yield from _in_fit(objective, batch_size, load)
     yield from _log_prob(load)
     yield from _pipeline(load)
+
+
+def _ceilings(load):
+    """What the card does at most, in place of its data sheet: one large product, and one large copy."""
+    square = tf.random.Generator.from_seed(0).normal([load.large, load.large])
+    for name in load.precisions:
+        allowed, _, dtype = _PRECISIONS[name]
+        numbers = tf.cast(square, dtype or tf.float32)
+        multiply = tf.function(lambda numbers=numbers: tf.matmul(numbers, numbers)[0, :1])
+        with tensor_float_32(allowed):
+            turns = report.take_turns({name: workload.finished(multiply, load.in_a_row)}, 3, warm_up=1)
+        each = turns.milliseconds(name) / load.in_a_row
+        yield Figure(f"large product, {name}", 2 * load.large**3 / each / 1e9, "TFLOP/s")
+    # One pass that reads and writes.
+    values = tf.Variable(tf.ones([4, load.large, load.large]))
+    move = tf.function(lambda: values.assign(-values)[0, 0, :1])
+    turns = report.take_turns({"copy": workload.finished(move, load.in_a_row)}, 3, warm_up=1)
+    each = turns.milliseconds("copy") / load.in_a_row
+    yield Figure("large pass through memory", 2 * 4 * 4 * load.large**2 / each / 1e9, "TB/s, read and written")
 
 
 def _step(objective, x, name, mixed_precision, dtype, load, aim):

@@ -59,6 +59,11 @@ def nats(found, wanted):
     return max(np.max(np.abs(found[name] - wanted[name])) for name in wanted)
 
 
+def log_weights(found, wanted):
+    """Largest absolute difference of a log weight."""
+    return np.max(np.abs(found["log_weights"] - wanted["log_weights"]))
+
+
 def other_draws(found, wanted):
     """Share of the draws that are of another particle."""
     return np.mean(np.max(np.abs(found["draws"] - wanted["draws"]), axis=-1) > 1e-3)
@@ -83,6 +88,7 @@ class Comparison(NamedTuple):
       limit: float.
       unit: str.
       other: str, the other answer's question; None for the same.
+      part: str, what of the answer it is about, where that is not all.
     """
 
     questions: str
@@ -92,6 +98,7 @@ class Comparison(NamedTuple):
     limit: float
     unit: str
     other: str | None = None
+    part: str = ""
 
 
 _GRADIENTS = (relative, 1e-4, "relative")
@@ -103,10 +110,19 @@ _BY_ITSELF = ("cpu", "gpu")
 COMPARISONS = [
     Comparison("gradients of *", "cpu", "float64", *_GRADIENTS),
     Comparison("log p(x)", "cpu", "float64", *_NATS),
-    # Eight bits of mantissa and ten bits; products add up thousands.
-    Comparison("gradients in bfloat16", "cpu", "float64", relative, 0.1, "relative", "gradients of iwae"),
-    Comparison("gradients in bfloat16", "gpu", "float64", relative, 0.1, "relative", "gradients of iwae"),
-    Comparison("gradients in TensorFloat-32", "gpu", "float64", relative, 0.02, "relative", "gradients of iwae"),
+    # Eight bits of mantissa, and eleven: what they cost in accuracy, and that it is no more than that.
+    *(
+        Comparison(f"gradients in {precision}", place, "float64", measure, limit, unit, "gradients of iwae", part)
+        for precision, place, of_gradients, of_weights in (
+            ("bfloat16", "cpu", 0.1, 5.0),
+            ("bfloat16", "gpu", 0.1, 5.0),
+            ("TensorFloat-32", "gpu", 0.02, 1.0),
+        )
+        for measure, limit, unit, part in (
+            (relative, of_gradients, "relative", ""),
+            (log_weights, of_weights, "nats", "log weights of "),
+        )
+    ),
     Comparison("gradients of *", "gpu", "cpu", *_GRADIENTS),
     Comparison("log p(x)", "gpu", "cpu", *_NATS),
     *(Comparison("* in closed form", place, None, *_NATS) for place in _BY_ITSELF),
@@ -164,7 +180,7 @@ def compare(folder, place, questions):
 def _compared(comparison, folder, question, found):
     place, against, other = comparison.place, comparison.against, comparison.other or question
     wanted = kept(folder, against, other) if against else {"expected": found.pop("expected")}
-    name = f"{question}, {place}" + (f" against {against}" if against not in (None, place) else "")
+    name = f"{comparison.part}{question}, {place}" + (f" against {against}" if against not in (None, place) else "")
     if wanted is None:
         return Row(name, FAIL, reason=f"there is no answer of {against} to {other!r} to hold it against")
     try:

@@ -147,11 +147,16 @@ def seconds(works, card, precision, kinds=None):
     return sum(max(w.flops / peak, w.bytes / card.bandwidth) for w in works if kinds is None or w.kind in kinds)
 
 
+# Of a step: where the replicas' rows are, whether all log weights are finite, and the gradients of each network.
+_EXCHANGES = 4
+
+
 def exchange(network, cards, card, cards_of_machine=8):
-    """(bytes, seconds) of adding up the gradients of all cards, around a ring: what each card sends."""
+    """(bytes, seconds) of what all cards add up in a step, around a ring: what each card sends."""
+    if cards == 1:
+        return 0.0, 0.0
     sent = 2.0 * (cards - 1) / cards * 4 * network.parameters
-    link = card.link if cards <= cards_of_machine else card.network
-    return sent, sent / link + (card.latency if cards > 1 else 0.0)
+    return sent, sent / (card.link if cards <= cards_of_machine else card.network) + _EXCHANGES * card.latency
 
 
 # What starts nothing on a card.

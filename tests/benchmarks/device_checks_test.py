@@ -99,7 +99,7 @@ def test_gradients_and_their_failure(program, monkeypatch):
 @pytest.mark.parametrize("question", ["log p(x) in closed form", "log p(x)", "gradients of iwae"])
 def test_tensor_float_32_left_on_is_seen(question, tmp_path, monkeypatch, unfused):
     """Factors of the products are rounded as a card would, if nobody switched it off."""
-    sizes = device_checks.Sizes(examples=2, num_samples=100)  # Smaller networks have less to round.
+    sizes = device_checks.Sizes(examples=8, num_samples=100)  # Smaller networks have less to round.
     ask = device_checks.questions(sizes)[question]
 
     def row():
@@ -120,7 +120,7 @@ def test_tensor_float_32_left_on_is_seen(question, tmp_path, monkeypatch, unfuse
     assert row().status == PASS
     rounds.append(True)
     found = row()
-    assert found.status == FAIL and found.measured > 2 * found.limit
+    assert found.status == FAIL and found.measured > 1.5 * found.limit
 
 
 @pytest.mark.slow
@@ -263,9 +263,16 @@ def test_speed_runs(unfused):
     flags.FLAGS(["devices.py"])
     shown = [*device_figures.speed(device_figures.TINY)]
     ratios = {figure.name: figure for figure in shown if figure.unit == "ratio"}
-    assert len(ratios) == 4 and all(figure.aim and figure.value > 0 for figure in ratios.values())
+    assert len(ratios) == 3 and all(figure.aim and figure.value > 0 for figure in ratios.values())
     assert devices.drawn(shown).axes[0].get_yticklabels()
-    assert {figure.unit for figure in shown} == {"ratio", "ms", "ms an example", "ms a batch"}
+    assert {figure.unit for figure in shown} == {
+        "ratio",
+        "ms",
+        "ms an example",
+        "ms a batch",
+        "TFLOP/s",
+        "TB/s, read and written",
+    }
 
 
 def test_a_card_in_a_profile():

@@ -68,7 +68,7 @@ def test_exchange():
     assert roofline.exchange(RAINFORTH, 1, H200) == (0.0, 0.0)
     sent, lasts = roofline.exchange(RAINFORTH, 8, H200)
     assert sent == pytest.approx(2 * 7 / 8 * 4 * RAINFORTH.parameters)
-    assert lasts == pytest.approx(sent / 450e9 + 30e-6)
+    assert lasts == pytest.approx(sent / 450e9 + 4 * 30e-6)
     assert roofline.exchange(RAINFORTH, 16, H200)[1] > lasts
 
 
