@@ -13,7 +13,9 @@ goes on. The JSON is written after every row. The exit status is 1 if a row fail
 import ctypes
 import fnmatch
 import json
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -81,14 +83,9 @@ def step_checks(place):
         yield device_table.row(name, activity.copies, 0, "copies")
 
 
-def _speed(place):
-    del place
-    yield from device_figures.speed(device_figures.TINY if _QUICK.value else device_figures.FULL)
-
-
-def _queries(place):
-    del place
-    yield from device_figures.queries(device_figures.TINY if _QUICK.value else device_figures.FULL)
+def _figures(function):
+    """A stage's `run` that measures."""
+    return lambda place: function(device_figures.TINY if _QUICK.value else device_figures.FULL)
 
 
 _ON_CPU: tuple[str, ...] = ("gradients of *", "gradients in bfloat16", "log p(x)*", "resampling", "training*")
@@ -103,8 +100,8 @@ STAGES = {
     "gpus": Stage("gpu:{cards}", cards=2, asked=("training", "training by XLA")),
     "cpu again": Stage("cpu", cards=1, asked=("files of another",), reads="gpu"),
     "step": Stage("gpu", cards=1, run=step_checks),
-    "speed": Stage("gpu", cards=1, run=_speed),
-    "queries": Stage("gpu", cards=1, run=_queries),
+    "speed": Stage("gpu", cards=1, run=_figures(device_figures.speed)),
+    "queries": Stage("gpu", cards=1, run=_figures(device_figures.queries)),
 }
 
 
@@ -183,14 +180,18 @@ def apart(name, folder, sizes, tell, seconds):
     command = [sys.executable, __file__, f"--stage={name}", f"--folder={folder}", f"--quick={_QUICK.value}"]
     with (
         tempfile.TemporaryFile() as said,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as process,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, start_new_session=True) as process,
     ):
-        timer = threading.Timer(seconds, process.kill)
+        # With whatever the stage has started, such as a server.
+        timer = threading.Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))
         timer.start()
         try:
             for line in process.stdout or ():
                 if line.startswith(_MARK):
                     tell(_read(json.loads(line[len(_MARK) :])))
+        except BaseException:  # This program is interrupted.
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
         finally:
             late = not timer.is_alive()
             timer.cancel()
@@ -245,9 +246,11 @@ def check(names, sizes, run, show, folder, clock=time.monotonic):
 
 
 def drawn(shown):
-    """The figures that are ratios, as bars."""
-    ratios = {figure.name: figure.value for figure in shown if figure.unit == "ratio"}
-    return figures.ratio_bars(ratios, "On this machine", "time / time of the bare products; rate / rate of these")
+    """The figures that are ratios, as bars, with their aims."""
+    ratios = {f"{figure.name} ({figure.bound})": figure.value for figure in shown if figure.unit == "ratio"}
+    return figures.ratio_bars(
+        ratios, "A train step and log p(x) on this machine", "time / time of the bare products; rate / rate of these"
+    )
 
 
 def main(_):

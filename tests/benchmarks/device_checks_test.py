@@ -13,7 +13,7 @@ from tensorflow.python.ops import math_ops
 from benchmarks import device_checks, device_figures, device_profile, device_table, devices
 from benchmarks.device_checks import QUICK, Place
 from benchmarks.device_table import FAIL, PASS, SKIP, Row
-from iwae_zoo import likelihood
+from iwae_zoo import ImportanceWeightedAutoencoder, likelihood
 from iwae_zoo.model import replicas
 
 
@@ -160,6 +160,18 @@ def test_no_error_stops_the_rest(program, monkeypatch):
     }
     reasons = [row["reason"] for row in found["checks"] if row["reason"]]
     assert reasons == ["there is no answer of float64 to 'log p(x)' to hold it against", "InternalError: CUDA error"]
+
+
+def test_training_is_without_tensor_float_32(monkeypatch, tmp_path):
+    seen, allowed = [], tf.config.experimental.tensor_float_32_execution_enabled
+
+    def fit(*_, **__):
+        seen.append(allowed())
+
+    monkeypatch.setattr(ImportanceWeightedAutoencoder, "fit", fit)
+    place = Place(tf.distribute.get_strategy(), QUICK, tmp_path)
+    assert not device_checks.trained(place)["moved"].any()
+    assert seen == [False] and allowed()
 
 
 def test_rows():
