@@ -40,7 +40,7 @@ with quiet():
     from iwae_zoo.training import devices
 
 _QUICK = flags.DEFINE_bool("quick", False, "Tiny shapes; the figures mean nothing.")
-_ONLY = flags.DEFINE_list("only", None, "Stages to run. Default: all.")
+_ONLY = flags.DEFINE_list("only", None, "Stages to run, whose answers are held against those of 'cpu' and 'float64'.")
 _MINUTES = flags.DEFINE_float("minutes", 10.0, "When stages that still run are ended.", 0.1)
 _STAGE = flags.DEFINE_string("stage", None, "For the program's own use: run this stage.")
 _FOLDER = flags.DEFINE_string("folder", None, "For the program's own use: where places leave their answers.")
@@ -262,6 +262,8 @@ def main(_):
         strategy = strategies.mirrored(used) if used.number > 1 else tf.distribute.get_strategy()
         _answer_at(_STAGE.value, strategy, _FOLDER.value, sizes, _said)
         return 0
+    if unknown := set(_ONLY.value or ()) - set(STAGES):
+        raise app.UsageError(f"--only: {sorted(unknown)} are no stages. Known: {', '.join(STAGES)}.")
     start, rows, shown = time.monotonic(), list[dict](), list[dict]()
     names = [device["device_name"] for device in map(tf.config.experimental.get_device_details, _gpus())]
     about = {"gpus": names, "tensorflow": tf.__version__}
