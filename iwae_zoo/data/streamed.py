@@ -116,7 +116,8 @@ class _File:
             while part:
                 count = os.preadv(self._descriptor, [part], place)
                 if not count:
-                    raise OSError(f"{self._name} ends at byte {place}, within its rows: it was cut off. {_HOW_TO}")
+                    size = os.fstat(self._descriptor).st_size
+                    raise OSError(f"{self._name} ends at byte {size}, before its last row: it was cut off. {_HOW_TO}")
                 part, place = part[count:], place + count
         return rows
 

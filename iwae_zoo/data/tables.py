@@ -41,8 +41,10 @@ def load(path, columns=None, stream_above=streamed.DEFAULT):
     name = os.path.splitext(os.path.basename(path))[0]
     parts = batches(path)  # Before its size is looked at, for the error if it is not there.
     if streamed.is_streamed(_size(path), stream_above):
-        return _dataset(name, *_spooled(path, columns), path)
-    return from_cells(name, *_gathered(parts, path), columns, path)
+        x, columns = _spooled(path, columns)
+        return _dataset(name, x, columns, path)
+    names, cells = _gathered(parts, path)
+    return from_cells(name, names, cells, columns, path)
 
 
 def from_cells(name, names, cells, columns=None, where=None):

@@ -80,7 +80,7 @@ class Categorical(ValueLikelihood):
 
     def _fitted(self, data):
         classes = int(max(block.max() for block in data.blocks())) + 1
-        counts = self.smoothing + sum(
-            np.stack([np.sum(block == name, axis=0) for name in range(classes)]) for block in data.blocks()
-        )
+        counts = np.full([classes, *data.shape[1:]], self.smoothing)
+        for block in data.blocks():
+            counts += np.stack([np.sum(block == name, axis=0) for name in range(classes)])
         return dataclasses.replace(self, classes=classes, start=np.log(counts / counts.sum(axis=0)))
