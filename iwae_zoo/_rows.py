@@ -23,16 +23,18 @@ class Rows:
       shape: of all rows, (N, ...).
       dtype: of the rows.
       block: int, how many rows are looked at at once; by default what is about a hundred megabytes.
+      complete: bool, whether nothing can be missing, as NaN; by default that of whole numbers.
 
     Attributes:
       error: what a batch could not be read for in `tensor`, or None.
     """
 
-    def __init__(self, read, shape, dtype, block=None):
+    def __init__(self, read, shape, dtype, block=None, complete=None):
         self._read = read
         self.shape = tuple(shape)
         self.dtype = np.dtype(dtype)
         self.block = block or max(1, _BLOCK // max(1, math.prod(self.shape[1:])))
+        self.complete = self.dtype.kind != "f" if complete is None else complete
         self.error: OSError | None = None
 
     @staticmethod
@@ -57,18 +59,18 @@ class Rows:
         """The same rows through a function of an array of some of them, when they are asked for.
 
         Args:
-          function: of an array [B, ...], row by row.
+          function: of an array [B, ...], row by row; of numbers it makes numbers, and NaN of NaN.
           dtype: of what it returns.
           shape: of one row of that, if it is another one.
         """
         shape = self.shape if shape is None else (len(self), *shape)
-        return Rows(lambda which: function(self._read(which)), shape, dtype, self.block)
+        return Rows(lambda which: function(self._read(which)), shape, dtype, self.block, self.complete)
 
     def take(self, order):
         """The rows at the places of an integer array, or of a slice."""
         order = np.arange(len(self))[order] if isinstance(order, slice) else np.asarray(order)
         shape = (len(order), *self.shape[1:])
-        return Rows(lambda which: self._read(order[which]), shape, self.dtype, self.block)
+        return Rows(lambda which: self._read(order[which]), shape, self.dtype, self.block, self.complete)
 
     def tensor(self, which):
         """Rows at the places of an integer tensor [B], as `tf.gather` has them, within a `tf.data` pipeline.
@@ -108,7 +110,7 @@ class Rows:
 
     def missing(self):
         """How often each place of a row is NaN: int array of the shape of one row."""
-        if self.dtype.kind != "f":
+        if self.complete:
             return np.zeros(self.shape[1:], np.int64)
         return np.asarray(sum(np.sum(np.isnan(block), axis=0) for block in self.blocks()))
 

@@ -112,8 +112,9 @@ def none_there(array):
 
 def _there(array):
     """Yields the numbers of an array or of `Rows` that are not missing, block by block."""
-    for block in Rows.of(array).blocks():
-        there = block[~np.isnan(block)] if block.dtype.kind == "f" and np.isnan(block).any() else block
+    rows = Rows.of(array)
+    for block in rows.blocks():
+        there = block if rows.complete or not np.isnan(block).any() else block[~np.isnan(block)]
         if there.size:
             yield there
 

@@ -52,8 +52,8 @@ def load(name, data_dir=None, kind=None, binarize=None, columns=None, missing=No
         `Column`s of a model that was trained on another.
       missing: float, share of all values to take away at random, for studies of what is missing.
       stream_above: float, GiB; the training examples of a larger set stay on disk and are read batch by batch, of a
-        table from a temporary file. The same bits in the same order. Sets of one file per array (.npz), and those that
-        scikit-learn ships, are gathered in any case.
+        table from a temporary file. The same bits in the same order. A .npz file, and what scikit-learn ships, is
+        gathered in any case.
 
     Returns:
       `Dataset`.

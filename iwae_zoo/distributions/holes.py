@@ -27,7 +27,8 @@ def only(values, *observed, otherwise=0.0):
 
 def any_missing(array):
     """Whether a numpy array, or `Rows`, has NaN in it."""
-    return array.dtype.kind == "f" and any(np.isnan(block).any() for block in Rows.of(array).blocks())
+    rows = Rows.of(array)
+    return not rows.complete and any(np.isnan(block).any() for block in rows.blocks())
 
 
 def completed(data):

@@ -88,7 +88,7 @@ def test_sums_of_several_replicas():
 
 @pytest.mark.slow
 def test_streamed_data_that_change_end_training_with_what_to_do(tiny, tmp_path):
-    path = shutil.copy(tiny, tmp_path / "own.npy")
+    path = shutil.copy(tiny, str(tmp_path / "own.npy"))
     run = training.Run(config(path, stream_above=0.0), tmp_path / "run")
     build = run.build
 
