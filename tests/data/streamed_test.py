@@ -251,6 +251,8 @@ def test_of_tables_nothing_is_left(tmp_path, monkeypatch):
         )
     with pytest.raises(ValueError, match="unknown are 'city'"):
         data.load(path, columns=[c for c in source.columns if c.name != "city"], stream_above=ALWAYS)
+    with pytest.raises(ValueError, match="missing or repeated are 'gone'"):
+        data.load(path, columns=[*source.columns, columns.Column("gone", "real")], stream_above=ALWAYS)
     append = streamed.Spool.append
 
     def changed(self, rows):
