@@ -287,6 +287,8 @@ def test_columns_are_seen_in_parts_as_in_one():
     texts = np.array([*rng.choice(["a", "b", None], 40), *rng.choice(["c", "d"], 40)], object)
     numbers = np.array([*rng.integers(0, 2, 40), *rng.integers(0, 5, 40)], float)
     cases = [(texts, None), (numbers, None), (numbers - 1.0, None), (numbers + 0.5, None), (numbers * np.nan, None)]
+    # Of which the last part alone would look like something else.
+    cases += [(numbers[::-1], None), (np.where(np.arange(80) < 10, numbers + 0.5, numbers), None)]
     cases += [(numbers * 1e6, None), (numbers, "categorical"), (np.where(numbers > 3, np.inf, numbers), None)]
     cases += [(np.array([f"n{i}" for i in range(200)], object), kind) for kind in (None, "categorical")]
     for cells, kind in cases:
