@@ -11,7 +11,7 @@ import numpy as np
 
 from iwae_zoo._checks import look_up
 
-__all__ = ["KINDS", "Column", "decoded", "encoded", "in_order", "is_missing", "overridden", "seen", "used"]
+__all__ = ["KINDS", "Column", "Seen", "decoded", "encoded", "in_order", "is_missing", "overridden", "seen", "used"]
 
 # What a column may be, and what its cells may hold.
 KINDS = {
@@ -106,18 +106,68 @@ def seen(name, cells, kind=None):
     >>> str(seen("size", np.array([1.5, np.nan]))), str(seen("city", np.array(["Rome", "Oslo", "Bonn", "Rome"] * 3)))
     ('size:positive', 'city:categorical (3)')
     """
-    numbers, wrong = _numbers(cells)
-    there = ~np.isnan(numbers)
-    if kind is None and wrong and there.sum() > len(wrong):
-        raise ValueError(
-            f"Column {name!r} holds numbers, and text in {len(wrong)} rows, the first at row {wrong[0]}: "
-            f"{cells[wrong[0]]!r}. Mend them, leave them empty, or say what it is: --columns={name}:categorical."
-        )
-    if kind is None:
-        kind = _kind_of_names(cells) if wrong else _kind_of_numbers(numbers[there])
-    if kind == "categorical" or (kind == "binary" and wrong):
-        return Column(name, kind, _names(cells))
-    return Column(name, kind)
+    of_column = Seen(name, kind)
+    of_column.add(cells)
+    return of_column.column()
+
+
+class Seen:
+    """What a column holds, whose cells come in parts; arguments as `seen`."""
+
+    def __init__(self, name, kind=None):
+        self._name, self._kind = name, kind
+        self._rows = self._numbers = self._wrong = 0
+        self._first_wrong = ""
+        self._least, self._most, self._zeros_and_ones, self._whole = math.inf, -math.inf, True, True
+        self._texts: set[str] = set()
+
+    def add(self, cells):
+        """Looks at the next cells, as `seen` takes them."""
+        numbers, wrong = _numbers(cells)
+        there = numbers[~np.isnan(numbers)]
+        if wrong and not self._wrong:
+            self._first_wrong = f"{self._rows + wrong[0]}: {cells[wrong[0]]!r}"
+        self._rows += len(cells)
+        self._numbers += len(there)
+        self._wrong += len(wrong)
+        if len(there):
+            self._least, self._most = min(self._least, there.min()), max(self._most, there.max())
+            self._zeros_and_ones = self._zeros_and_ones and bool(np.isin(there, (0.0, 1.0)).all())
+            self._whole = self._whole and math.isfinite(self._most) and bool((there % 1 == 0.0).all())
+        # More names than a column can have are only of interest if they are asked for.
+        asked = self._kind in ("binary", "categorical")
+        if asked or (self._kind is None and cells.dtype.kind != "f" and len(self._texts) <= _MOST_NAMES):
+            self._texts.update(text for text in _texts(cells) if text is not None)
+
+    def column(self):
+        """The `Column`; raises ValueError as `seen`."""
+        kind = self._kind
+        if kind is None and self._numbers > self._wrong > 0:
+            raise ValueError(
+                f"Column {self._name!r} holds numbers, and text in {self._wrong} rows, the first at row "
+                f"{self._first_wrong}. Mend them, leave them empty, or say what it is: "
+                f"--columns={self._name}:categorical."
+            )
+        if kind is None:
+            kind = self._kind_of_names() if self._wrong else self._kind_of_numbers()
+        if kind == "categorical" or (kind == "binary" and self._wrong):
+            return Column(self._name, kind, _sorted(self._texts))
+        return Column(self._name, kind)
+
+    def _kind_of_names(self):
+        count, rows = len(self._texts), self._numbers + self._wrong
+        if count == 2:
+            return "binary"
+        return "categorical" if 2 < count <= min(_MOST_NAMES, rows / 2) else "ignore"
+
+    def _kind_of_numbers(self):
+        if not self._numbers:
+            return "ignore"
+        if self._zeros_and_ones:
+            return "binary"
+        if self._least >= 0.0 and self._most <= _LARGEST_COUNT and self._whole:
+            return "count"
+        return "positive" if self._least > 0.0 else "real"
 
 
 def encoded(column, cells, first=0):
@@ -208,30 +258,12 @@ def _texts(cells):
     return [None if cell is None else cell.strip() for cell in cells]
 
 
-def _names(cells):
-    """The different names in cells, sorted: numbers by their size."""
-    names = {text for text in _texts(cells) if text is not None}
+def _sorted(names):
+    """Different names, sorted: numbers by their size."""
     try:
         return tuple(sorted(names, key=float))
     except ValueError:
         return tuple(sorted(names))
-
-
-def _kind_of_names(cells):
-    count, rows = len(_names(cells)), len([cell for cell in cells if cell is not None])
-    if count == 2:
-        return "binary"
-    return "categorical" if 2 < count <= min(_MOST_NAMES, rows / 2) else "ignore"
-
-
-def _kind_of_numbers(numbers):
-    if not len(numbers):
-        return "ignore"
-    if np.isin(numbers, (0.0, 1.0)).all():
-        return "binary"
-    if numbers.min() >= 0.0 and numbers.max() <= _LARGEST_COUNT and (numbers % 1 == 0.0).all():
-        return "count"
-    return "positive" if numbers.min() > 0.0 else "real"
 
 
 def _refuse(column, cells, first, refused, takes):

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo._checks import look_up
+from iwae_zoo._rows import Rows
 from iwae_zoo.columns import Column, used
 from iwae_zoo.data import kinds
 from iwae_zoo.data.splits import SPLITS
@@ -23,8 +24,9 @@ class Dataset:
 
     Attributes:
       name: str.
-      train: array [N, ...], float or uint8; of binary data and intensities, 0 to 255 then stands for 0 to 1.
-      validation: the same, of the same trailing shape.
+      train: array [N, ...], float or uint8; of binary data and intensities, 0 to 255 then stands for 0 to 1. Or `Rows`,
+        of a set that is streamed: they stay where they are and are read batch by batch.
+      validation: array of the same trailing shape; `Rows` are read.
       test: the same.
       kind: name of the kind of data, as `kinds` has it.
       binarize: whether intensities are probabilities, of which each batch is a fresh draw.
@@ -37,7 +39,7 @@ class Dataset:
     """
 
     name: str
-    train: np.ndarray
+    train: np.ndarray | Rows
     validation: np.ndarray
     test: np.ndarray
     kind: str
@@ -46,6 +48,8 @@ class Dataset:
 
     def __post_init__(self):
         kinds.get(self.kind)
+        for name in SPLITS[1:]:
+            object.__setattr__(self, name, getattr(self, name)[:])
 
     @property
     def data_shape(self):
@@ -63,31 +67,46 @@ class Dataset:
         shape = " x ".join(map(str, self.data_shape))
         sizes = " / ".join(f"{len(part):,}" for part in (self.train, self.validation, self.test))
         drawn = ", binarised afresh for each batch" if self._draw else ""
+        drawn += ", streamed" if self.is_streamed else ""
         said = f"{self.name}: {sizes} examples of {shape}, kind {self.kind} ({kinds.get(self.kind).values}){drawn}"
         return said + self._missing() + (f"; columns {', '.join(map(str, self.columns))}" if self.columns else "")
 
     def _missing(self):
         """How much is missing where."""
-        missing = np.isnan(self.train) if self.train.dtype.kind == "f" else np.zeros(self.train.shape, bool)
-        if not missing.any():
+        of_places = np.ravel(Rows.of(self.train).missing()) / len(self.train)
+        if not of_places.any():
             return ""
-        of_places = missing.reshape(len(missing), -1).mean(axis=0)
         names = [column.name for column in used(self.columns)] or [str(place) for place in range(len(of_places))]
         most = np.argsort(-of_places, kind="stable")[:_SHOWN]
         where = ", ".join(f"{names[place]} {of_places[place]:.1%}" for place in most if of_places[place])
-        return f"; {missing.mean():.1%} of the training values missing, most in {where}"
+        return f"; {of_places.mean():.1%} of the training values missing, most in {where}"
+
+    @property
+    def is_streamed(self):
+        """Whether the training examples stay where they are, and are read batch by batch."""
+        return isinstance(self.train, Rows)
 
     @property
     def train_mean(self):
         """Mean of the training examples, of shape `data_shape`; of what was observed."""
-        return np.nanmean(self.train, axis=0) / self._unit
+        rows = Rows.of(self.train)
+        total = sum(np.nansum(block, axis=0, dtype=np.float64) for block in rows.blocks())
+        return total / (len(rows) - rows.missing()) / self._unit
+
+    def _check_gathered(self, what):
+        if self.is_streamed:
+            raise ValueError(
+                f"{what} is for training examples in memory: those of {self.name} are streamed. Leave it out, or raise "
+                "--stream_above."
+            )
 
     def without(self, share, seed=0):
         """The same with a share of all values taken away, each with that probability, whatever its value.
 
         Raises:
-          ValueError: if the share is not between 0 and 1.
+          ValueError: if the share is not between 0 and 1, or the data are streamed.
         """
+        self._check_gathered(f"missing={share!r}")
         if not 0.0 < share < 1.0:
             raise ValueError(f"The share of values to take away must be between 0 and 1: received {share!r}.")
         holes: dict[str, Any] = {}
@@ -102,11 +121,19 @@ class Dataset:
 
     @property
     def training_values(self):
-        """The training examples, array [N, ...]; of what is drawn afresh for each batch, the expectations."""
-        return self.train if self._unit == 1.0 else self.train / self._unit
+        """The training examples, array [N, ...] or `Rows`; of what is drawn afresh for each batch, the expectations."""
+        unit = self._unit
+        if unit == 1.0:
+            return self.train
+        return self.train.map(lambda block: block / unit) if isinstance(self.train, Rows) else self.train / unit
 
     def binarized_once(self):
-        """The same with each example drawn once, for good, as `evaluation_array` draws it: a binary data set."""
+        """The same with each example drawn once, for good, as `evaluation_array` draws it: a binary data set.
+
+        Raises:
+          ValueError: if the data are streamed.
+        """
+        self._check_gathered("binarize='fixed'")
         drawn = {name: self.evaluation_array(name) for name in SPLITS}
         return dataclasses.replace(self, kind="binary", **drawn)
 
@@ -129,7 +156,13 @@ class Dataset:
         Returns:
           `tf.data.Dataset` of float32 [B, ...]; use it with `steps_per_epoch`.
         """
-        examples = tf.constant(self.train)
+        if isinstance(self.train, Rows):
+            examples = self.train.tensor
+        else:
+            gathered = tf.constant(self.train)
+
+            def examples(rows):
+                return tf.gather(gathered, rows)
 
         def epoch(number):
             epoch_seed = tf.random.experimental.stateless_fold_in(tf.constant([0, seed], tf.int64), number)
@@ -137,7 +170,7 @@ class Dataset:
             batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size).enumerate()
             return batches.skip(tf.where(number == first_epoch, tf.cast(first_step, tf.int64), 0)).map(
                 lambda step, rows: self._drawn(
-                    tf.gather(examples, rows), tf.random.experimental.stateless_fold_in(epoch_seed, step)
+                    examples(rows), tf.random.experimental.stateless_fold_in(epoch_seed, step)
                 ),
                 num_parallel_calls=tf.data.AUTOTUNE,
             )
@@ -154,7 +187,7 @@ class Dataset:
         Returns:
           float32 array [N, ...] of x.
         """
-        examples = getattr(self, look_up({name: name for name in SPLITS}, split, "split"))
+        examples = getattr(self, look_up({name: name for name in SPLITS}, split, "split"))[:]
         return self._drawn(tf.constant(examples), tf.constant([SPLITS.index(split), seed], tf.int64)).numpy()
 
     @property

@@ -4,20 +4,25 @@ import os
 
 import numpy as np
 
-from iwae_zoo.data import kinds
+from iwae_zoo.data import kinds, streamed
 from iwae_zoo.data.dataset import Dataset
 from iwae_zoo.data.splits import SPLITS, three
 
 __all__ = ["load"]
 
 
-def load(path, kind=None):
+def load(path, kind=None, stream_above=streamed.DEFAULT):
     """The data set in a file; arguments and errors as `data.load`."""
     if not os.path.exists(path):
         raise FileNotFoundError(f"There is no data file {path!r}.")
     try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays = {key: loaded[key] for key in loaded.files} if path.endswith(".npz") else {"": loaded}
+        if path.endswith(".npz"):
+            loaded = np.load(path, allow_pickle=False)
+            arrays = {key: loaded[key] for key in loaded.files}
+        elif streamed.is_streamed(os.path.getsize(path), stream_above):
+            arrays = {"": streamed.npy(path)}
+        else:
+            arrays = {"": np.load(path, allow_pickle=False)}
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{path} cannot be read as a {path[-4:]} file of numbers: {error}") from error
     if not arrays or (len(arrays) > 1 and "train" not in arrays):
@@ -46,9 +51,9 @@ def load(path, kind=None):
 
 
 def _check(name, array):
-    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool) or np.iscomplexobj(array):
+    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool) or array.dtype.kind == "c":
         raise ValueError(f"{name} must hold real numbers: received dtype {array.dtype}.")
     if array.ndim < 2 or 0 in array.shape:
         raise ValueError(f"{name} must have shape [N, ...] with at least one example: received {list(array.shape)}.")
-    if np.isnan(array).all():
+    if kinds.none_there(array):
         raise ValueError(f"{name} holds NaN only: nothing was observed.")

@@ -1,14 +1,17 @@
 """Kinds of data: what a data set's numbers are, and how x is made of them. The table at the end is the only list."""
 
 import dataclasses
+import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from iwae_zoo._checks import look_up
+from iwae_zoo._rows import Rows
 
-__all__ = ["TABLE", "Kind", "cast", "get", "names", "seen"]
+__all__ = ["TABLE", "Kind", "cast", "get", "names", "none_there", "seen"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Kind:
 
     Attributes:
       values: str, what the numbers may be.
-      holds: function of an array, of what is not missing; whether all of its numbers are of this kind.
+      holds: function of an array, of what is not missing; whether each of its numbers is of this kind.
       draw: function (values float32 [...], stateless seed [2]) that returns binary x, or None where the values are x.
       of_dtype: function of a numpy dtype; whether numbers of it are taken for this kind if nobody says so.
       byte_unit: float, the number that stands for 1 in arrays of unsigned bytes.
@@ -97,14 +100,23 @@ def seen(*arrays):
     ('real', None)
     """
     for name, kind in TABLE.items():
-        if all(kind.of_dtype(array.dtype) and kind.holds(_there(array)) for array in arrays):
+        if all(kind.of_dtype(array.dtype) and all(map(kind.holds, _there(array))) for array in arrays):
             return name
     return None
 
 
+def none_there(array):
+    """Whether all numbers of an array or of `Rows` are missing."""
+    return not any(True for _ in _there(array))
+
+
 def _there(array):
-    """The numbers of an array that are not missing."""
-    return array[~np.isnan(array)] if array.dtype.kind == "f" and np.isnan(array).any() else array
+    """Yields the numbers of an array or of `Rows` that are not missing, block by block."""
+    rows = Rows.of(array)
+    for block in rows.blocks():
+        there = block if rows.complete or not np.isnan(block).any() else block[~np.isnan(block)]
+        if there.size:
+            yield there
 
 
 def cast(array, name, what):
@@ -113,7 +125,7 @@ def cast(array, name, what):
     Intensities become bytes by rounding.
 
     Args:
-      array: of numbers.
+      array: of numbers, or `Rows`, which are cast when they are read.
       name: of the kind.
       what: str, what the array is, for messages.
 
@@ -122,13 +134,19 @@ def cast(array, name, what):
     """
     kind = get(name)
     is_byte = array.dtype == np.uint8
-    there = _there(array)
-    if name == "byte" and not is_byte and _is_intensity(there):
-        bytes_ = np.rint(255.0 * array)
-        return bytes_.astype(np.uint8 if there.size == array.size else np.float32)
-    if not kind.holds(there / 255.0 if is_byte and kind.draw else there):
+    if name == "byte" and not is_byte and all(map(_is_intensity, _there(array))):
+        whole = sum(there.size for there in _there(array)) == math.prod(array.shape)
+        dtype: Any = np.uint8 if whole else np.float32
+        return _converted(array, lambda block: np.rint(255.0 * block).astype(dtype), dtype)
+    if not all(kind.holds(there / 255.0 if is_byte and kind.draw else there) for there in _there(array)):
+        low, high = min(there.min() for there in _there(array)), max(there.max() for there in _there(array))
         raise ValueError(
-            f"{what} must hold {kind.values} to be of kind {name}: received values from {there.min():g} to "
-            f"{there.max():g}."
+            f"{what} must hold {kind.values} to be of kind {name}: received values from {low:g} to {high:g}."
         )
-    return array if is_byte and (kind.draw or name == "byte") else array.astype(np.float32)
+    if is_byte and (kind.draw or name == "byte"):
+        return array
+    return _converted(array, lambda block: block.astype(np.float32), np.float32)
+
+
+def _converted(array, function, dtype):
+    return array.map(function, dtype) if isinstance(array, Rows) else function(array)

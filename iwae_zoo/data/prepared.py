@@ -1,17 +1,19 @@
 """Images that TensorFlow Datasets has prepared."""
 
+import math
 import os
 
 import numpy as np
+import tensorflow as tf
 
-from iwae_zoo.data import kinds
+from iwae_zoo.data import kinds, records, streamed
 from iwae_zoo.data.dataset import Dataset
 from iwae_zoo.data.splits import SPLITS, three
 
 __all__ = ["arrays", "load"]
 
 
-def load(name, data_dir):
+def load(name, data_dir, stream_above=streamed.DEFAULT):
     """The data set "tfds:NAME" of `data.load`; it has to be prepared."""
     builder = _builder(name, data_dir)
     if not os.path.isdir(builder.data_dir):
@@ -20,18 +22,18 @@ def load(name, data_dir):
     if "train" not in splits:
         raise ValueError(f"The data set {name!r} has no split 'train': it has {', '.join(builder.info.splits)}.")
     key = _image_key(name, builder.info.features)
-    images = {part: _read(builder, part, key) for part in splits}
+    images = dict(zip(splits, _read(builder, splits, key, stream_above), strict=True))
     kind = kinds.seen(*images.values())
     images = {part: kinds.cast(array, kind, f"The data set {name!r}") for part, array in images.items()}
     train, validation, test = three(images)
     return Dataset(name.replace("/", "_"), train, validation, test, kind)
 
 
-def arrays(name, splits, data_dir):
+def arrays(name, splits, data_dir, stream_above=streamed.DEFAULT):
     """The images of some splits of a data set; it is downloaded if it is not prepared.
 
     Returns:
-      List of arrays [N, height, width, channels].
+      List of arrays [N, height, width, channels], or of `Rows`.
 
     Raises:
       RuntimeError: if it is neither prepared nor can be downloaded; the message says what to do.
@@ -45,7 +47,7 @@ def arrays(name, splits, data_dir):
                 f"The data set {name!r} is not prepared in {builder.data_dir}, and it could not be downloaded "
                 f"({type(error).__name__}). {_how_to(name)}; or use --dataset=digits, which needs no download."
             ) from error
-    return [_read(builder, part, "image") for part in splits]
+    return _read(builder, splits, "image", stream_above)
 
 
 def _builder(name, data_dir):
@@ -79,6 +81,38 @@ def _image_key(name, features):
     return key
 
 
-def _read(builder, part, key):
-    examples = builder.as_dataset(split=part).map(lambda example: example[key])
+def _read(builder, splits, key, stream_above):
+    """The images of each split: arrays, or, of a data set that is larger than so many GiB, `Rows`."""
+    feature = builder.info.features[key]
+    infos = [builder.info.splits[part] for part in splits]
+    values = sum(info.num_examples for info in infos) * math.prod(feature.shape)
+    if not streamed.is_streamed(values * np.dtype(feature.np_dtype).itemsize, stream_above):
+        return [_gathered(builder, part, key) for part in splits]
+    if builder.info.file_format.value != "tfrecord":
+        raise ValueError(
+            f"The data set {builder.name!r} is too large for memory, by --stream_above={stream_above:g}, and can only "
+            f"be streamed from files of the format tfrecord: received {builder.info.file_format.value}. Prepare it as "
+            "tfrecord, or raise --stream_above."
+        )
+
+    def decode(examples):
+        return tf.map_fn(
+            lambda one: builder.info.features.deserialize_example(one)[key],
+            examples,
+            fn_output_signature=tf.TensorSpec(feature.shape, feature.tf_dtype),
+        )
+
+    name = f"the data set {builder.name!r}"
+    return [
+        records.rows(info.filepaths, info.shard_lengths, decode, feature.shape, feature.np_dtype, name)
+        for info in infos
+    ]
+
+
+def _gathered(builder, part, key):
+    import tensorflow_datasets as tfds
+
+    # Shard after shard, as the rows are streamed.
+    config = tfds.ReadConfig(interleave_cycle_length=1)
+    examples = builder.as_dataset(split=part, read_config=config).map(lambda example: example[key])
     return np.concatenate([batch.numpy() for batch in examples.batch(1000)])

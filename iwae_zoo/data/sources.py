@@ -19,7 +19,8 @@ import numpy as np
 import sklearn.datasets
 
 from iwae_zoo._checks import look_up
-from iwae_zoo.data import files, kinds, prepared, tables
+from iwae_zoo._rows import Rows, taken
+from iwae_zoo.data import files, kinds, prepared, streamed, tables
 from iwae_zoo.data.dataset import Dataset
 from iwae_zoo.data.splits import SPLITS, split
 
@@ -35,7 +36,7 @@ def names():
     return tuple(TABLE)
 
 
-def load(name, data_dir=None, kind=None, binarize=None, columns=None, missing=None):
+def load(name, data_dir=None, kind=None, binarize=None, columns=None, missing=None, stream_above=streamed.DEFAULT):
     """Loads a data set.
 
     Args:
@@ -50,6 +51,9 @@ def load(name, data_dir=None, kind=None, binarize=None, columns=None, missing=No
       columns: of a table, what its columns hold where they do not look like it, as "age:count,id:ignore"; or the
         `Column`s of a model that was trained on another.
       missing: float, share of all values to take away at random, for studies of what is missing.
+      stream_above: float, GiB; the training examples of a larger set stay on disk and are read batch by batch, of a
+        table from a temporary file. The same bits in the same order. A .npz file, and what scikit-learn ships, is
+        gathered in any case.
 
     Returns:
       `Dataset`.
@@ -58,6 +62,7 @@ def load(name, data_dir=None, kind=None, binarize=None, columns=None, missing=No
       ValueError: on an unknown name, numbers that are not of the kind, a `binarize` for another kind than
         intensities, or a file whose values, shape or dtype cannot be used.
       FileNotFoundError: if the file is not there.
+      OSError: if a shard is damaged, or there is no room for a temporary file.
       RuntimeError: if a data set is neither prepared nor can be downloaded; the message says what to do.
     """
     if kind is not None:
@@ -65,14 +70,14 @@ def load(name, data_dir=None, kind=None, binarize=None, columns=None, missing=No
     if binarize is not None:
         look_up({known: known for known in BINARIZE}, binarize, "binarize")
     if str(name).endswith((".npy", ".npz")):
-        dataset = files.load(str(name), kind)
+        dataset = files.load(str(name), kind, stream_above)
     elif str(name).endswith(tables.ENDINGS):
-        dataset = tables.load(str(name), columns)
+        dataset = tables.load(str(name), columns, stream_above)
     elif str(name).startswith(_TFDS):
-        dataset = prepared.load(str(name).removeprefix(_TFDS), data_dir)
+        dataset = prepared.load(str(name).removeprefix(_TFDS), data_dir, stream_above)
     else:
         dataset = look_up(TABLE, name, "data set (or path of a .npy, .npz, .csv or .parquet file, or tfds:NAME)")(
-            data_dir
+            data_dir, stream_above
         )
     # A model's own columns are those of the data it was trained on.
     if columns and not str(name).endswith(tables.ENDINGS) and tuple(columns) != dataset.columns:
@@ -121,31 +126,35 @@ def load_rows(path, name, data_dir=None, split="test", **settings):
     return rows.astype(np.float32)
 
 
-def _load_digits(data_dir):
-    del data_dir
+def _load_digits(data_dir, stream_above):
+    del data_dir, stream_above
     images = sklearn.datasets.load_digits().images[..., np.newaxis] / 16.0
     train, validation, test = split(images.astype(np.float32), 0.1, 0.2)
     return Dataset("digits", train, validation, test, "intensity")
 
 
-def _load_mnist(data_dir):
-    train, test = prepared.arrays("mnist", ("train", "test"), data_dir)
-    return Dataset("mnist", train[:-5000], train[-5000:], test, "intensity")
+def _load_mnist(data_dir, stream_above):
+    train, test = prepared.arrays("mnist", ("train", "test"), data_dir, stream_above)
+    return Dataset("mnist", taken(train, slice(-5000)), taken(train, slice(-5000, None)), test, "intensity")
 
 
-def _load_binarized_mnist(data_dir):
-    splits = [(images > 0).astype(np.uint8) * 255 for images in prepared.arrays("binarized_mnist", SPLITS, data_dir)]
+def _load_binarized_mnist(data_dir, stream_above):
+    def bytes_of(images):
+        return (images > 0).astype(np.uint8) * 255
+
+    parts = prepared.arrays("binarized_mnist", SPLITS, data_dir, stream_above)
+    splits = [part.map(bytes_of, np.uint8) if isinstance(part, Rows) else bytes_of(part) for part in parts]
     train, validation, test = splits
     return Dataset("binarized_mnist", train, validation, test, "binary")
 
 
-def _load_breast_cancer(data_dir):
-    del data_dir
+def _load_breast_cancer(data_dir, stream_above):
+    del data_dir, stream_above
     loaded = sklearn.datasets.load_breast_cancer()
     return tables.from_cells("breast_cancer", [str(name) for name in loaded.feature_names], list(loaded.data.T))
 
 
-# A new data set is a function of `data_dir` and a row.
+# A new data set is a function of `data_dir` and of the GiB above which it is streamed, and a row.
 TABLE = {
     "digits": _load_digits,
     "mnist": _load_mnist,

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from iwae_zoo._rows import taken
+
 __all__ = ["SPLITS", "split", "three"]
 
 SPLITS = ("train", "validation", "test")
@@ -14,7 +16,8 @@ def split(examples, validation_share, test_share):
     test = round(test_share * len(examples))
     validation = round(validation_share * len(examples))
     train = len(examples) - validation - test
-    return examples[order[:train]], examples[order[train : train + validation]], examples[order[train + validation :]]
+    parts = order[:train], order[train : train + validation], order[train + validation :]
+    return tuple(taken(examples, part) for part in parts)
 
 
 def three(arrays):
@@ -24,7 +27,7 @@ def three(arrays):
       arrays: dict with "train" and, where there are any, "validation" and "test".
 
     Returns:
-      Arrays of the training, validation and test examples.
+      Arrays, or `Rows`, of the training, validation and test examples.
     """
     if len(arrays) == 1:
         return split(arrays["train"], 0.1, 0.1)

@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from iwae_zoo import columns as columns_
+from iwae_zoo.data import streamed
 from iwae_zoo.data.dataset import Dataset
 from iwae_zoo.data.splits import split
 
@@ -19,13 +20,15 @@ _BATCH = 1000
 _RAW = re.compile(r'(?:"(?:[^"]|"")*"|[^,]*)(?:,|$)', re.DOTALL)
 
 
-def load(path, columns=None):
+def load(path, columns=None, stream_above=streamed.DEFAULT):
     """The data set in a file: 80 % / 10 % / 10 % of its rows, permuted once.
 
     Args:
       path: of the file.
       columns: str, kinds as `columns.overridden` takes them, of columns that are not what they look like; or the
         `Column`s that a model was trained on.
+      stream_above: float, GiB; of larger tables no more than some rows are in memory at once. They are read twice, to
+        see what the columns hold and to write numbers to a temporary file.
 
     Returns:
       `Dataset` of kind "table".
@@ -33,9 +36,15 @@ def load(path, columns=None):
     Raises:
       ValueError: on a file that is no table, or a cell that its column does not take, with column and row.
       FileNotFoundError: if the file is not there.
+      OSError: if there is no room for the temporary file, or the table changes while it is read.
     """
-    names, cells = read(path)
-    return from_cells(os.path.splitext(os.path.basename(path))[0], names, cells, columns, path)
+    name = os.path.splitext(os.path.basename(path))[0]
+    parts = batches(path)  # Before its size is looked at, for the error if it is not there.
+    if streamed.is_streamed(_size(path), stream_above):
+        x, columns = _spooled(path, columns)
+        return _dataset(name, x, columns, path)
+    names, cells = _gathered(parts, path)
+    return from_cells(name, names, cells, columns, path)
 
 
 def from_cells(name, names, cells, columns=None, where=None):
@@ -55,13 +64,61 @@ def from_cells(name, names, cells, columns=None, where=None):
       ValueError: on cells that make no table, or one that its column does not take, with column and row.
     """
     where = where or name
-    if columns is None or isinstance(columns, str):
-        chosen = columns_.overridden(columns) if columns else {}
-        unknown = sorted(set(chosen) - set(names))
-        if unknown:
-            raise ValueError(f"{where} has no column {unknown[0]!r}: it has {', '.join(names)}.")
-        columns = [columns_.seen(name, of_name, chosen.get(name)) for name, of_name in zip(names, cells, strict=True)]
-    x = rows(columns, names, cells, where)
+    columns = _columns([(names, cells, None)], columns, where)
+    return _dataset(name, rows(columns, names, cells, where), columns, where)
+
+
+def _columns(parts, columns, where):
+    """The `Column`s of a table: those that are given, or as its parts have them."""
+    if not (columns is None or isinstance(columns, str)):
+        return columns
+    of_table: list[columns_.Seen] = []
+    for names, cells, _ in parts:
+        if not of_table:
+            chosen = columns_.overridden(columns) if columns else {}
+            unknown = sorted(set(chosen) - set(names))
+            if unknown:
+                raise ValueError(f"{where} has no column {unknown[0]!r}: it has {', '.join(names)}.")
+            of_table = [columns_.Seen(name, chosen.get(name)) for name in names]
+        for of_column, of_name in zip(of_table, cells, strict=True):
+            of_column.add(of_name)
+    return [of_column.column() for of_column in of_table]
+
+
+def _spooled(path, columns):
+    """The numbers of a table in a temporary file, `Rows`, and its columns."""
+    unchanged = streamed.Unchanged(path, path)
+    columns = _columns(_shown(path), columns, path)
+    if not columns:
+        raise ValueError(f"{path} holds no rows.")
+    spool, first = streamed.Spool([len(columns_.used(columns))], np.float32, path), 0
+    for names, cells, _ in _shown(path):
+        spool.append(rows(columns, names, cells, path, first))
+        first += len(cells[0])
+    unchanged.check()
+    return spool.rows(), columns
+
+
+def _shown(path):
+    """As `batches`, with a progress bar."""
+    bar, count = streamed.progress(None, "row"), 0
+    for part in batches(path):
+        yield part
+        count += len(part[1][0])
+        bar.update(count)
+    bar.update(count, finalize=True)
+
+
+def _size(path):
+    """Bytes that a table takes in memory, about: its text, or all cells as numbers."""
+    if path.endswith(".csv"):
+        return os.path.getsize(path)
+    with _opened(path) as file:
+        return 8 * file.metadata.num_rows * file.metadata.num_columns
+
+
+def _dataset(name, x, columns, where):
+    """The `Dataset` of numbers, an array or `Rows` [N, V]."""
     if not x.shape[1] or len(x) < 3:
         raise ValueError(
             f"{where} must have at least 3 rows and a column to learn from: received {len(x)} rows, columns "
@@ -96,10 +153,14 @@ def read(path):
     Returns:
       (names, cells): list of str, and a list of arrays as `columns.seen` takes them.
     """
+    return _gathered(batches(path), path)
+
+
+def _gathered(of_table, path):
     names: list[str] = []
     parts = []
-    for of_table, cells, _ in batches(path):
-        names = of_table
+    for of_part, cells, _ in of_table:
+        names = of_part
         parts.append(cells)
     if not parts:
         raise ValueError(f"{path} holds no rows.")
@@ -172,16 +233,30 @@ def _transposed(texts, names):
 
 def _batches_of_parquet(path, size):
     import pyarrow
+
+    with _opened(path) as file:
+        names, row = _checked(file.schema_arrow.names, path), 0
+        parts = file.iter_batches(size)
+        while True:
+            try:
+                batch = next(parts, None)
+            except (pyarrow.ArrowException, OSError) as error:
+                raise ValueError(f"{path} cannot be read as Parquet after row {row}: {error}") from error
+            if batch is None:
+                return
+            yield names, [_of_arrow(column) for column in batch.columns], batch
+            row += len(batch)
+
+
+def _opened(path):
+    """The `pyarrow.parquet.ParquetFile`."""
+    import pyarrow
     import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(path)
+        return pyarrow.parquet.ParquetFile(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
-    with file:
-        for batch in file.iter_batches(size):
-            names = _checked(batch.schema.names, path)
-            yield names, [_of_arrow(column) for column in batch.columns], batch
 
 
 def _of_arrow(column):

@@ -33,12 +33,13 @@ class Bernoulli(Likelihood):
     kinds = ("binary",)
     values = "0 and 1 only: binarise grey values"
     parameters_per_value = 1
+    by_blocks = True
 
     def distribution(self, parameters, event_ndims, dtype=None):
         return IndependentBernoulli(tf.squeeze(parameters, axis=-1 - event_ndims), event_ndims, dtype, self.missing)
 
     def _fitted(self, data):
-        mean = np.clip(np.mean(data, axis=0), self.smoothing, 1.0 - self.smoothing)
+        mean = np.clip(data.mean(), self.smoothing, 1.0 - self.smoothing)
         return dataclasses.replace(self, start=(np.log(mean) - np.log1p(-mean))[np.newaxis])
 
 

@@ -32,6 +32,7 @@ class _Bytes(ValueLikelihood):
 
     kinds = ("byte",)
     values = "whole numbers from 0 to 255"
+    by_blocks = True
 
     @abc.abstractmethod
     def _guess(self, mean, stddev):
@@ -47,15 +48,15 @@ class _Bytes(ValueLikelihood):
         return {"bits_per_dimension": -log_prob / (math.prod(data_shape) * math.log(2.0))}
 
     def _fitted(self, data):
-        values = np.asarray(data).reshape(len(data), -1)
+        values = data.map(lambda block: block.reshape(len(block), -1), data.dtype, [math.prod(data.shape[1:])])
         grid = np.arange(256.0)[:, np.newaxis]
-        counts = np.stack([np.bincount(column, minlength=256) for column in values.T.astype(np.int64)], axis=1)
+        counts = sum(map(_counted, values.blocks()))
         weights = counts / len(values) + _SMOOTHING / 256.0
-        mean, stddev = np.mean(values, axis=0), np.std(values, axis=0)
+        mean, stddev = values.mean(), values.std()
         guess = self._guess(mean / _HALF_RANGE - 1.0, np.maximum(stddev / _HALF_RANGE, 2 * _HALF_BIN))
         grid = np.tile(grid, [1, values.shape[1]])
         start, _ = fitting.maximized(self, grid, weights, guess, np.zeros([0, 1]))
-        return dataclasses.replace(self, start=start.reshape(-1, *np.shape(data)[1:]))
+        return dataclasses.replace(self, start=start.reshape(-1, *data.shape[1:]))
 
     def value_mean(self, parameters, shared):
         return self._moments(parameters)[0]
@@ -97,6 +98,11 @@ class _Bytes(ValueLikelihood):
         """Weights, locations and spreads [..., C, V]."""
         logits, loc, raw = _unpacked(parameters)
         return tf.nn.softmax(logits, axis=-2), loc, positive(raw, _LARGEST_SPREAD)
+
+
+def _counted(values):
+    """How often each byte is each value: int array [256, V] of values [N, V]."""
+    return np.stack([np.bincount(column, minlength=256) for column in values.T.astype(np.int64)], axis=1)
 
 
 def _unpacked(parameters):

@@ -31,6 +31,7 @@ class Categorical(ValueLikelihood):
     title = "categorical"
     kinds = ("class",)
     values = "whole numbers from 0, below its number of classes"
+    by_blocks = True
 
     def __post_init__(self):
         integer("classes", self.classes)
@@ -78,7 +79,8 @@ class Categorical(ValueLikelihood):
         return tf.cast(tf.argmax(noisy, axis=-2), parameters.dtype)
 
     def _fitted(self, data):
-        values = np.asarray(data)
-        classes = int(values.max()) + 1
-        counts = np.stack([np.sum(values == name, axis=0) for name in range(classes)]) + self.smoothing
+        classes = int(max(block.max() for block in data.blocks())) + 1
+        counts = np.full([classes, *data.shape[1:]], self.smoothing)
+        for block in data.blocks():
+            counts += np.stack([np.sum(block == name, axis=0) for name in range(classes)])
         return dataclasses.replace(self, classes=classes, start=np.log(counts / counts.sum(axis=0)))

@@ -1,6 +1,7 @@
 """Tables: columns of different kinds, each with its own likelihood, in its own units."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -9,6 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
+from iwae_zoo._rows import Rows
 from iwae_zoo.columns import Column, used
 from iwae_zoo.distributions.head import Likelihood
 
@@ -120,7 +122,7 @@ class Columns(Likelihood):
         return tf.concat([group.head.of_features(_of_group(flags, group)) for group in self.groups], axis=-1)
 
     def fitted(self, data):
-        data = np.asarray(data)
+        data = Rows.of(data)
         columns = used(self.columns)
         if len(columns) != data.shape[-1]:
             raise ValueError(
@@ -134,7 +136,8 @@ class Columns(Likelihood):
             head = self._head(kind)
             if kind == "categorical":
                 head = dataclasses.replace(head, classes=size)
-            groups.append(Group(head.fitted(data[:, of_kind]), tuple(of_kind)))
+            of_group = data.map(functools.partial(_at, places=of_kind), data.dtype, [len(of_kind)])
+            groups.append(Group(head.fitted(of_group), tuple(of_kind)))
         missing = self.missing or any(group.head.missing for group in groups)
         if missing:  # In any column some day, if in one.
             groups = [Group(dataclasses.replace(group.head, missing=True), group.places) for group in groups]
@@ -235,6 +238,10 @@ class JoinedColumns(tfd.Distribution):
         """What is said of the columns group by group, in the order of x."""
         order = np.argsort([place for group in self._groups for place in group.places])
         return tf.gather(tf.concat(of_parts, axis=axis), order, axis=axis)
+
+
+def _at(rows, places):
+    return rows[:, places]
 
 
 def _of_group(x, group):

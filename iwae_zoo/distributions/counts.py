@@ -41,6 +41,7 @@ class _Counts(Standardized, ValueLikelihood):
 
     kinds = ("count",)
     values = "whole numbers from 0"
+    by_blocks = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -66,11 +67,11 @@ class _Counts(Standardized, ValueLikelihood):
         return tf.stack([x, tf.math.log(tf.maximum(x, 1.0)), offset], axis=-2)
 
     def _fitted(self, data):
-        values = np.asarray(data, np.float64)
-        total = float(np.mean(np.sum(values.reshape(len(values), -1), axis=1)))
-        head = dataclasses.replace(self, total=total or 1.0, **self.of(np.log1p(values)))
+        values = data.map(lambda block: np.asarray(block, np.float64))
+        mean = values.mean()
+        head = dataclasses.replace(self, total=float(np.sum(mean)) or 1.0, **self.of(values.map(np.log1p)))
         # No rate is 0: half a count might have been missed.
-        rate = np.maximum(np.mean(values, axis=0), 0.5 / len(values))
+        rate = np.maximum(mean, 0.5 / len(values))
         return head._with_start(values, np.log(rate)[np.newaxis])
 
     def _with_start(self, values, start):
@@ -183,7 +184,8 @@ class NegativeBinomial(_Counts):
     def _with_start(self, values, start):
         shape = start.shape
         start, shared = np.reshape(start, (len(start), -1)), np.full([1, shape[-1]], 0.0)
-        rows = values.reshape(len(values), -1)
+        rows = values.sampled()
+        rows = rows.reshape(len(rows), -1)
         start, shared = fitting.maximized(self, rows, np.ones([len(rows), 1]), start, shared)
         return dataclasses.replace(self, start=start.reshape(shape), shared_start=shared)
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
+from iwae_zoo._rows import Rows
 from iwae_zoo.distributions import holes
 
 __all__ = ["Likelihood"]
@@ -34,6 +35,7 @@ class Likelihood(abc.ABC):
       kinds: names of the kinds of data that it is for, as `data.kinds` has them.
       values: str, the numbers that x may hold.
       units: str, what log-likelihoods are reported in.
+      by_blocks: bool, whether `_fitted` takes `Rows`, of which it looks at block by block.
       parameters_per_value: int, how many numbers a body has to give for each value of x.
       shared_parameters: int, how many numbers there are besides for each column of x, the same whatever z; weights of
         the decoder. Columns are the entries of the last axis: of an image, its channels.
@@ -48,6 +50,7 @@ class Likelihood(abc.ABC):
     kinds: ClassVar[tuple[str, ...]]
     values: ClassVar[str]
     units: ClassVar[str] = "nats per example"
+    by_blocks: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
@@ -90,15 +93,23 @@ class Likelihood(abc.ABC):
         """The same head, with `start`, `shared_start` and the units of its configuration fitted to the data.
 
         Args:
-          data: array [N, *data_shape], training examples, or for draws of x their expectations; NaN where missing.
+          data: array or `Rows` [N, *data_shape], training examples, or for draws of x their expectations; NaN where
+            missing. Of more than 64 Mi values a sample is looked at where some are missing, or the head is not fitted
+            `by_blocks`: evenly spaced rows.
         """
-        data = np.asarray(data)
-        if not holes.any_missing(data):
-            return self._fitted(data)
-        return dataclasses.replace(self._fitted(holes.completed(data)), missing=True)
+        data = Rows.of(data)
+        missing = holes.any_missing(data)
+        if missing:
+            data = Rows.of(holes.completed(data.sampled()))
+        fitted = self._fitted(data if self.by_blocks else data.sampled())
+        return dataclasses.replace(fitted, missing=True) if missing else fitted
 
     def _fitted(self, data):
-        """As `fitted`, of data without holes; what a head has to say, unless it overrides `fitted` itself."""
+        """As `fitted`, of data without holes; what a head has to say, unless it overrides `fitted` itself.
+
+        Args:
+          data: array [N, *data_shape]; of a head that is fitted `by_blocks`, `Rows`.
+        """
         raise NotImplementedError
 
     def features(self, x):

@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from iwae_zoo._rows import Rows
+
 __all__ = ["any_missing", "completed", "only"]
 
 
@@ -24,8 +26,9 @@ def only(values, *observed, otherwise=0.0):
 
 
 def any_missing(array):
-    """Whether a numpy array has NaN in it."""
-    return array.dtype.kind == "f" and bool(np.isnan(array).any())
+    """Whether a numpy array, or `Rows`, has NaN in it."""
+    rows = Rows.of(array)
+    return not rows.complete and any(np.isnan(block).any() for block in rows.blocks())
 
 
 def completed(data):

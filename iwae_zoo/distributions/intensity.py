@@ -59,6 +59,7 @@ class ContinuousBernoulli(_Intensities):
     name = "continuous_bernoulli"
     title = "continuous Bernoulli"
     parameters_per_value = 1
+    by_blocks = True
 
     @staticmethod
     def log_density(statistics, parameters, shared):
@@ -99,7 +100,7 @@ class ContinuousBernoulli(_Intensities):
         return tf.clip_by_value(tf.where(tf.abs(logit) < 1e-3, uniform, drawn), 0.0, 1.0)
 
     def _fitted(self, data):
-        mean = np.clip(np.mean(data, axis=0, dtype=np.float64), self.smoothing, 1.0 - self.smoothing)
+        mean = np.clip(data.mean(dtype=np.float64), self.smoothing, 1.0 - self.smoothing)
         low, high = np.full_like(mean, -2.0 / self.smoothing), np.full_like(mean, 2.0 / self.smoothing)
         for _ in range(60):  # The mean grows with the logit.
             logit = 0.5 * (low + high)

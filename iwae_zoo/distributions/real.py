@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
+from iwae_zoo._rows import Rows
 from iwae_zoo.distributions import fitting
 from iwae_zoo.distributions.units import Standardized
 from iwae_zoo.distributions.values import FLOOR, ValueLikelihood, limited, log_positive, positive
@@ -55,7 +56,7 @@ class _LocationScale(Standardized, ValueLikelihood):
 
     @abc.abstractmethod
     def _location_and_spread_of(self, values):
-        """Of the best single distribution, or a guess, for standardised data [N, ...]."""
+        """Of the best single distribution, or a guess, for standardised data, `Rows` [N, ...]."""
 
     @property
     def parameters_per_value(self):
@@ -91,8 +92,9 @@ class _LocationScale(Standardized, ValueLikelihood):
         return self.in_units(loc + tf.exp(log_spread) * self._standard_draw(shape, seed, shared))
 
     def _fitted(self, data):
-        head = dataclasses.replace(self, **self.of(data))
-        values = head.standardized(np.asarray(data, np.float64))
+        rows = Rows.of(data)
+        head = dataclasses.replace(self, **self.of(rows))
+        values = rows.map(lambda block: head.standardized(np.asarray(block, np.float64)))
         loc, spread = self._location_and_spread_of(values)
         spread = np.maximum(spread, _LEAST_START)
         start, shared = [loc], []
@@ -139,6 +141,7 @@ class Normal(_LocationScale):
 
     name = "normal"
     title = "Normal"
+    by_blocks = True
 
     @staticmethod
     def log_density(statistics, parameters, shared):
@@ -152,7 +155,7 @@ class Normal(_LocationScale):
         return tf.random.stateless_normal(shape, seed, dtype=shared.dtype)
 
     def _location_and_spread_of(self, values):
-        return np.mean(values, axis=0), np.std(values, axis=0)
+        return values.mean(), values.std()
 
     def _pooled(self, spread):
         return np.sqrt(np.mean(np.square(spread), axis=tuple(range(spread.ndim - 1))))
@@ -199,7 +202,7 @@ class LogNormal(Normal):
         return tf.exp(limited(super().value_draw(shape, seed, parameters, shared), _LARGEST_LOG))
 
     def _fitted(self, data):
-        return super()._fitted(np.log(np.asarray(data, np.float64)))
+        return super()._fitted(data.map(lambda block: np.log(np.asarray(block, np.float64))))
 
 
 def _log(x):
@@ -228,6 +231,7 @@ class Laplace(_LocationScale):
         return tf.where(tf.random.stateless_uniform(shape, sign, dtype=shared.dtype) < 0.5, -size, size)
 
     def _location_and_spread_of(self, values):
+        values = values[:]
         loc = np.median(values, axis=0)
         return loc, np.mean(np.abs(values - loc), axis=0)
 
@@ -268,13 +272,13 @@ class StudentT(_LocationScale):
         return tf.sqrt(variance) * tf.random.stateless_normal(shape, normal, dtype=shared.dtype)
 
     def _location_and_spread_of(self, values):
-        low, median, high = np.quantile(values, (0.25, 0.5, 0.75), axis=0)
+        low, median, high = np.quantile(values[:], (0.25, 0.5, 0.75), axis=0)
         return median, (high - low) / 1.5  # As of four degrees of freedom.
 
     def _with_start(self, values, start, shared):
         freedom = np.full([1, values.shape[-1]], math.log(2.0))
         shared = np.concatenate([shared, freedom])
-        rows = values.reshape(len(values), -1)
+        rows = values[:].reshape(len(values), -1)
         # In units of the data: `maximized` would standardise them again.
         plain = dataclasses.replace(self, shift=(), scale=())
         flat, shared = fitting.maximized(plain, rows, np.ones([len(rows), 1]), start.reshape(len(start), -1), shared)

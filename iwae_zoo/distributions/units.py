@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from iwae_zoo._rows import Rows
 from iwae_zoo.distributions.values import limited
 
 __all__ = ["Standardized"]
@@ -55,13 +56,14 @@ class Standardized:
 
     @staticmethod
     def of(values):
-        """The units of data [N, ..., columns]: a dict with `shift` and `scale`.
+        """The units of data [N, ..., columns], an array or `Rows`: a dict with `shift` and `scale`.
 
         A column that is constant has no scale: that of its value then, or else 1.
         """
-        axes = tuple(range(np.ndim(values) - 1))
-        mean = np.asarray(np.mean(values, axis=axes, dtype=np.float64))
-        deviation = np.asarray(np.std(values, axis=axes, dtype=np.float64))
+        rows = Rows.of(values)
+        axes = tuple(range(rows.ndim - 1))
+        mean = np.asarray(rows.mean(axes, np.float64))
+        deviation = np.asarray(rows.std(axes, np.float64))
         size = np.abs(mean)
         constant = np.where(size > 0.0, size, 1.0)
         scale = np.where(deviation > 1e-7 * size, deviation, constant)

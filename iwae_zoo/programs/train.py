@@ -271,6 +271,12 @@ _PARTICLE_CHUNK = flags.DEFINE_integer(
 _STEPS_PER_EXECUTION = flags.DEFINE_integer(
     "steps_per_execution", 1, "Train steps for each return to Python; on one device.", flag_values=_FLAGS
 )
+_STREAM_ABOVE = flags.DEFINE_float(
+    "stream_above",
+    data.DEFAULT_STREAM_ABOVE,
+    "GiB above which the training examples stay on disk and are read batch by batch, to the same weights; 0: always.",
+    flag_values=_FLAGS,
+)
 _EXPORT_DIR = flags.DEFINE_string(
     "export_dir", None, "Folder of a served model; gets a new version at the end.", flag_values=_FLAGS
 )

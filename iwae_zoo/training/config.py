@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from iwae_zoo import objectives, presets
+from iwae_zoo import data, objectives, presets
 from iwae_zoo._checks import look_up, positive
 from iwae_zoo.estimation import likelihood
 from iwae_zoo.networks import bodies
@@ -36,6 +36,7 @@ IRRELEVANT = (
     "eval_samples",
     "particle_chunk",
     "steps_per_execution",
+    "stream_above",
 )
 
 
@@ -80,6 +81,7 @@ class Config:
       backward_particles: int, as in `ImportanceWeightedAutoencoder.compile`.
       particle_chunk: int, the same.
       steps_per_execution: int, train steps for each return to Python; on one device.
+      stream_above: float, GiB above which a data set stays on disk, as `data.load`.
     """
 
     objective: str | None = None
@@ -125,6 +127,7 @@ class Config:
     backward_particles: int | None = None
     particle_chunk: int | None = None
     steps_per_execution: int = 1
+    stream_above: float = data.DEFAULT_STREAM_ABOVE
 
     def resolved(self):
         """The same with every default filled in.
@@ -162,6 +165,8 @@ class Config:
                 "early_stopping watches a bound that particle_schedule changes: received both. Leave out one of them."
             )
         stages.of_epochs(config.particle_schedule, config.epochs, config.m, config.k)
+        if not config.stream_above >= 0.0:
+            raise ValueError(f"stream_above must be at least 0 GiB: received {config.stream_above!r}.")
         if config.seed < 0:
             raise ValueError(f"seed must not be negative: received {config.seed!r}.")
         return config

@@ -61,7 +61,7 @@ class Run:
         start = config.from_preset and presets.load(config.from_preset)
         if start and getattr(start.decoder.head, "columns", ()):  # The names of a category are numbered as they were.
             settings["columns"] = start.decoder.head.columns
-        self.dataset = data.load(config.dataset, config.data_dir, **settings)
+        self.dataset = data.load(config.dataset, config.data_dir, stream_above=config.stream_above, **settings)
         self.steps, at_once = self.dataset.steps_per_epoch(self.config.batch_size), self.config.steps_per_execution
         if self.steps % at_once:  # Keras would go on into the next epoch.
             raise ValueError(f"steps_per_execution must divide the {self.steps} steps of an epoch: received {at_once}.")
@@ -84,6 +84,7 @@ class Run:
 
         Raises:
           Diverged: if the log weights of a batch are not finite.
+          OSError: if examples that are streamed can no longer be read.
           strategies.WorkerLost: if another worker of the cluster is gone.
         """
         config = self.config
@@ -139,8 +140,11 @@ class Run:
                         verbose=bar,
                     )
                 strategies.wait_for_all(self.strategy)  # What the chief has written is read below.
-        except tf.errors.InvalidArgumentError as error:
-            if NOT_FINITE not in error.message:
+        except (tf.errors.OpError, strategies.WorkerLost) as error:
+            unread = getattr(self.dataset.train, "error", None)
+            if unread is not None:
+                raise unread from error
+            if not isinstance(error, tf.errors.InvalidArgumentError) or NOT_FINITE not in error.message:
                 raise
             raise Diverged(
                 f"Training diverged in epoch {_iterations(model) // self.steps + 1}: the log weights of a batch are "

@@ -193,13 +193,14 @@ def test_prepared_images(tmp_path):
 
     images = np.random.default_rng(0).integers(0, 256, (60, 4, 5, 3), dtype=np.uint8)
 
-    def store(name, **shapes):
+    def store(name, ordered=True, **shapes):
         features = tfds.features.FeaturesDict({key: tfds.features.Image(shape=shape) for key, shape in shapes.items()})
         splits = {
             part: tf.data.Dataset.from_tensor_slices({key: images[rows] for key in shapes})
             for part, rows in (("train", slice(50)), ("test", slice(50, None)))
         }
-        options = {"data_dir": tmp_path, "disable_shuffling": True}
+        shards = tfds.download.DownloadConfig(num_shards=2)  # Of 25 rows: more than are read before the next shard's.
+        options = {"data_dir": tmp_path, "disable_shuffling": ordered, "download_config": shards}
         tfds.dataset_builders.store_as_tfds_dataset(name, "1.0.0", features, splits, **options)
 
     store("colours", picture=(4, 5, 3))
@@ -208,6 +209,13 @@ def test_prepared_images(tmp_path):
     assert [len(part) for part in (source.train, source.validation, source.test)] == [45, 5, 10]
     np.testing.assert_array_equal(source.evaluation_array("test"), images[50:])
     assert data.load("tfds:colours", str(tmp_path), kind="intensity").kind_of_x == "binary"
+    store("mixed", ordered=False, picture=(4, 5, 3))  # As most are: by default shards are read in turn.
+    source, streams = (data.load("tfds:mixed", str(tmp_path), stream_above=above) for above in (1.0, 0.0))
+    assert streams.description == source.description.replace("255)", "255), streamed")
+    for split in ("train", "validation", "test"):
+        np.testing.assert_array_equal(streams.evaluation_array(split), source.evaluation_array(split))
+    batches = [next(each.training_batches(20, seed=1).as_numpy_iterator()) for each in (streams, source)]
+    np.testing.assert_array_equal(*batches)
     store("pairs", left=(4, 5, 3), right=(4, 5, 3))
     with pytest.raises(ValueError, match="must have an image of one size: its images are"):
         data.load("tfds:pairs", str(tmp_path))

@@ -77,6 +77,7 @@ GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"
         (train, ["--strategy=mirored"], "Did you mean 'mirrored'?"),
         (train, ["--devices=gpu:9x2"], "GPUs on this machine: received devices='gpu:9x2'."),
         (train, ["--devices=gpu:1x"], "such as 'gpu:2', 'gpu:1x2' or 'cpu:4': received 'gpu:1x'."),
+        (train, ["--stream_above=-1"], "stream_above must be at least 0 GiB: received -1.0."),
         (train, ["--tensor_float_32=ja"], "flag --tensor_float_32=ja"),
         (train, ["--from_preset=small"], "Unknown preset with weights"),
         (train, ["--from_preset=digits_miwae", "--prior=coupling_flow"], "leave out prior='coupling_flow'"),

@@ -41,11 +41,13 @@ def check_same(folders, models):
 
 @pytest.mark.slow
 def test_a_run_goes_on_within_an_epoch_to_the_bit(tiny, tmp_path, capsys):
-    """Of 4 steps, with 3 left in the second; also where it goes on with two steps for each return to Python."""
+    """Of 4 steps, with 3 left in the second; also where it goes on with two steps for each return to Python, and with
+    data that are streamed.
+    """
     settings = {"batch_size": 20, "particle_schedule": "1x1:0.3", "schedule": "cosine"}
     folders = tmp_path / "run", tmp_path / "undisturbed"
     undisturbed = trained(training.Run(config(tiny, **settings, checkpoint_every=1), folders[1]), folders[0], saves=4)
-    other = config(tiny, **settings, steps_per_execution=2, checkpoint_every=2)
+    other = config(tiny, **settings, steps_per_execution=2, checkpoint_every=2, stream_above=0.0)
     resumed = training.Run(other, folders[0], resume=True).train(verbose=1)
     assert "Going on from epoch 1 of 3 and step 1 of 4" in capsys.readouterr().out
     check_same(folders, (resumed, undisturbed))
@@ -55,16 +57,16 @@ def test_a_run_goes_on_within_an_epoch_to_the_bit(tiny, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_several_devices_go_on_with_sums_of_their_own(tiny, tmp_path):
-    """A last batch of 5 is not shared out evenly."""
+    """A last batch of 5 is not shared out evenly; also where it goes on with data that are streamed."""
 
-    def run(name):
-        settings = config(tiny, batch_size=25, epochs=2, early_stopping=2, checkpoint_every=1)
+    def run(name, **changes):
+        settings = config(tiny, batch_size=25, epochs=2, early_stopping=2, checkpoint_every=1, **changes)
         return training.Run(settings, tmp_path / name, resume=True, strategy=mirrored(2))
 
     folders = tmp_path / "run", tmp_path / "undisturbed"
     undisturbed = trained(run("undisturbed"), folders[0], saves=5)
     assert int(keras.saving.load_model(folders[0] / "latest.keras").optimizer.iterations) == 6  # Of 8 steps.
-    resumed = run("run").train(verbose=0)
+    resumed = run("run", stream_above=0.0).train(verbose=0)
     check_same(folders, (resumed, undisturbed))
     check_same(folders, [keras.saving.load_model(folder / "latest.keras") for folder in folders])
 
@@ -82,3 +84,20 @@ def test_sums_of_several_replicas():
     alone = keras.metrics.Mean()
     replicas.write(tf.distribute.get_strategy(), alone.variables, sums[:2])
     assert float(alone.result()) == pytest.approx(0.1 / 3)
+
+
+@pytest.mark.slow
+def test_streamed_data_that_change_end_training_with_what_to_do(tiny, tmp_path):
+    path = shutil.copy(tiny, str(tmp_path / "own.npy"))
+    run = training.Run(config(path, stream_above=0.0), tmp_path / "run")
+    build = run.build
+
+    def built():
+        model = build()
+        with open(path, "ab") as file:
+            file.write(b"0")
+        return model
+
+    run.build = built
+    with pytest.raises(OSError, match=r"own\.npy changed while it is read: .* put the file back, and pass --resume"):
+        run.train(verbose=0)

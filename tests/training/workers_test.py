@@ -93,7 +93,7 @@ def test_two_workers_train_to_the_weights_of_one(undisturbed):
 
 def test_a_killed_worker_is_started_again_and_nothing_is_lost(undisturbed, flags, tmp_path):
     undisturbed.wait()
-    cluster = Cluster(ROOT / "train_main.py", *flags, cwd=tmp_path)
+    cluster = Cluster(ROOT / "train_main.py", *flags, "--stream_above=0", cwd=tmp_path)  # To the same, too.
     runs = [each.cwd / "run" for each in (cluster, undisturbed)]
     metrics = runs[0] / "metrics.jsonl"
     deadline = time.monotonic() + 120
