@@ -40,7 +40,7 @@ from iwae_zoo._version import __version__
 from iwae_zoo.distributions import fusion, likelihoods
 from iwae_zoo.distributions.moments import point
 from iwae_zoo.estimation import annealing, importance, imputation, likelihood, psis, resampling, rows, tiles, walks
-from iwae_zoo.model import particles
+from iwae_zoo.model import memory, particles
 
 __all__ = ["Exported", "export", "export_run"]
 
@@ -59,6 +59,19 @@ class Tile(NamedTuple):
 
     tile_rows: int
     particle_chunk: int
+
+    @classmethod
+    def of(cls, model, tile_rows, particle_chunk, num_samples, max_num_samples):
+        """That of the arguments of `export`; raises ValueError on those that are none."""
+        chunk = likelihood.default_chunk(num_samples)
+        if particle_chunk not in (None, "auto"):
+            chunk = min(integer("particle_chunk", particle_chunk), max_num_samples)
+        rows = tiles.choose(tiles.checked(tile_rows), model, chunk)
+        if particle_chunk == "auto":
+            with fusion.portable():
+                of_particle = memory.bytes_per_particle(model)
+            chunk = memory.fitting_chunk(max(rows, _PARALLEL_ROWS), of_particle, chunk)
+        return cls(rows, chunk)
 
 
 def export(
@@ -89,7 +102,8 @@ def export(
       num_leapfrog_steps: int, the same.
       tile_rows: int, rows of `serving_default` and `log_prob` that are computed at once, 1 or a multiple of 16: 1 for a
         CPU, more for a GPU. A request of fewer rows costs a whole tile.
-      particle_chunk: int, most particles of a row that are decoded at once; None chooses by `num_samples`.
+      particle_chunk: int, most particles of a row that are decoded at once; "auto" for as many as there is free memory
+        for here and now, by default at most 2500. The model card has the number.
       card: optional dict, JSON-compatible, that is added to the model card.
 
     Returns:
@@ -108,9 +122,7 @@ def export(
     if not model.built:
         raise ValueError("The model is not built: train it, or call model.build((None, *data_shape)).")
     budget = walks.Budget.of("laplace", num_temperatures, num_chains, num_leapfrog_steps)
-    chunk = likelihood.default_chunk(num_samples)
-    chunk = chunk if particle_chunk is None else min(integer("particle_chunk", particle_chunk), max_num_samples)
-    tile = Tile(tiles.choose(tiles.checked(tile_rows), model, chunk), chunk)
+    tile = Tile.of(model, tile_rows, particle_chunk, num_samples, max_num_samples)
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     # TensorFlow Serving takes no notice of names that are not integers.

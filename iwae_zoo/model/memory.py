@@ -17,6 +17,8 @@ __all__ = ["available", "bytes_per_particle", "card_megabytes", "enough", "fitti
 _SHARE = 0.5
 # Of a trace, a number that no other size is a multiple of.
 _PARTICLES = 1009
+# What Linux says of a machine, and of the container that a process is in.
+_MACHINE, _CONTAINER = pathlib.Path("/proc/meminfo"), pathlib.Path("/sys/fs/cgroup")
 # They return the memory that they are given.
 _ALIASES = {
     "EnsureShape",
@@ -74,9 +76,9 @@ def _peak(graph):
     for number, operation in enumerate(operations):
         for tensor in operation.inputs:
             last[roots.get(tensor.ref(), tensor.ref())] = number
-        if operation.type in _ALIASES and operation.inputs:
-            first = operation.inputs[0].ref()
-            roots[operation.outputs[0].ref()] = roots.get(first, first)
+        if operation.type in _ALIASES:
+            for given, returned in zip(operation.inputs, operation.outputs, strict=False):
+                roots[returned.ref()] = roots.get(given.ref(), given.ref())
     needed = most = 0
     ends: collections.Counter = collections.Counter()
     for number, operation in enumerate(operations):
@@ -142,7 +144,8 @@ def enough(model, rows, chunk, *, name="particle_chunk", backward=False, fewer_r
     except tf.errors.ResourceExhaustedError:
         of_particle = bytes_per_particle(model, backward)
         fits = fitting_chunk(rows, of_particle, max(chunk // 2, 1))
-        remedy = f"{name}={fits} would fit" if chunk > 1 else f"ask for {fewer_rows}"
+        flag = "" if name == "particle_chunk" else f" (--particle_chunk={fits})"
+        remedy = f"{name}={fits}{flag} would fit" if chunk > 1 else f"take {fewer_rows}"
         raise MemoryError(
             f"The device is out of memory: {rows} row{'s' * (rows > 1)} with {chunk} particle{'s' * (chunk > 1)} each "
             f"take about {_mebibytes(rows * chunk * of_particle)} MiB at once, and {_mebibytes(available())} of "
@@ -176,13 +179,12 @@ def card_megabytes(index):
 
 def _of_machine(field, limit, used=None):
     """Bytes that /proc/meminfo has in a field, or what the limit of a container leaves if that is less."""
-    for line in pathlib.Path("/proc/meminfo").read_text().splitlines():
+    for line in _MACHINE.read_text().splitlines():
         if line.startswith(f"{field}:"):
             size = int(line.split()[1]) * 1024
-    group = pathlib.Path("/sys/fs/cgroup")
     try:
-        most = int((group / limit).read_text())
-        size = min(size, most - (int((group / used).read_text()) if used else 0))
+        most = int((_CONTAINER / limit).read_text())
+        size = min(size, most - (int((_CONTAINER / used).read_text()) if used else 0))
     except (OSError, ValueError):  # No container, or one without a limit.
         pass
     return max(size, 0)
