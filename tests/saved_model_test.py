@@ -77,7 +77,9 @@ def test_tiles(tmp_path, x):
         "num_samples": np.resize(np.int32([40, 1, 100, 30, 77]), 18),
         "seed": (np.arange(18, dtype=np.int64) << 32) + 5,
     }
+    inputs["x"][3, 0, 0], inputs["x"][16, 0, 0] = np.nan, 0.5  # They leave their neighbours alone.
     together = ask(tiled, "log_prob", **inputs)
+    assert list(np.flatnonzero(~together["in_support"])) == [3, 16]
     np.testing.assert_array_equal(together["num_samples"], inputs["num_samples"])
     expected = likelihood.estimate_log_prob(built, inputs["x"][:1], 40, 5, chunk_size=30)
     assert together["log_prob"][0] == pytest.approx(expected.log_prob[0], abs=1e-4)

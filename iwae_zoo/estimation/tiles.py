@@ -43,7 +43,7 @@ def choose(tile_rows, model, chunk_size, proposal="encoder"):
 
     Args:
       tile_rows: int; None for 1 on a CPU, and on a GPU for 64, 32 or 16, the largest of which a tile takes a quarter of
-        its memory.
+        its memory; 1 where none does, or nothing says how much that is.
       model: `ImportanceWeightedAutoencoder`, built.
       chunk_size: int, particles of a row at once.
       proposal: "encoder" or "prior"; the prior's draws are not in tiles.
@@ -65,8 +65,12 @@ def choose(tile_rows, model, chunk_size, proposal="encoder"):
         return int(tile_rows)
     if reason:
         return 1
+    try:
+        room = _SHARE * memory.of_device()
+    except RuntimeError:
+        return 1
     row = chunk_size * memory.bytes_per_particle(model)
-    return next((rows for rows in _OF_A_GPU if rows * row <= _SHARE * memory.of_device()), 1)
+    return next((rows for rows in _OF_A_GPU if rows * row <= room), 1)
 
 
 def _why_not(model, proposal):

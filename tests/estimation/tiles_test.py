@@ -167,3 +167,8 @@ def test_a_gpu_is_given_what_fits_a_quarter_of_its_memory(rows, expected, model,
     assert tiles.choose(1, model, 100) == 1
     assert tiles.choose(128, model, 100) == 128
     assert tiles.choose(None, model, 100, "prior") == 1
+
+
+def test_a_gpu_whose_memory_nobody_knows(model, monkeypatch):
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["a card"])
+    assert tiles.choose(None, model, 100) == 1  # There is no driver to be asked.
