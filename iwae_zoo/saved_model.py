@@ -2,7 +2,8 @@
 
 Every signature works row by row: each input has a leading batch axis, and a row's answer depends on that row alone,
 bit for bit, because each row is computed by itself in tensors of the same shapes. Randomness is stateless, from the
-row's own seed. Memory is bounded by the chunk of particles, whatever a request asks for.
+row's own seed. Memory is bounded by the chunk of particles, whatever a request asks for. With `tile_rows`, which is
+chosen at export, `serving_default` and `log_prob` compute a tile of rows at once, for the same promise.
 
     signature                  inputs                outputs, per row
     serving_default            x                     log_prob, standard_error, ess, pareto_k, elbo, in_support,
@@ -27,6 +28,7 @@ import pathlib
 import shutil
 import tempfile
 import uuid
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -37,14 +39,39 @@ from iwae_zoo._tracing import Networks, read_once
 from iwae_zoo._version import __version__
 from iwae_zoo.distributions import fusion, likelihoods
 from iwae_zoo.distributions.moments import point
-from iwae_zoo.estimation import annealing, importance, imputation, likelihood, psis, resampling, walks
-from iwae_zoo.model import particles
+from iwae_zoo.estimation import annealing, importance, imputation, likelihood, psis, resampling, rows, tiles, walks
+from iwae_zoo.model import memory, particles
 
 __all__ = ["Exported", "export", "export_run"]
 
 CARD = "model_card.json"
 # Rows of a batch that are computed at once, each with a chunk of particles in memory.
 _PARALLEL_ROWS = 4
+
+
+class Tile(NamedTuple):
+    """What the signatures of log p(x) compute at once, fixed at export.
+
+    Attributes:
+      tile_rows: int, number of rows.
+      particle_chunk: int, particles of each.
+    """
+
+    tile_rows: int
+    particle_chunk: int
+
+    @classmethod
+    def of(cls, model, tile_rows, particle_chunk, num_samples, max_num_samples):
+        """That of the arguments of `export`; raises ValueError on those that are none."""
+        chunk = likelihood.default_chunk(num_samples)
+        if particle_chunk not in (None, "auto"):
+            chunk = min(integer("particle_chunk", particle_chunk), max_num_samples)
+        rows = tiles.choose(tiles.checked(tile_rows), model, chunk)
+        if particle_chunk == "auto":
+            with fusion.portable():
+                of_particle = memory.bytes_per_particle(model)
+            chunk = memory.fitting_chunk(max(rows, _PARALLEL_ROWS), of_particle, chunk)
+        return cls(rows, chunk)
 
 
 def export(
@@ -57,6 +84,8 @@ def export(
     num_temperatures=None,
     num_chains=None,
     num_leapfrog_steps=None,
+    tile_rows=1,
+    particle_chunk=None,
     card=None,
 ):
     """Writes the next version of a served model; a reader of `directory` sees all of it or nothing.
@@ -71,13 +100,17 @@ def export(
       num_temperatures: int, of `annealing.estimate_log_prob`, for the annealed signatures: what a row of theirs costs.
       num_chains: int, the same.
       num_leapfrog_steps: int, the same.
+      tile_rows: int, rows of `serving_default` and `log_prob` that are computed at once, 1 or a multiple of 16: 1 for a
+        CPU, more for a GPU. A request of fewer rows costs a whole tile.
+      particle_chunk: int, most particles of a row that are decoded at once; "auto" for as many as there is free memory
+        for here and now, by default at most 2500. The model card has the number.
       card: optional dict, JSON-compatible, that is added to the model card.
 
     Returns:
       pathlib.Path of the new version's folder.
 
     Raises:
-      ValueError: on a number out of range, or a model that is not built.
+      ValueError: on a number out of range, a model that is not built, or one whose rows cannot be in tiles.
       OSError: if the directory cannot be written; then there is no new version.
 
     #### References
@@ -89,16 +122,17 @@ def export(
     if not model.built:
         raise ValueError("The model is not built: train it, or call model.build((None, *data_shape)).")
     budget = walks.Budget.of("laplace", num_temperatures, num_chains, num_leapfrog_steps)
+    tile = Tile.of(model, tile_rows, particle_chunk, num_samples, max_num_samples)
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     # TensorFlow Serving takes no notice of names that are not integers.
     partial = directory / f".partial-{uuid.uuid4().hex}"
     try:
         with tempfile.TemporaryDirectory() as folder:
-            description = _card(model, num_samples, max_num_samples, seed, budget, card)
+            description = _card(model, num_samples, max_num_samples, seed, budget, tile, card)
             card_path = pathlib.Path(folder) / CARD
             card_path.write_text(json.dumps(description, indent=2) + "\n")
-            _write(model, partial, card_path, num_samples, max_num_samples, seed, budget)
+            _write(model, partial, card_path, num_samples, max_num_samples, seed, budget, tile)
         return _publish(partial, directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -112,7 +146,8 @@ def export_run(workdir, directory, num_samples=1000, max_num_samples=10_000, **o
       directory: as in `export`.
       num_samples: the same.
       max_num_samples: the same.
-      **options: `seed`, `num_temperatures`, `num_chains` and `num_leapfrog_steps` of `export`.
+      **options: `seed`, `num_temperatures`, `num_chains`, `num_leapfrog_steps`, `tile_rows` and `particle_chunk` of
+        `export`.
 
     Returns:
       pathlib.Path of the new version's folder.
@@ -201,13 +236,13 @@ class Exported:
         return likelihood.climb(sampled, lambda rows: ask("log_prob_annealed", rows), method)
 
 
-def _write(model, path, card_path, num_samples, max_num_samples, seed, budget):
+def _write(model, path, card_path, num_samples, max_num_samples, seed, budget, tile):
     module = tf.Module()
     # Tracked once, here; the functions only capture them.
     module.weights = [variable.value for variable in model.weights]
     module.card = tf.saved_model.Asset(str(card_path))
     with fusion.portable():
-        signatures = _signatures(model, num_samples, max_num_samples, seed, budget)
+        signatures = _signatures(model, num_samples, max_num_samples, seed, budget, tile)
         tf.saved_model.save(module, str(path), signatures=signatures)
     shutil.copy(card_path, path / CARD)
     _write_warm_up(path, model, signatures)
@@ -226,9 +261,9 @@ def _publish(partial, directory):
                 raise
 
 
-def _signatures(model, default_samples, max_num_samples, default_seed, budget):
+def _signatures(model, default_samples, max_num_samples, default_seed, budget, tile):
     networks, weights = Networks.of(model), model.weights
-    chunk_size = likelihood.default_chunk(default_samples)
+    tile_rows, chunk_size = tile
     capacity = psis.capacity(max_num_samples)
     posterior = model.encoder.posterior(tf.zeros([1, *model.data_shape]))
     x = tf.TensorSpec([None, *model.data_shape], tf.float32, "x")
@@ -252,13 +287,25 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget):
 
         return tf.function(batch, input_signature=inputs, autograph=False)
 
+    def by_tiles(function, inputs, outputs):
+        """The same of a function of tiles."""
+        if tile_rows == 1:
+            return by_rows(function, inputs, outputs)
+
+        def batch(*columns):
+            with read_once(weights):
+                return rows.in_tiles(function, columns, outputs, tile_rows)
+
+        return tf.function(batch, input_signature=inputs, autograph=False)
+
     def clamped(count):
         return tf.clip_by_value(count, 1, max_num_samples)
 
     def estimate(x, count, seed):
+        """Of a row, or of a tile of rows."""
         tolerance = tf.constant(0.0, tf.float64)
-        row = likelihood.stream(networks, x, clamped(count), _unpacked(seed), tolerance, chunk_size, capacity)
-        return {name: tf.cast(v, tf.float32) if v.dtype == tf.float64 else v for name, v in row.items()}
+        found = likelihood.stream(networks, x, clamped(count), _unpacked(seed), tolerance, chunk_size, capacity)
+        return {name: tf.cast(v, tf.float32) if v.dtype == tf.float64 else v for name, v in found.items()}
 
     estimated = {name: scalar if spec.dtype == tf.float64 else spec for name, spec in importance.OUTPUTS.items()}
     betas = tf.constant(budget.betas)
@@ -309,7 +356,8 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget):
         return {"x": _single(p.sample(seed=particles.derive_seed(pair, 1))), "mean": _single(p.mean())}
 
     def default(x):
-        return estimate(x, default_samples, tf.constant(default_seed, tf.int64))
+        shape = [] if tile_rows == 1 else [tile_rows]
+        return estimate(x, tf.fill(shape, default_samples), tf.fill(shape, tf.constant(default_seed, tf.int64)))
 
     imputed = {name: image for name in ("mean", "stddev", "point", "probability", "draw")}
     imputed |= {name: spec for name, spec in estimated.items() if name != "elbo"}
@@ -323,8 +371,8 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget):
     return {
         **(annealed if annealing.is_possible(model) else {}),
         **(holes if particles.takes_missing(model.decoder) else {}),
-        "serving_default": by_rows(default, [x], estimated),
-        "log_prob": by_rows(estimate, [x, num_samples, seed], estimated),
+        "serving_default": by_tiles(default, [x], estimated),
+        "log_prob": by_tiles(estimate, [x, num_samples, seed], estimated),
         "encode": by_rows(encode, [x], {"mean": vector, "stddev": vector}),
         "posterior_sample": by_rows(posterior_sample, [x, num_samples, seed], {"z": vector, "ess": scalar}),
         "reconstruct": by_rows(reconstruct, [x], {"mean": image}),
@@ -338,11 +386,11 @@ def _single(batch):
 
 
 def _unpacked(seed):
-    """The stateless seed (high, low) [2] of an int64: that of `likelihood` for row 2^32 and seed."""
-    return tf.bitcast(seed, tf.int32)[::-1]
+    """The stateless seeds (high, low) [..., 2] of int64s [...]: those of `likelihood` for row 2^32 and seed."""
+    return tf.reverse(tf.bitcast(seed, tf.int32), axis=[-1])
 
 
-def _card(model, num_samples, max_num_samples, seed, budget, extra):
+def _card(model, num_samples, max_num_samples, seed, budget, tile, extra):
     return {
         "iwae_zoo": __version__,
         "objective": model.objective.get_config(),
@@ -357,6 +405,7 @@ def _card(model, num_samples, max_num_samples, seed, budget, extra):
         "num_samples": num_samples,
         "max_num_samples": max_num_samples,
         "seed": seed,
+        **tile._asdict(),
         "annealing": budget._asdict(),
         "trust": (
             f"log_prob is right to within standard_error where pareto_k is at most {importance.PARETO_K_LIMIT}; of "

@@ -46,6 +46,7 @@ def test_diagnostics_are_logged(trained):
 def test_evaluate_main(trained, tmp_path, monkeypatch):
     flags = [f"--model={trained / 'model.keras'}", "--num_samples=300", "--examples=30", "--tolerance=0.2"]
     flags += ["--ais=4", "--sandwich=4", "--num_temperatures=20", "--num_chains=32", "--output=result.json"]
+    flags += ["--particle_chunk=auto", "--tile_rows=1"]
     # The library answers from what the program has traced.
     model = keras.saving.load_model(trained / "model.keras")
     monkeypatch.setattr(keras.saving, "load_model", lambda _: model)
@@ -60,6 +61,7 @@ def test_evaluate_main(trained, tmp_path, monkeypatch):
     for name, value in dataclasses.asdict(expected).items():
         assert written[name] == pytest.approx(value, rel=1e-6)
     assert written["num_samples"] <= 300
+    assert (written["particle_chunk"], written["tile_rows"]) == (300, 1)  # There is memory for all.
     assert abs(written["annealed"]["difference"]) < 5
     assert written["sandwich"]["gap"] == pytest.approx(written["sandwich"]["upper"] - written["sandwich"]["lower"])
     for flags, message in (

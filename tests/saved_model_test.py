@@ -65,6 +65,34 @@ def test_each_row_depends_on_itself_alone(exported, x):
                 np.testing.assert_array_equal(value, together[key][rows], err_msg=f"{name} {key} {rows}")
 
 
+def test_tiles(tmp_path, x):
+    """Of a tile that is chosen at export: each row by itself, bit for bit, with its own number of samples."""
+    built = presets.build("small", data_shape=(3, 2, 1), posterior="bernoulli", objective="rws")  # It has no annealing.
+    options = {"num_samples": 40, "max_num_samples": 100, "tile_rows": 16, "particle_chunk": 30}
+    tiled = saved_model.Exported(saved_model.export(built, tmp_path / "tiled", **options))
+    card = json.loads((tiled.path / saved_model.CARD).read_text())
+    assert (card["tile_rows"], card["particle_chunk"]) == (16, 30)
+    inputs = {
+        "x": np.concatenate([x, x[::-1]]),
+        "num_samples": np.resize(np.int32([40, 1, 100, 30, 77]), 18),
+        "seed": (np.arange(18, dtype=np.int64) << 32) + 5,
+    }
+    inputs["x"][3, 0, 0], inputs["x"][16, 0, 0] = np.nan, 0.5  # They leave their neighbours alone.
+    together = ask(tiled, "log_prob", **inputs)
+    assert list(np.flatnonzero(~together["in_support"])) == [3, 16]
+    np.testing.assert_array_equal(together["num_samples"], inputs["num_samples"])
+    expected = likelihood.estimate_log_prob(built, inputs["x"][:1], 40, 5, chunk_size=30)
+    assert together["log_prob"][0] == pytest.approx(expected.log_prob[0], abs=1e-4)
+    assert together["pareto_k"][0] == pytest.approx(expected.pareto_k[0], abs=1e-3)
+    for rows in ([4], [17, 4], [4, 4, 4], list(range(18))[::-1], []):
+        part = ask(tiled, "log_prob", rows, **inputs)
+        for key, value in part.items():
+            np.testing.assert_array_equal(value, together[key][rows], err_msg=f"{key} {rows}")
+    zeros = {"num_samples": tf.fill([18], 40), "seed": tf.zeros([18], tf.int64)}
+    same = ask(tiled, "log_prob", **{**inputs, **zeros})
+    np.testing.assert_array_equal(ask(tiled, "serving_default", x=inputs["x"])["log_prob"], same["log_prob"])
+
+
 def test_bad_rows_leave_their_neighbours_alone(exported, x):
     bad = x.copy()
     bad[1, 0, 0] = 0.5
@@ -259,6 +287,8 @@ def test_errors(model, exported, tmp_path):
     for arguments, message in (
         ({"num_samples": 0}, "num_samples must be an integer of at least 1: received 0"),
         ({"num_samples": 20, "max_num_samples": 10}, "at most max_num_samples: received 20 and 10"),
+        ({"tile_rows": 24}, "tile_rows must be 1 or a multiple of 16.*received 24"),
+        ({"particle_chunk": 0}, "particle_chunk must be an integer of at least 1: received 0"),
     ):
         with pytest.raises(ValueError, match=message):
             saved_model.export(model, tmp_path / "model", **arguments)

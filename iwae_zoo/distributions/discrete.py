@@ -26,7 +26,7 @@ class IndependentBits(tfd.Independent):
     3.0
     """
 
-    samples_by_row = True
+    samples_by_row = seeds_by_row = True
 
     def __init__(self, logits, name="IndependentBits"):
         parameters = dict(locals())
@@ -86,7 +86,7 @@ class OneHots(ByVariable, tfd.Distribution):
     1.0
     """
 
-    samples_by_row = True
+    samples_by_row = seeds_by_row = True
 
     def __init__(self, logits, name="OneHots"):
         parameters = dict(locals())

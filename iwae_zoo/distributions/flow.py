@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from iwae_zoo.distributions import noise
 from iwae_zoo.distributions.moments import SampledMoments
 
 __all__ = ["CouplingFlow", "Weight", "weights"]
@@ -88,6 +89,11 @@ class CouplingFlow(SampledMoments):
             parameters=parameters,
             name=name,
         )
+
+    @property
+    def seeds_by_row(self):
+        """As of the base."""
+        return noise.takes_seeds_by_row(self._base)
 
     def forward(self, u):
         """z [..., *b, D] of u, and log |det dz / du| [..., *b]."""

@@ -27,7 +27,7 @@ class FullNormal(tfd.Distribution):
     -1.8379
     """
 
-    samples_by_row = True
+    samples_by_row = seeds_by_row = True
 
     def __init__(self, loc, scale_tril, name="FullNormal"):
         parameters = dict(locals())

@@ -11,7 +11,7 @@ import functools
 
 import tensorflow as tf
 
-__all__ = ["custom_gradient", "fused", "portable"]
+__all__ = ["custom_gradient", "fused", "is_portable", "portable"]
 
 _fusing = contextvars.ContextVar("fusing", default=True)
 
@@ -29,6 +29,11 @@ def portable():
         yield
     finally:
         _fusing.reset(token)
+
+
+def is_portable():
+    """Whether this is inside `portable`."""
+    return not _fusing.get()
 
 
 def custom_gradient(function):

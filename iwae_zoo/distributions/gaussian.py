@@ -29,8 +29,8 @@ class DiagonalNormal(tfd.Independent):
     -1.8379
     """
 
-    # `sample` takes `first_row`; see `particles.draw`.
-    samples_by_row = True
+    # `sample` takes `first_row`, and seeds [B, 2]; see `particles.draw` and `noise.takes_seeds_by_row`.
+    samples_by_row = seeds_by_row = True
 
     def __init__(self, loc, scale, name="DiagonalNormal"):
         parameters = dict(locals())

@@ -2,6 +2,8 @@
 
 So a batch draws the same numbers whole, in parts, or on several devices. One counter-based stream (Philox) is cut into
 a part for each row. XLA's stream is another one than TensorFlow's.
+
+Where rows have seeds of their own, [rows, 2], each draws what it draws with its seed as the only row, number 0.
 """
 
 import math
@@ -10,11 +12,31 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-__all__ = ["by_row", "for_draws", "inner_uniform", "normal", "uniform"]
+from iwae_zoo.distributions import philox
+
+__all__ = ["by_row", "for_draws", "inner_uniform", "is_by_row", "normal", "split_seed", "takes_seeds_by_row", "uniform"]
 
 _PHILOX = 1  # tf.random.Algorithm.PHILOX, as the operation takes it.
 _BLOCK = 16  # Bytes of random bits for each count.
 _STRIP = 128  # Normal numbers that are computed side by side: a multiple of any vector register.
+
+
+def is_by_row(seed):
+    """Whether a stateless seed is one for each row, [rows, 2]."""
+    return tf.convert_to_tensor(seed).shape.rank == 2
+
+
+def takes_seeds_by_row(distribution):
+    """Whether `sample` of a batch [..., B] takes seeds [B, 2], and each row then draws what it draws alone."""
+    return bool(getattr(distribution, "seeds_by_row", False))
+
+
+def split_seed(seed, count):
+    """A list of `count` seeds from one, as `tfp.random.split_seed`; from seeds [rows, 2], lists of such."""
+    if is_by_row(seed):
+        drawn = philox.integers(seed, 2 * count)
+        return tf.unstack(tf.reshape(drawn, [-1, count, 2]), axis=1)
+    return tfp.random.split_seed(seed, n=count)
 
 
 def uniform(rows, size, seed, first_row=0, dtype=tf.float32):
@@ -23,13 +45,15 @@ def uniform(rows, size, seed, first_row=0, dtype=tf.float32):
     Args:
       rows: int or int tensor [], number of rows.
       size: int or int tensor [], numbers in a row.
-      seed: stateless seed, two integers.
-      first_row: int or int tensor [], index of the first row.
+      seed: stateless seed, two integers; or one for each row, [rows, 2].
+      first_row: int or int tensor [], index of the first row; without effect where rows have seeds.
       dtype: tf.float32 or tf.float64.
 
     Returns:
       Float tensor [rows, size].
     """
+    if is_by_row(seed):
+        return philox.uniform(seed, size, dtype)
     of_block = _BLOCK // dtype.size
     blocks = (size + of_block - 1) // of_block
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
@@ -86,7 +110,7 @@ def by_row(draw, count, batch, size, seed, first_row=0, dtype=tf.float32):
       count: int or int tensor [], number of draws.
       batch: int tensor [r], the batch's shape; one without axes has one row.
       size: int or int tensor [], numbers for one draw of one of them.
-      seed: stateless seed, two integers.
+      seed: stateless seed, two integers; or one for each row, [rows, 2].
       first_row: int or int tensor [], index of the first row. None for all rows to get the numbers of row 0.
       dtype: tf.float32 or tf.float64.
 

@@ -39,7 +39,7 @@ class RelaxedBits(tfd.Independent):
     Jang, Gu, Poole. Categorical Reparameterization with Gumbel-Softmax. ICLR 2017. https://arxiv.org/abs/1611.01144
     """
 
-    samples_by_row = True
+    samples_by_row = seeds_by_row = True
 
     def __init__(self, logits, temperature, name="RelaxedBits"):
         parameters = dict(locals())
@@ -82,7 +82,7 @@ class RelaxedOneHots(ByVariable, SampledMoments):
     Jang, Gu, Poole. Categorical Reparameterization with Gumbel-Softmax. ICLR 2017. https://arxiv.org/abs/1611.01144
     """
 
-    samples_by_row = True
+    samples_by_row = seeds_by_row = True
 
     def __init__(self, logits, temperature, name="RelaxedOneHots"):
         parameters = dict(locals())

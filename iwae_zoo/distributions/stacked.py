@@ -1,9 +1,9 @@
 """Layers of latents, each given the one before it, as one distribution over one vector."""
 
 import tensorflow as tf
-import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
+from iwae_zoo.distributions import noise
 from iwae_zoo.distributions.moments import SampledMoments, point
 
 __all__ = ["Stacked"]
@@ -62,6 +62,8 @@ class Stacked(SampledMoments):
                     f"received batch shape {layers[-1].batch_shape} and event shape {layers[-1].event_shape}. "
                     "tfd.Independent turns a batch axis into an event axis."
                 )
+        # Whether each layer's `sample` takes seeds [B, 2].
+        self.seeds_by_row = all(noise.takes_seeds_by_row(layer) for layer in layers)
         self._sizes = tuple(layer.event_shape[-1] for layer in layers)
         reparameterized = all(layer.reparameterization_type == tfd.FULLY_REPARAMETERIZED for layer in layers)
         super().__init__(
@@ -106,7 +108,7 @@ class Stacked(SampledMoments):
         the layer that was drawn from it, [n, *b, D], which returns what stands in its place from there on.
         """
         hold = hold or (lambda distribution, layer: layer)
-        seeds = tfp.random.split_seed(seed, n=len(self._sizes))
+        seeds = noise.split_seed(seed, len(self._sizes))
         layers = [hold(self._first, _draw([n], self._first, seeds[0], first_row))]
         alone = self.batch_shape.rank == 0  # Then there is one row, and the conditionals have to see it.
         layers = [layers[0][:, tf.newaxis]] if alone else layers

@@ -27,7 +27,7 @@ class IndependentStudentT(tfd.Independent):
     Bailey. Polar Generation of Random Variates with the t-Distribution. Mathematics of Computation 62, 1994.
     """
 
-    samples_by_row = True
+    samples_by_row = seeds_by_row = True
 
     def __init__(self, df, loc, scale, name="IndependentStudentT"):
         parameters = dict(locals())

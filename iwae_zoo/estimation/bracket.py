@@ -10,7 +10,7 @@ from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.estimation import psis
 from iwae_zoo.estimation.rows import by_rows, checked_answers, checked_seed, numbered
 from iwae_zoo.estimation.streaming import Observer, checked_chunk, observed
-from iwae_zoo.model import examples
+from iwae_zoo.model import examples, memory
 from iwae_zoo.objectives.thermodynamic import partition
 
 __all__ = ["Bracket", "thermodynamic_bracket"]
@@ -65,7 +65,8 @@ def thermodynamic_bracket(
     chunk_size = checked_chunk(chunk_size, num_samples=num_samples)
     x, seed = examples.fitting(model, x), checked_seed(seed)
     answer = _rows_function(model, chunk_size, psis.capacity(num_samples), betas)
-    answers = answer(numbered(len(x)), seed, x, num_samples)
+    with memory.enough(model, 1, chunk_size, name="chunk_size"):
+        answers = answer(numbered(len(x)), seed, x, num_samples)
     checked_answers(answers["log_prob"])
     steps = np.diff(betas)
     means = np.concatenate([answers["elbo"].numpy()[:, np.newaxis], answers["means"]], axis=1)  # [B, J]

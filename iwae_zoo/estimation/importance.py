@@ -2,7 +2,7 @@
 
 Each example is a problem of its own: its particles are drawn and weighed in chunks of one size, and a handful of
 running sums is kept. So memory does not depend on the number of samples or of examples, and an answer does not depend
-on the other examples in the batch.
+on the other examples in the batch, whether examples are computed one at a time or in `tiles`.
 """
 
 from typing import NamedTuple
@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo._tracing import Networks, per_model
-from iwae_zoo.estimation import psis
+from iwae_zoo.estimation import psis, tiles
 from iwae_zoo.estimation.rows import by_rows, checked_answers, checked_seed
 from iwae_zoo.estimation.streaming import checked_chunk, stream
-from iwae_zoo.model import examples
+from iwae_zoo.model import examples, memory
 
 __all__ = ["ANNEALED", "IMPORTANCE", "LEAST_ESS", "OUTPUTS", "PARETO_K_LIMIT", "Estimate", "estimate_log_prob"]
 
@@ -78,7 +78,7 @@ OUTPUTS = dict.fromkeys(Estimate._fields[:-2], tf.TensorSpec([], tf.float64)) | 
 }
 
 
-def estimate_log_prob(model, x, num_samples, seed, chunk_size, *, tolerance, proposal, rows):
+def estimate_log_prob(model, x, num_samples, seed, chunk_size, *, tolerance, proposal, rows, tile_rows):
     """`likelihood.estimate_log_prob` with the method "importance", and its arguments."""
     if tolerance is not None and not tolerance > 0:
         raise ValueError(f"tolerance must be a positive number of nats, or None: received {tolerance!r}.")
@@ -86,19 +86,22 @@ def estimate_log_prob(model, x, num_samples, seed, chunk_size, *, tolerance, pro
         raise ValueError(f"proposal must be 'encoder' or 'prior': received {proposal!r}.")
     chunk_size = checked_chunk(chunk_size, num_samples=num_samples)
     x, seed = examples.fitting(model, x), checked_seed(seed)
-    answer = _rows_function(model, chunk_size, psis.capacity(num_samples), proposal)
-    answers = answer(rows, seed, x, num_samples, 0.0 if tolerance is None else tolerance)
+    tile_rows = tiles.choose(tile_rows, model, chunk_size, proposal)
+    answer = _rows_function(model, chunk_size, psis.capacity(num_samples), proposal, tile_rows)
+    with memory.enough(model, tile_rows, chunk_size, name="chunk_size", fewer_rows="a smaller tile_rows"):
+        answers = answer(rows, seed, x, num_samples, 0.0 if tolerance is None else tolerance)
     checked_answers(answers["log_prob"])
     return Estimate.of_importance(**{name: value.numpy() for name, value in answers.items()})
 
 
 @per_model
-def _rows_function(model, chunk_size, capacity, proposal):
+def _rows_function(model, chunk_size, capacity, proposal, tile_rows=1):
     """The traced function that streams each example of a batch."""
     networks = Networks.of(model)
 
     def one(seed, x, num_samples, tolerance):
+        num_samples = tf.fill(seed.shape[:-1], num_samples)
         return stream(networks, x, num_samples, seed, tolerance, chunk_size, capacity, proposal)
 
     shared = [tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.float64)]
-    return by_rows(model, one, [tf.TensorSpec(model.data_shape)], shared, OUTPUTS)
+    return by_rows(model, one, [tf.TensorSpec(model.data_shape)], shared, OUTPUTS, tile_rows)

@@ -18,7 +18,7 @@ from iwae_zoo.distributions import noise
 from iwae_zoo.estimation import importance, psis
 from iwae_zoo.estimation.rows import by_rows, checked_answers, checked_seed, numbered
 from iwae_zoo.estimation.streaming import Observer, checked_chunk, observed
-from iwae_zoo.model import examples, particles
+from iwae_zoo.model import examples, memory, particles
 
 __all__ = ["Imputation", "central_interval", "check_takes_missing", "impute", "outputs", "row"]
 
@@ -148,7 +148,8 @@ def impute(model, x, num_samples=1000, num_imputations=5, seed=0, chunk_size=Non
     x, seed = examples.fitting(model, x), checked_seed(seed)
     rows = numbered(len(x), first_row, rows)
     answer = _rows_function(model, chunk_size, psis.capacity(num_samples), num_imputations)
-    answers = {name: value.numpy() for name, value in answer(rows, seed, x, num_samples).items()}
+    with memory.enough(model, 1, chunk_size, name="chunk_size"):
+        answers = {name: value.numpy() for name, value in answer(rows, seed, x, num_samples).items()}
     checked_answers(answers["log_prob"])
     answers["draws"] = np.moveaxis(answers["draws"], 1, 0)
     return Imputation(**{name: answers[name] for name in Imputation._fields})

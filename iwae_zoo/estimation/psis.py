@@ -9,7 +9,10 @@ import math
 
 import tensorflow as tf
 
-__all__ = ["capacity", "pareto_shape", "tail_length"]
+__all__ = ["capacity", "pareto_shape", "pareto_shapes", "tail_length"]
+
+# Fits of different rows that are on their way at once.
+_FITS_ABREAST = 16
 
 
 def tail_length(count):
@@ -62,6 +65,20 @@ def pareto_shape(largest_log_weights, count):
 
     bounded = tf.equal(log_weights[tail_length(count)], 0.0)
     return tf.cond(size > 4, fit, lambda: tf.where(bounded, -infinity, infinity))
+
+
+def pareto_shapes(largest_log_weights, count):
+    """`pareto_shape` of each row: of largest log weights [B, T] and counts [B], float64 tensor [B].
+
+    On the host: a fit is many operations on few numbers, as many as the row's tail is long.
+    """
+    with tf.device("CPU:0"):
+        return tf.map_fn(
+            lambda row: pareto_shape(*row),
+            (largest_log_weights, count),
+            fn_output_signature=tf.float64,
+            parallel_iterations=_FITS_ABREAST,
+        )
 
 
 def _fit_generalized_pareto(tail):

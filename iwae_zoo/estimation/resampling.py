@@ -14,7 +14,7 @@ from iwae_zoo._tracing import Networks, per_model, read_once
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation.rows import checked_answers
 from iwae_zoo.estimation.streaming import checked_chunk
-from iwae_zoo.model import examples, particles
+from iwae_zoo.model import examples, memory, particles
 
 __all__ = ["resample", "sample_posterior"]
 
@@ -62,7 +62,8 @@ def sample_posterior(model, x, num_samples=1, num_particles=100, seed=0, chunk_s
     integer("num_samples", num_samples)
     chunk_size = checked_chunk(chunk_size, num_particles=num_particles)
     x = examples.fitting(model, x)
-    z, ess = _batch_function(model, chunk_size)(x, num_samples, num_particles, particles.derive_seed(seed))
+    with memory.enough(model, 1, chunk_size, name="chunk_size"):
+        z, ess = _batch_function(model, chunk_size)(x, num_samples, num_particles, particles.derive_seed(seed))
     z, ess = z.numpy(), checked_answers(ess.numpy())
     rows = np.flatnonzero((ess == 0.0).any(axis=0))
     if len(rows):

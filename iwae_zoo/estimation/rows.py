@@ -1,7 +1,8 @@
 """Questions that are answered row by row: each example in tensors of the same shapes, wherever it stands in a batch.
 
-So an answer depends on its example alone, bit for bit. A model that was built in the scope of a `tf.distribute`
-strategy shares out the examples of a batch to its replicas, for the same answers.
+One row at a time, or a tile of rows at a time, which has always the same number of them. So an answer depends on its
+example alone, bit for bit. A model that was built in the scope of a `tf.distribute` strategy shares out the examples of
+a batch to its replicas, for the same answers.
 """
 
 import numpy as np
@@ -10,21 +11,23 @@ import tensorflow as tf
 from iwae_zoo._checks import integer
 from iwae_zoo._tracing import read_once
 
-__all__ = ["by_rows", "checked_answers", "checked_seed", "numbered"]
+__all__ = ["by_rows", "checked_answers", "checked_seed", "in_tiles", "numbered"]
 
 # Examples abreast: the small operations of one fill the gaps that the other's leave on the processor.
 _ABREAST = 2
 
 
-def by_rows(model, one, inputs, shared, outputs):
-    """A traced function of a batch from a function of one row.
+def by_rows(model, one, inputs, shared, outputs, tile_rows=1):
+    """A traced function of a batch from a function of one row, or of a tile of rows.
 
     Args:
       model: `ImportanceWeightedAutoencoder`, of which the function keeps the weights and the strategy.
       one: function (row seed [2], *inputs of a row, *shared) that returns a dict of tensors.
       inputs: list of `tf.TensorSpec`, those of a row; the first is an example.
       shared: list of `tf.TensorSpec`, those of all rows.
-      outputs: dict of `tf.TensorSpec`, what `one` returns.
+      outputs: dict of `tf.TensorSpec`, what `one` returns of a row.
+      tile_rows: int, number T of rows that `one` is given at once; above 1 it is a function (row seeds [T, 2], *inputs
+        [T, ...], *shared) of a tile, whose tensors have the axis of its rows first.
 
     Returns:
       Function (rows [B], seed, *batches of the inputs, *shared) that returns a dict of batches of the outputs. The seed
@@ -36,6 +39,9 @@ def by_rows(model, one, inputs, shared, outputs):
     def batch(rows, seed, *arguments):
         common = arguments[len(inputs) :]
         with read_once(weights):
+            if tile_rows > 1:
+                columns = (rows, *arguments[: len(inputs)])
+                return in_tiles(lambda tile, *x: one(_seeds(tile, seed), *x, *common), columns, outputs, tile_rows)
             return tf.map_fn(
                 lambda row: one(tf.stack([row[0], seed]), *row[1:], *common),
                 (rows, *arguments[: len(inputs)]),
@@ -66,6 +72,35 @@ def by_rows(model, one, inputs, shared, outputs):
     batches = [tf.TensorSpec([None, *spec.shape], spec.dtype) for spec in inputs]
     signature = (tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32), *batches, *shared)
     return tf.function(batch if replicas == 1 else distributed, input_signature=signature, autograph=False)
+
+
+def in_tiles(function, columns, outputs, tile_rows):
+    """The answers to a batch, of which a tile of rows is computed at a time; TensorFlow operations only, for graphs.
+
+    Args:
+      function: function of tensors [T, ...], the columns of a tile, that returns a dict of tensors [T, ...].
+      columns: sequence of tensors [B, ...].
+      outputs: dict of `tf.TensorSpec`, what is returned of a row.
+      tile_rows: int, T.
+
+    Returns:
+      dict of tensors [B, ...]. The last tile is filled up with its last row.
+    """
+    count = tf.shape(columns[0])[0]
+    tiles = (count + tile_rows - 1) // tile_rows
+    places = tf.reshape(tf.minimum(tf.range(tiles * tile_rows), count - 1), [tiles, tile_rows])
+
+    def one(rows):
+        return function(*(tf.ensure_shape(tf.gather(c, rows), [tile_rows, *c.shape[1:]]) for c in columns))
+
+    signature = {name: tf.TensorSpec([tile_rows, *spec.shape], spec.dtype) for name, spec in outputs.items()}
+    # One after the other: a tile keeps the device busy, and takes memory.
+    answers = tf.map_fn(one, places, fn_output_signature=signature, parallel_iterations=1)
+    return {name: tf.reshape(answers[name], [-1, *spec.shape])[:count] for name, spec in outputs.items()}
+
+
+def _seeds(rows, seed):
+    return tf.stack([rows, tf.broadcast_to(seed, tf.shape(rows))], axis=1)
 
 
 def checked_answers(answers):

@@ -2,6 +2,8 @@
 
 So memory does not depend on the number of samples, and an answer does not depend on other examples: TensorFlow
 operations only, for graphs, those of exported models among them.
+
+A tile of examples, each with a seed and sums of its own, is streamed at once; see `tiles`.
 """
 
 from collections.abc import Callable
@@ -11,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo._checks import integer
+from iwae_zoo.distributions import noise
 from iwae_zoo.estimation import psis
 from iwae_zoo.model import particles
 
@@ -21,7 +24,7 @@ _DEFAULT_CHUNK = 2500
 
 
 class Observer(NamedTuple):
-    """Something else that is learned of the particles while they pass by.
+    """Something else that is learned of one example's particles while they pass by.
 
     Attributes:
       state: nested tensors, what is known before the first chunk.
@@ -37,45 +40,46 @@ NOBODY = Observer((), lambda state, *_: state)
 
 
 def stream(networks, x, num_samples, seed, tolerance, chunk_size, capacity, proposal="encoder"):
-    """Streams one example's particles; TensorFlow operations only, for graphs.
+    """Streams one example's particles, or those of each example of a tile; TensorFlow operations only, for graphs.
 
     Args:
       networks: anything with `encoder`, `decoder` and `prior`, such as a model.
-      x: tensor [...], one example.
-      num_samples: int tensor [], number of particles.
-      seed: stateless seed [2].
+      x: tensor [...], one example; or a tile [T, ...], from an encoder whose draws take seeds by row.
+      num_samples: int tensor [], number of particles; or [T], of each example.
+      seed: stateless seed [2]; or [T, 2].
       tolerance: float64 tensor [], nats; 0 for no early stop.
-      chunk_size: int, particles decoded at once.
+      chunk_size: int, particles of an example that are decoded at once.
       capacity: int, number of largest weights to keep: `psis.capacity` of the largest `num_samples`.
-      proposal: "encoder" or "prior".
+      proposal: "encoder" or "prior"; of a tile "encoder".
 
     Returns:
-      dict of tensors [] by the names of `importance.OUTPUTS`; the floats are float64.
+      dict of tensors [], or [T], by the names of `importance.OUTPUTS`; the floats are float64.
     """
     return observed(networks, x, num_samples, seed, tolerance, chunk_size, capacity, proposal)[0]
 
 
 def observed(networks, x, num_samples, seed, tolerance, chunk_size, capacity, proposal="encoder", observer=NOBODY):
     """As `stream`, with an `Observer`; returns the dict and the observer's last state."""
-    x, usable = particles.alone(networks.decoder, x)
+    tile = [seed.shape[0]] if noise.is_by_row(seed) else []  # The shape of what is summed up.
+    x, usable = (particles.abreast if tile else particles.alone)(networks.decoder, x)
     source = networks.encoder.posterior(x) if proposal == "encoder" else networks.prior.distribution()
     shape = [chunk_size] if proposal == "encoder" else [chunk_size, 1]
     minus_infinity = tf.constant(-np.inf, tf.float64)
 
     def draw(start, log_sum, log_sum_of_squares, sum_of_logs, largest, state):
         chunk_seed = particles.derive_seed(seed, start // chunk_size)
-        z = source.sample(shape, seed=chunk_seed)  # [chunk, 1, D]
+        z = source.sample(shape, seed=chunk_seed)  # [chunk, 1 or T, D]
         log_weights = particles.log_joint(networks.decoder, networks.prior, x, z) - source.log_prob(z)
-        log_weights = tf.cast(log_weights[:, 0], tf.float64)
-        wanted = tf.range(chunk_size) < num_samples - start
+        log_weights = tf.cast(tf.transpose(log_weights) if tile else log_weights[:, 0], tf.float64)  # [..., chunk]
+        wanted = tf.range(chunk_size) < (num_samples - start)[..., tf.newaxis]
         weighed = tf.where(wanted, log_weights, minus_infinity)
-        total = tf.reduce_logsumexp(tf.concat([[log_sum], weighed], axis=0))
+        total = _added(log_sum, weighed)
         return (
             tf.minimum(start + chunk_size, num_samples),
             total,
-            tf.reduce_logsumexp(tf.concat([[log_sum_of_squares], 2.0 * weighed], axis=0)),
-            sum_of_logs + tf.reduce_sum(tf.where(wanted, log_weights, tf.zeros_like(log_weights))),
-            tf.math.top_k(tf.concat([largest, weighed], axis=0), capacity).values,
+            _added(log_sum_of_squares, 2.0 * weighed),
+            sum_of_logs + tf.reduce_sum(tf.where(wanted, log_weights, tf.zeros_like(log_weights)), axis=-1),
+            tf.math.top_k(tf.concat([largest, weighed], axis=-1), capacity).values,
             observer.update(state, z, weighed, log_sum, total, chunk_seed),
         )
 
@@ -83,15 +87,22 @@ def observed(networks, x, num_samples, seed, tolerance, chunk_size, capacity, pr
         error = standard_error(count, log_sum, log_sum_of_squares)
         return (count < num_samples) & ((count == 0) | (tolerance <= 0.0) | ~(error <= tolerance))
 
+    def draw_tile(*sums):
+        """The sums of examples that are finished stay as they are."""
+        goes_on = unfinished(*sums)
+        *new, state = draw(*sums)
+        kept = [_where(goes_on, after, before) for after, before in zip(new, sums, strict=False)]
+        return (*kept, state)
+
     count, log_sum, log_sum_of_squares, sum_of_logs, largest, state = tf.while_loop(
-        unfinished,
-        draw,
+        (lambda *sums: tf.reduce_any(unfinished(*sums))) if tile else unfinished,
+        draw_tile if tile else draw,
         (
             tf.zeros_like(num_samples),
-            minus_infinity,
-            minus_infinity,
-            tf.constant(0.0, tf.float64),
-            tf.fill([capacity], minus_infinity),
+            tf.fill(tile, minus_infinity),
+            tf.fill(tile, minus_infinity),
+            tf.zeros(tile, tf.float64),
+            tf.fill([*tile, capacity], minus_infinity),
             observer.state,
         ),
         parallel_iterations=1,
@@ -103,7 +114,7 @@ def observed(networks, x, num_samples, seed, tolerance, chunk_size, capacity, pr
         "log_prob": log_sum - tf.math.log(n),
         "standard_error": standard_error(count, log_sum, log_sum_of_squares),
         "ess": tf.exp(2.0 * log_sum - log_sum_of_squares),
-        "pareto_k": psis.pareto_shape(largest, count),
+        "pareto_k": (psis.pareto_shapes if tile else psis.pareto_shape)(largest, count),
         "elbo": sum_of_logs / n,
     }
     rows = {
@@ -113,15 +124,25 @@ def observed(networks, x, num_samples, seed, tolerance, chunk_size, capacity, pr
     return {**rows, "in_support": in_support, "num_samples": count}, state
 
 
+def _added(log_sum, logs):
+    """The logarithm of the sum of numbers [..., chunk], given as logarithms, and of the sum [...] before them."""
+    return tf.reduce_logsumexp(tf.concat([log_sum[..., tf.newaxis], logs], axis=-1), axis=-1)
+
+
+def _where(rows, values, others):
+    """`tf.where` of whole rows [T, ...], chosen by bool [T]."""
+    return tf.where(tf.reshape(rows, [-1, *[1] * (values.shape.rank - 1)]), values, others)
+
+
 def standard_error(count, log_sum, log_sum_of_squares):
     """Standard error of log mean w, in nats, by the delta method; infinite for one weight.
 
     sqrt( (sum w^2 / (sum w)^2 - 1 / n) n / (n - 1) )
 
     Args:
-      count: int tensor [], number n of weights.
-      log_sum: float64 tensor [], log sum w.
-      log_sum_of_squares: float64 tensor [], log sum w^2.
+      count: int tensor [...], number n of weights.
+      log_sum: float64 tensor [...], log sum w.
+      log_sum_of_squares: float64 tensor [...], log sum w^2.
     """
     n = tf.cast(count, tf.float64)
     excess = tf.maximum(tf.exp(log_sum_of_squares - 2.0 * log_sum) - 1.0 / n, 0.0)

@@ -70,7 +70,7 @@ def compute(model, x, seed, first_row, global_batch, backward_particles=None, pa
       global_batch: int tensor [], number of its rows: gradients are divided by it, and those of its parts add up.
       backward_particles: int, go back through so many particles of an example, resampled by their weights; None for
         all. The gradients' expectation stays the same.
-      particle_chunk: int, most particles of an example that are decoded at once; None for all.
+      particle_chunk: int, most particles of an example that are decoded at once; None, or their number, for all.
       dreamed: `dreams.Dreams`, one for each row; None for an objective without sleep.
 
     Returns:
@@ -104,7 +104,7 @@ def compute(model, x, seed, first_row, global_batch, backward_particles=None, pa
 
     # Optimizers add up the gradients of replicas: each replica's is a share of the global batch's mean.
     scale = -1.0 / tf.cast(global_batch, log_q.dtype)
-    if backward_particles or particle_chunk:
+    if backward_particles or (particle_chunk and particle_chunk < z.shape[0]):
         log_joint = _log_joint_in_chunks(model, x, z, particle_chunk, log_q.dtype)
         log_weights, weights = _weigh(objective, log_joint, log_q)
         decoded = z

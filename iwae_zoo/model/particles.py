@@ -10,22 +10,25 @@ Seeds are stateless: a pair of integers determines the draw, whatever was drawn 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iwae_zoo.distributions import Stacked
+from iwae_zoo.distributions import Stacked, noise, philox
 
-__all__ = ["alone", "derive_seed", "draw", "log_joint", "log_weights", "takes_missing"]
+__all__ = ["abreast", "alone", "derive_seed", "draw", "log_joint", "log_weights", "takes_missing"]
 
 
 def derive_seed(seed, *labels):
-    """Returns the stateless seed [2] of a sub-stream of `seed`.
+    """Returns the stateless seed [2] of a sub-stream of `seed`; of seeds by row, [B, 2], that of each.
 
     Args:
-      seed: int, or int tensor [2].
-      *labels: ints or int tensors [], the path to the sub-stream, such as (iteration, replica).
+      seed: int, or int tensor [2] or [B, 2].
+      *labels: ints or int tensors [], or [B] of seeds by row: the path to the sub-stream, such as (iteration, replica).
     """
     seed = tf.convert_to_tensor(seed)
     if seed.shape.rank == 0:
         seed = tf.stack([tf.zeros_like(seed), seed])
     for label in labels:
+        if noise.is_by_row(seed):
+            seed = philox.fold_in(seed, label)
+            continue
         seed = tf.random.experimental.stateless_fold_in(seed, tf.cast(label, seed.dtype))
     return seed
 
@@ -88,10 +91,16 @@ def alone(decoder, x):
       (x [1, ...], whether it is what was received: bool tensor []); otherwise, where it holds infinity, or NaN that the
       decoder does not take for missing, zeros.
     """
+    x, usable = abreast(decoder, x[tf.newaxis])
+    return x, usable[0]
+
+
+def abreast(decoder, x):
+    """As `alone`, of a batch [B, ...]: (x [B, ...], bool tensor [B])."""
     numbers = tf.cast(x, tf.float32)
     wrong = tf.math.is_inf(numbers) if takes_missing(decoder) else ~tf.math.is_finite(numbers)
-    usable = ~tf.reduce_any(wrong)
-    return tf.where(usable, x, tf.zeros_like(x))[tf.newaxis], usable
+    usable = ~tf.reduce_any(wrong, axis=list(range(1, x.shape.rank)))
+    return tf.where(tf.reshape(usable, [-1, *[1] * (x.shape.rank - 1)]), x, tf.zeros_like(x)), usable
 
 
 def log_joint(decoder, prior, x, z):

@@ -15,7 +15,7 @@ import iwae_zoo_console as console
 from iwae_zoo import data, training
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import annealing, evaluation, likelihood, paths
-from iwae_zoo.programs import trained
+from iwae_zoo.programs import chunks, trained
 from iwae_zoo.training import strategies
 
 _FLAGS = console.flag_values()
@@ -50,6 +50,8 @@ _TOLERANCE = flags.DEFINE_float(
 _PROPOSAL = flags.DEFINE_enum(
     "proposal", "encoder", ["encoder", "prior"], "What particles are drawn from.", flag_values=_FLAGS
 )
+_PARTICLE_CHUNK = chunks.define(_FLAGS, "at most 2500")
+_TILE_ROWS = chunks.define_tile_rows(_FLAGS, None)
 _AIS = flags.DEFINE_integer(
     "ais", 0, "Check the first so many examples by annealed importance sampling.", lower_bound=0, flag_values=_FLAGS
 )
@@ -105,7 +107,10 @@ def main(name):
             model = trained.load(_MODEL, _PRESET)
         head = getattr(model.decoder, "head", None)
         x = _dataset(head).evaluation_array(_SPLIT.value)[: _EXAMPLES.value]
-        options = {"method": _METHOD.value, "tolerance": _TOLERANCE.value, "proposal": _PROPOSAL.value}
+        options: dict[str, Any] = {"method": _METHOD.value, "tolerance": _TOLERANCE.value, "proposal": _PROPOSAL.value}
+        asked = (_PARTICLE_CHUNK.value, _TILE_ROWS.value)
+        particle_chunk, tile_rows = chunks.chosen(*asked, model, _NUM_SAMPLES.value, _PROPOSAL.value)
+        options |= {"chunk_size": particle_chunk, "tile_rows": tile_rows}
         shown: dict[str, Any] = {"seed": _SEED.value, "verbose": int(is_chief and console.is_interactive())}
         walked = {"initial": _INITIAL.value, "num_temperatures": _TEMPERATURES.value, "num_chains": _CHAINS.value}
         with strategies.watching(strategy):
@@ -114,6 +119,7 @@ def main(name):
             if isinstance(head, likelihoods.Likelihood):  # A user's own decoder may have none.
                 measures = head.measures(result.log_prob, x.shape[1:])
             tables, results = [evaluation.table(result, measures=measures)], dataclasses.asdict(result) | measures
+            results |= {"particle_chunk": particle_chunk, "tile_rows": tile_rows}
             if _AIS.value:
                 check = evaluation.check(model, x[: _AIS.value], _NUM_SAMPLES.value, **walked, **shown)
                 tables.append(evaluation.check_table(check))
@@ -122,7 +128,7 @@ def main(name):
                 bounds = annealing.sandwich(model, _SANDWICH.value, **walked, **shown)
                 tables.append(evaluation.sandwich_table(bounds))
                 results["sandwich"] = evaluation.sandwich_summary(bounds)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         console.fail(name, error)
     if not is_chief:
         return

@@ -10,7 +10,7 @@ from absl import flags
 
 import iwae_zoo_console as console
 from iwae_zoo import presets, saved_model
-from iwae_zoo.programs import trained
+from iwae_zoo.programs import chunks, trained
 
 _FLAGS = console.flag_values()
 _WORKDIR, _PRESET = trained.define(_FLAGS, "workdir", "Work directory that train_main.py has left.")
@@ -29,6 +29,8 @@ _TEMPERATURES = flags.DEFINE_integer(
 _CHAINS = flags.DEFINE_integer(
     "num_chains", None, "Chains per row of the annealed signatures. Default: as likelihood's.", flag_values=_FLAGS
 )
+_PARTICLE_CHUNK = chunks.define(_FLAGS, "by --num_samples, at most 2500")
+_TILE_ROWS = chunks.define_tile_rows(_FLAGS, 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the default signature's particles.", flag_values=_FLAGS)
 
 
@@ -38,6 +40,7 @@ def main(name):
     try:
         trained.check(_WORKDIR, _PRESET)
         options = {"num_temperatures": _TEMPERATURES.value, "num_chains": _CHAINS.value, "seed": _SEED.value}
+        options |= {"tile_rows": _TILE_ROWS.value, "particle_chunk": _PARTICLE_CHUNK.value}
         if _PRESET.value is None:
             version = saved_model.export_run(_WORKDIR.value, _EXPORT_DIR.value, *numbers, **options)
         else:

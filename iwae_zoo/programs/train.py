@@ -18,6 +18,7 @@ from iwae_zoo.estimation import likelihood
 from iwae_zoo.networks import bodies
 from iwae_zoo.networks import prior as priors
 from iwae_zoo.objectives import bounds, estimators, thermodynamic
+from iwae_zoo.programs import chunks
 from iwae_zoo.training import schedules, strategies
 
 _FLAGS = console.flag_values()
@@ -262,12 +263,7 @@ _BACKWARD_PARTICLES = flags.DEFINE_integer(
     "Back-propagate through so many particles, resampled by weight. Default: all.",
     flag_values=_FLAGS,
 )
-_PARTICLE_CHUNK = flags.DEFINE_integer(
-    "particle_chunk",
-    None,
-    "Most particles decoded at once: bounds memory, costs time. Default: all.",
-    flag_values=_FLAGS,
-)
+_PARTICLE_CHUNK = chunks.define(_FLAGS)
 _STEPS_PER_EXECUTION = flags.DEFINE_integer(
     "steps_per_execution", 1, "Train steps for each return to Python; on one device.", flag_values=_FLAGS
 )
@@ -292,13 +288,14 @@ def main(name):
         print("\n\n".join(map(presets.describe, presets.names())))
         return
     settings: dict[str, Any] = {field.name: _FLAGS[field.name].value for field in dataclasses.fields(training.Config)}
-    config = training.Config(**settings)
+    fits_memory = _PARTICLE_CHUNK.value == chunks.AUTO
+    config = training.Config(**settings | {"particle_chunk": None if fits_memory else _PARTICLE_CHUNK.value})
     workdir = _WORKDIR.value or f"runs/{config.title}"
     try:
         if _STRATEGY.value in ("auto", "multi_worker") and strategies.cluster_size() > 1:
             print(f"Waiting for the {strategies.cluster_size()} workers of TF_CONFIG.", flush=True)
         strategy = strategies.get(_STRATEGY.value, _DEVICES.value)
-        training_run = training.Run(config, workdir, resume=_RESUME.value, strategy=strategy)
+        training_run = training.Run(config, workdir, _RESUME.value, strategy, fits_memory)
     except (ValueError, OSError, RuntimeError) as error:
         console.fail(name, error)
     try:
@@ -308,7 +305,7 @@ def main(name):
     except strategies.WorkerLost as error:
         print(f"{name}: {error} This one does so now, with --resume, and waits for the others.", flush=True)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], "--resume"])
-    except (training.Diverged, OSError) as error:
+    except (training.Diverged, OSError, MemoryError) as error:
         console.fail(name, error)
     except KeyboardInterrupt:
         print(f"\n{name}: interrupted. The same command with --resume goes on from the last checkpoint in {workdir}.")

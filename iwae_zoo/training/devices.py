@@ -5,11 +5,12 @@ gpu:1x2    one card as two logical devices, each with its share of the memory: `
 cpu:4      four logical devices that share the processor's cores; the same as cpu:1x4
 """
 
-import ctypes
 import re
 from typing import NamedTuple
 
 import tensorflow as tf
+
+from iwae_zoo.model import memory
 
 __all__ = ["Devices", "use"]
 
@@ -61,7 +62,7 @@ def use(devices=None):
     if kind == "GPU" and count > len(gpus):
         raise ValueError(f"There are {len(gpus)} GPUs on this machine: received devices={devices!r}.")
     split = logical > 1 or (kind == "CPU" and count > 1)
-    limits = [int(_SHARE * _megabytes(i) / logical) for i in range(count)] if kind == "GPU" and split else []
+    limits = [int(_SHARE * memory.card_megabytes(i) / logical) for i in range(count)] if kind == "GPU" and split else []
     try:
         tf.config.set_visible_devices(gpus[:count] if kind == "GPU" else [], "GPU")
         for gpu, limit in zip(gpus, limits, strict=False):
@@ -76,27 +77,3 @@ def use(devices=None):
 def _divide(device, count, memory_limit=None):
     parts = [tf.config.LogicalDeviceConfiguration(memory_limit)] * count
     tf.config.set_logical_device_configuration(device, parts)
-
-
-def _megabytes(index):
-    """Memory of a card; TensorFlow says it only after setting the card up, when it can be divided no more.
-
-    Args:
-      index: int, as CUDA numbers the cards that CUDA_VISIBLE_DEVICES leaves.
-
-    Raises:
-      RuntimeError: if the driver does not say.
-    """
-    device, size = ctypes.c_int(), ctypes.c_size_t()
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-        failed = (
-            driver.cuInit(0)
-            or driver.cuDeviceGet(ctypes.byref(device), index)
-            or driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
-        )
-    except (OSError, AttributeError) as error:
-        raise RuntimeError(f"CUDA's driver does not say how much memory a card has: {error}.") from error
-    if failed:
-        raise RuntimeError(f"CUDA's driver does not say how much memory card {index} has: error {failed}.")
-    return size.value / 2**20

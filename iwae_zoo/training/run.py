@@ -12,9 +12,19 @@ from iwae_zoo import data, figures, presets
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import annealing, diagnostics, evaluation, likelihood
+from iwae_zoo.model import memory
 from iwae_zoo.model.autoencoder import NOT_FINITE, check_training
 from iwae_zoo.training import checkpoints, pictures, schedules, stages, strategies
-from iwae_zoo.training.workdir import MONITOR, EpochEnd, EpochLine, WorkDirectory, best_epoch, data_settings, write_json
+from iwae_zoo.training.workdir import (
+    MONITOR,
+    EpochEnd,
+    EpochLine,
+    WorkDirectory,
+    best_epoch,
+    data_settings,
+    read_config,
+    write_json,
+)
 
 __all__ = ["Diverged", "Run"]
 
@@ -35,6 +45,8 @@ class Run:
       resume: whether to go on with the run that is in it, if there is one.
       strategy: `tf.distribute.Strategy` to train and evaluate under, as from `strategies.get`. Of several workers, each
         has to see the same work directory, and only the chief writes to it.
+      fits_memory: whether `particle_chunk` is as much as there is free memory for, instead of what `config` has. The
+        configuration has the number from then on; a run that is there already keeps what it began with.
 
     Raises:
       ValueError: on a configuration that cannot be run, or a work directory that holds something else; then nothing
@@ -43,7 +55,7 @@ class Run:
       RuntimeError: if the data set can neither be read nor downloaded.
     """
 
-    def __init__(self, config, workdir, resume=False, strategy=None):
+    def __init__(self, config, workdir, resume=False, strategy=None, fits_memory=False):
         self.strategy = strategy or tf.distribute.get_strategy()
         self.is_chief = strategies.is_chief(self.strategy)
         self.title = config.title
@@ -72,6 +84,25 @@ class Run:
             self.likelihood = presets.choose_likelihood(self.config.preset, config.likelihood, self.dataset)
             presets.check_shape(self.config.preset, self.dataset.data_shape, **self.config.architecture)
         self.test_set = self.dataset.evaluation_array("test")
+        if fits_memory:
+            self.config = dataclasses.replace(self.config, particle_chunk=self._fitting_chunk())
+
+    @property
+    def _particles(self):
+        """Most particles of an example in a step."""
+        return max(objective.m * objective.k + objective.auxiliary for _, objective in self.stages)
+
+    @property
+    def _rows(self):
+        """Examples of a step on each device."""
+        return -(-self.config.batch_size // self.strategy.num_replicas_in_sync)
+
+    def _fitting_chunk(self):
+        """The `particle_chunk` that there is memory for, or that of the run which is there."""
+        there = self.files.path / "config.json"
+        if there.exists():
+            return read_config(there)["particle_chunk"]
+        return memory.fitting_chunk(self._rows, memory.bytes_per_particle(self.build(), backward=True), self._particles)
 
     def train(self, verbose=1):
         """Trains up to the configured number of epochs, from the last checkpoint in the work directory.
@@ -85,6 +116,7 @@ class Run:
         Raises:
           Diverged: if the log weights of a batch are not finite.
           OSError: if examples that are streamed can no longer be read.
+          MemoryError: if a device is out of memory, with the `particle_chunk` that would fit.
           strategies.WorkerLost: if another worker of the cluster is gone.
         """
         config = self.config
@@ -93,6 +125,8 @@ class Run:
             self._describe()
         if verbose:
             print(f"{self.dataset.description}; likelihood {self.likelihood.name}.")
+            if self.config.particle_chunk:
+                print(f"At most {self.config.particle_chunk} of {self._particles} particles are decoded at once.")
         with self.strategy.scope():
             model = self._restored(self.files.checkpoint) or self.build()
         first_epoch, first_step = divmod(_iterations(model), self.steps)
@@ -121,7 +155,9 @@ class Run:
         # Keras' epochs are of one length: the rest of an interrupted one is a `fit` of its own.
         starts = [(first_epoch, first_step), (first_epoch + 1, 0)] if first_step else [(first_epoch, 0)]
         try:
-            with strategies.watching(self.strategy), tensor_float_32(config.tensor_float_32):
+            chunk = min(config.particle_chunk or self._particles, self._particles)
+            enough = memory.enough(model, self._rows, chunk, backward=True, fewer_rows="a smaller batch_size")
+            with enough, strategies.watching(self.strategy), tensor_float_32(config.tensor_float_32):
                 for epoch, step in starts:
                     if self.files.is_finished(history):
                         break

@@ -34,6 +34,15 @@ def test_chunks_do_not_change_gradients(name, particle_chunk, traced, linear_gau
     np.testing.assert_allclose(flat(chunked.decoder), flat(whole.decoder), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(("particle_chunk", "passes"), [(M * K - 1, 2), (M * K, 1), (1000, 1)])
+def test_a_chunk_of_all_particles_is_decoded_once(particle_chunk, passes, linear_gaussian, monkeypatch):
+    model = model_of(linear_gaussian, "iwae", particle_chunk=particle_chunk)
+    decode, sizes = model.decoder.likelihood, []
+    monkeypatch.setattr(model.decoder, "likelihood", lambda z: sizes.append(z.shape[0]) or decode(z))
+    model.compute_gradients(linear_gaussian.sample(2), seed=(1, 2))
+    assert sum(sizes) == passes * M * K
+
+
 @pytest.mark.parametrize(("count", "size"), [(1, 1), (5, 4), (6, 6), (11, 6), (12, 12), (100, 12)])
 def test_a_chunk_is_a_divisor(count, size):
     assert gradients._in_chunks(tf.zeros([12, 3, 2]), count).shape == (12 // size, size, 3, 2)

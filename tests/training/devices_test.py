@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from iwae_zoo import strategies
+from iwae_zoo.model import memory
 from iwae_zoo.training import devices
 
 
@@ -23,7 +24,7 @@ def machine(monkeypatch):
         "set_logical_device_configuration",
         lambda device, parts: asked.divided.update({device: [part.memory_limit for part in parts]}),
     )
-    monkeypatch.setattr(devices, "_megabytes", lambda index: 1000.0 * (index + 1))
+    monkeypatch.setattr(memory, "card_megabytes", lambda index: 1000.0 * (index + 1))
     return asked
 
 
@@ -87,9 +88,9 @@ class Driver:
 
 def test_the_memory_of_a_card(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver([1000, 80000]))
-    assert devices._megabytes(1) == 80000
+    assert memory.card_megabytes(1) == 80000
     with pytest.raises(RuntimeError, match="does not say how much memory card 2 has: error 101"):
-        devices._megabytes(2)
+        memory.card_megabytes(2)
 
 
 def test_a_machine_without_the_driver(monkeypatch):
@@ -98,7 +99,7 @@ def test_a_machine_without_the_driver(monkeypatch):
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
     with pytest.raises(RuntimeError, match=r"how much memory a card has: libcuda\.so\.1: cannot open"):
-        devices._megabytes(0)
+        memory.card_megabytes(0)
 
 
 def test_a_machine_that_runs_already(machine, monkeypatch):

@@ -10,8 +10,10 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from iwae_zoo import presets, training
+from iwae_zoo.model import memory
 from iwae_zoo.training import workdir
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -234,6 +236,32 @@ def test_work_directory_of_something_else(tiny, tmp_path):
     with pytest.raises(ValueError, match="is a file"):
         training.Run(config(tiny), tmp_path / "notes" / "diary.txt")
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+def exhausted(*_, **__):
+    raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+
+def test_particles_at_once_by_memory(tiny, tmp_path, monkeypatch):
+    """A number like any other, once it is known; a run that goes on keeps it."""
+    there_is = {"rows": 2.5 * 32 * 2}  # Half of it is for 32 rows of two particles, and some.
+
+    def available():
+        return int(there_is["rows"] * memory.bytes_per_particle(model, backward=True))
+
+    monkeypatch.setattr(memory, "available", available)
+    settings = config(tiny, epochs=1, batch_size=32)
+    model = training.Run(settings, tmp_path / "run").build()
+    run = training.Run(settings, tmp_path / "run", fits_memory=True)
+    assert run.config.particle_chunk == 2
+    with monkeypatch.context() as patched, pytest.raises(MemoryError, match="32 rows with 2 particles .*_chunk=1 wou"):
+        patched.setattr(type(model), "fit", exhausted)
+        run.train(verbose=0)
+    there_is["rows"] = 1e9
+    assert training.Run(settings, tmp_path / "other", fits_memory=True).config.particle_chunk == 6
+    resumed = training.Run(settings, tmp_path / "run", resume=True, fits_memory=True)
+    assert resumed.config.particle_chunk == resumed.build().particle_chunk == 2
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["particle_chunk"] == 2
 
 
 def test_divergence_is_named(tiny, tmp_path):

@@ -1,0 +1,83 @@
+"""How many rows are computed at once: a tile of fixed shape, rows x particles.
+
+One row at a time keeps a few cores busy, and a few percent of a GPU. In a tile each row has its own seed, sums and end,
+and every tile has the same shape, the last one filled up. So an answer depends on its row alone, bit for bit, as with
+one row at a time: not on the row's place in its tile, on its company, or on the batch. Between tiles of different
+numbers of rows answers differ by rounding.
+
+That number is 1 or a multiple of 16. In a vectorised loop the elements that are left over are rounded differently from
+the others: in a tile of 3 rows a row's bits depend on its place.
+"""
+
+import tensorflow as tf
+
+from iwae_zoo._checks import integer
+from iwae_zoo.distributions import noise
+from iwae_zoo.model import memory
+
+__all__ = ["MULTIPLE", "checked", "choose"]
+
+MULTIPLE = 16
+# What a GPU is given, the largest that fits.
+_OF_A_GPU = (64, 32, 16)
+# Share of a GPU's memory, of all of it, so that answers do not depend on what else is in there.
+_SHARE = 0.25
+
+
+def checked(tile_rows):
+    """Returns `tile_rows`.
+
+    Raises:
+      ValueError: if it is neither 1 nor a multiple of 16.
+    """
+    if integer("tile_rows", tile_rows) != 1 and tile_rows % MULTIPLE:
+        raise ValueError(
+            f"tile_rows must be 1 or a multiple of {MULTIPLE}, for answers that do not depend on a row's place: "
+            f"received {tile_rows}."
+        )
+    return int(tile_rows)
+
+
+def choose(tile_rows, model, chunk_size, proposal="encoder"):
+    """The number of rows that are computed at once.
+
+    Args:
+      tile_rows: int; None for 1 on a CPU, and on a GPU for 64, 32 or 16, the largest of which a tile takes a quarter of
+        its memory; 1 where none does, or nothing says how much that is.
+      model: `ImportanceWeightedAutoencoder`, built.
+      chunk_size: int, particles of a row at once.
+      proposal: "encoder" or "prior"; the prior's draws are not in tiles.
+
+    Returns:
+      int.
+
+    Raises:
+      ValueError: on a number that is none for tiles, or a tile where draws cannot be in one.
+    """
+    if tile_rows is not None and checked(tile_rows) == 1:
+        return 1
+    if tile_rows is None and not tf.config.list_logical_devices("GPU"):
+        return 1
+    reason = _why_not(model, proposal)
+    if tile_rows is not None:
+        if reason:
+            raise ValueError(f"tile_rows must be 1: received {tile_rows}, and {reason}. Leave it out.")
+        return int(tile_rows)
+    if reason:
+        return 1
+    try:
+        room = _SHARE * memory.of_device()
+    except RuntimeError:
+        return 1
+    row = chunk_size * memory.bytes_per_particle(model)
+    return next((rows for rows in _OF_A_GPU if rows * row <= room), 1)
+
+
+def _why_not(model, proposal):
+    """Why rows cannot be in tiles; None if they can."""
+    if proposal != "encoder":
+        return f"proposal={proposal!r} draws a row at a time"
+    posterior = model.encoder.posterior(tf.zeros([1, *model.data_shape]))
+    if not noise.takes_seeds_by_row(posterior):
+        return f"the encoder's {posterior.name} draws a row at a time, having no seeds_by_row"
+    return None

@@ -1,0 +1,70 @@
+"""--particle_chunk and --tile_rows: what is computed at once, as a number or as there is memory for."""
+
+from absl import flags
+
+from iwae_zoo.estimation import likelihood, tiles
+from iwae_zoo.model import memory
+
+__all__ = ["AUTO", "chosen", "define", "define_tile_rows"]
+
+AUTO = "auto"
+
+
+class _Parser(flags.ArgumentParser):
+    syntactic_help = "a positive integer, or auto"
+
+    def parse(self, argument):
+        if argument == AUTO:
+            return AUTO
+        if not str(argument).isdigit() or not int(argument):
+            raise ValueError(f"must be {self.syntactic_help}")
+        return int(argument)
+
+    def flag_type(self):
+        return "int or auto"
+
+
+def define(values, default="all"):
+    """Defines --particle_chunk.
+
+    Args:
+      values: `absl.flags.FlagValues` of the program.
+      default: str, what it is without.
+
+    Returns:
+      The holder of the flag.
+    """
+    what = "Most particles of an example decoded at once: bounds memory. auto: as many as there is free memory for, a "
+    what += f"number that is recorded. Default: {default}."
+    return flags.DEFINE(_Parser(), "particle_chunk", None, what, values)
+
+
+def define_tile_rows(values, default):
+    """Defines --tile_rows of the default number, or None, and returns its holder."""
+    what = "Examples whose importance samples are computed at once, 1 or a multiple of 16: more keep a GPU busy. "
+    what += "Default: 1." if default else "Default: 1 on a CPU; on a GPU 16, 32 or 64, by its memory."
+    return flags.DEFINE_integer("tile_rows", default, what, flag_values=values)
+
+
+def chosen(particle_chunk, tile_rows, model, num_samples, proposal="encoder"):
+    """The numbers that the two flags stand for when log p(x) is asked.
+
+    Args:
+      particle_chunk: int, "auto" or None.
+      tile_rows: int or None.
+      model: `ImportanceWeightedAutoencoder`, built.
+      num_samples: int, particles of an example.
+      proposal: as of `tiles.choose`.
+
+    Returns:
+      (particle_chunk, tile_rows): ints.
+
+    Raises:
+      ValueError: as `tiles.choose`, or if there is no particle.
+    """
+    most = likelihood.checked_chunk(None, num_samples=num_samples)
+    if particle_chunk == AUTO:
+        tile_rows = tiles.choose(tile_rows, model, most, proposal)
+        return memory.fitting_chunk(tile_rows, memory.bytes_per_particle(model), most), tile_rows
+    chunk = most if particle_chunk is None else min(particle_chunk, num_samples)
+    return chunk, tiles.choose(tile_rows, model, chunk, proposal)

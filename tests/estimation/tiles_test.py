@@ -1,0 +1,180 @@
+"""Rows in tiles: an answer depends on its row alone, bit for bit, and is that of one row at a time but for rounding.
+
+Run on each kind of device that there is: where TensorFlow sees a GPU, it computes on it.
+"""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from replicated import mirrored
+from tensorflow_probability import distributions as tfd
+
+from iwae_zoo import likelihood, presets
+from iwae_zoo.estimation import psis, tiles
+from iwae_zoo.model import memory
+
+SAMPLES, CHUNK = 130, 50
+OPTIONS = {"num_samples": SAMPLES, "seed": 3, "chunk_size": CHUNK}
+
+
+def images(count, shape=(3, 3, 1)):
+    return (np.random.default_rng(0).random((count, *shape)) < 0.4).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return presets.build("small", data_shape=(3, 3, 1), objective="iwae")
+
+
+def assert_same(some, others):
+    for name, one, other in zip(likelihood.Estimate._fields, some, others, strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=name)
+
+
+def assert_close(some, others):
+    for name in ("log_prob", "elbo"):
+        np.testing.assert_allclose(getattr(some, name), getattr(others, name), atol=1e-4)
+    for name in ("standard_error", "ess", "pareto_k"):
+        np.testing.assert_allclose(getattr(some, name), getattr(others, name), rtol=1e-2)
+    for name in ("in_support", "num_samples", "method"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(others, name))
+
+
+def assert_by_row(model, x, whole, trials=4, **options):
+    """Rows in any number, order and company, so at any place of a tile, have the answers that they have in `whole`."""
+    random = np.random.default_rng(1)
+    for count in (1, *random.integers(2, len(x) + 1, trials - 1)):
+        rows = random.permutation(len(x))[:count]
+        answers = likelihood.estimate_log_prob(model, x[rows], rows=rows, **OPTIONS, **options)
+        assert_same(answers, [part[rows] for part in whole])
+
+
+@pytest.mark.slow
+def test_an_answer_depends_on_its_row_alone(model):
+    x = images(40)
+    x[7, 0, 0] = 0.5
+    whole = likelihood.estimate_log_prob(model, x, tile_rows=16, **OPTIONS)
+    assert list(np.flatnonzero(~whole.in_support)) == [7]
+    assert_close(whole, likelihood.estimate_log_prob(model, x, tile_rows=1, **OPTIONS))
+    assert_by_row(model, x, whole, tile_rows=16)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("posterior", ["full_normal", "student_t", "coupling_flow", "bernoulli", "categorical"])
+def test_of_every_posterior(posterior):
+    objective = "rws" if posterior in ("bernoulli", "categorical") else "iwae"
+    built = presets.build("small", data_shape=(3, 3, 1), posterior=posterior, objective=objective)
+    x = images(20)
+    whole = likelihood.estimate_log_prob(built, x, tile_rows=16, **OPTIONS)
+    assert_close(whole, likelihood.estimate_log_prob(built, x, **OPTIONS))
+    assert_by_row(built, x, whole, trials=3, tile_rows=16)
+
+
+@pytest.mark.slow
+def test_of_the_presets_for_images():
+    """Products and pixels of usual sizes, for which libraries have ways of their own."""
+    built = presets.build("rainforth", data_shape=(28, 28, 1), objective="iwae")
+    x = images(20, (28, 28, 1))
+    whole = likelihood.estimate_log_prob(built, x, tile_rows=16, **OPTIONS)
+    assert np.abs(whole.log_prob - likelihood.estimate_log_prob(built, x, **OPTIONS).log_prob).max() < 1e-3
+    assert_by_row(built, x, whole, trials=3, tile_rows=16)
+
+
+@pytest.mark.slow
+def test_of_stacked_layers_real_numbers_and_holes():
+    x = np.random.default_rng(0).normal(size=(20, 5)).astype("float32")
+    x[3, 1] = np.nan
+    built = presets.build(
+        "real_small",
+        data_shape=(5,),
+        likelihood="normal,missing=True",
+        latent_size=(4, 2),
+        posterior="normal+student_t",
+        objective="iwae",
+    )
+    whole = likelihood.estimate_log_prob(built, x, tile_rows=16, **OPTIONS)
+    assert whole.in_support.all()
+    assert_close(whole, likelihood.estimate_log_prob(built, x, **OPTIONS))
+    assert_by_row(built, x, whole, trials=3, tile_rows=16)
+
+
+@pytest.mark.slow
+def test_each_row_ends_by_itself(model):
+    """With a tolerance, also where its neighbours go on."""
+    x = images(20)
+    errors = likelihood.estimate_log_prob(model, x, **OPTIONS).standard_error
+    options = {**OPTIONS, "tolerance": 1.3 * np.median(errors)}
+    alone = likelihood.estimate_log_prob(model, x, **options)
+    tiled = likelihood.estimate_log_prob(model, x, tile_rows=16, **options)
+    assert set(tiled.num_samples) == {50, 100, 130}
+    assert_close(tiled, alone)
+    backwards = np.arange(20)[::-1]
+    again = likelihood.estimate_log_prob(model, x[::-1], rows=backwards, tile_rows=16, **options)
+    assert_same(again, [part[::-1] for part in tiled])
+
+
+@pytest.mark.slow
+def test_replicas_share_tiles(model):
+    x = images(37)
+    expected = likelihood.estimate_log_prob(model, x, tile_rows=16, **OPTIONS)
+    with mirrored(2).scope():
+        built = presets.build("small", data_shape=(3, 3, 1), objective="iwae")
+    assert_same(likelihood.estimate_log_prob(built, x, tile_rows=16, **OPTIONS), expected)
+
+
+@pytest.mark.slow
+def test_no_rows(model):
+    answer = likelihood.estimate_log_prob(model, images(0), tile_rows=16, **OPTIONS)
+    assert answer.log_prob.shape == (0,)
+
+
+def test_pareto_shapes_are_those_of_rows():
+    log_weights = np.random.default_rng(0).standard_t(3, size=(3, 100))
+    log_weights[2] = 0.0
+    largest = -np.sort(-log_weights, axis=1)[:, : psis.capacity(100)]
+    counts = np.array([100, 60, 100], np.int32)
+    expected = [psis.pareto_shape(tf.constant(row), count) for row, count in zip(largest, counts, strict=True)]
+    np.testing.assert_array_equal(psis.pareto_shapes(tf.constant(largest), counts), expected)
+
+
+@pytest.mark.parametrize("tile_rows", [0, -16, 3, 24, 16.0, True, "16"])
+def test_what_is_no_tile(tile_rows, model):
+    with pytest.raises(ValueError, match=f"tile_rows must be .*: received {tile_rows!r}"):
+        likelihood.estimate_log_prob(model, images(1), tile_rows=tile_rows)
+
+
+def plain(q):
+    """The same distribution, whose draws know nothing of rows."""
+    return tfd.Independent(tfd.Normal(q.distribution.loc, q.distribution.scale), 1)
+
+
+def test_draws_that_know_nothing_of_tiles(model, monkeypatch):
+    x = images(2)
+    with pytest.raises(ValueError, match="received 16, and proposal='prior' draws a row at a time. Leave it out"):
+        likelihood.estimate_log_prob(model, x, tile_rows=16, proposal="prior")
+    monkeypatch.setattr(model.encoder, "posterior", lambda x: plain(type(model.encoder).posterior(model.encoder, x)))
+    with pytest.raises(ValueError, match="received 16, and the encoder's Independent.* draws a row at a time"):
+        likelihood.estimate_log_prob(model, x, tile_rows=16)
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["a card"])
+    assert tiles.choose(None, model, 100) == 1
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(1000, 64), (64, 64), (63, 32), (31, 16), (15, 1)])
+def test_a_gpu_is_given_what_fits_a_quarter_of_its_memory(rows, expected, model, monkeypatch):
+    """No card is needed: its memory is pretended to hold four times so many rows."""
+    assert tiles.choose(None, model, 100) == 1  # On a CPU.
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["a card"])
+    monkeypatch.setattr(memory, "of_device", lambda: 4 * rows * 100 * memory.bytes_per_particle(model))
+    assert tiles.choose(None, model, 100) == expected
+    assert tiles.choose(1, model, 100) == 1
+    assert tiles.choose(128, model, 100) == 128
+    assert tiles.choose(None, model, 100, "prior") == 1
+
+
+def test_a_gpu_whose_memory_nobody_knows(model, monkeypatch):
+    def unknown():
+        raise RuntimeError("no driver")
+
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["a card"])
+    monkeypatch.setattr(memory, "of_device", unknown)
+    assert tiles.choose(None, model, 100) == 1

@@ -1,0 +1,101 @@
+"""What particles take, what fits, and what is said where it does not; no card is needed."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from iwae_zoo import likelihood, presets
+from iwae_zoo.distributions import fusion
+from iwae_zoo.estimation import importance
+from iwae_zoo.model import memory
+
+GIB = 2**30
+
+
+@pytest.fixture(scope="module")
+def model():
+    return presets.build("small", data_shape=(3, 3, 1), objective="iwae")
+
+
+def test_bytes_of_a_particle_grow_with_the_networks(model):
+    """At least its logits and its z at once; the way back keeps the hidden layers besides; XLA saves passes."""
+    wide = presets.build("small", data_shape=(100, 10, 1), objective="iwae")
+    assert memory.bytes_per_particle(model) < memory.bytes_per_particle(wide)
+    for built, size in ((model, 9), (wide, 1000)):
+        forward, backward = memory.bytes_per_particle(built), memory.bytes_per_particle(built, backward=True)
+        assert 4 * (size + built.latent_size) <= forward < backward <= 40 * (size + 1000)
+        with fusion.portable():
+            portable = memory.bytes_per_particle(built)
+        assert portable == forward if size == 9 else portable > forward  # There, hidden layers are what is largest.
+
+
+def test_what_is_needed_at_once():
+    """Against a count by hand: a tensor is there from its operation to the last that reads it."""
+
+    def function(x):  # [P, 2]
+        a = tf.exp(x)  # x and a: 16 bytes of a particle
+        b = tf.reshape(a, [2, -1])  # The same memory.
+        c = tf.tile(b, [3, 1])  # a and c: 8 + 24, and no x any more
+        return tf.reduce_sum(c, axis=0)  # c and [P] of 4
+
+    graph = tf.function(function).get_concrete_function(tf.TensorSpec([memory._PARTICLES, 2])).graph
+    assert memory._peak(graph) == 32 * memory._PARTICLES
+
+
+def test_the_chunk_that_fits(monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 4 * GIB)
+    assert memory.fitting_chunk(16, 2**20, most=5000) == 128  # Of half of it.
+    assert memory.fitting_chunk(16, 2**20, most=100) == 100
+    assert memory.fitting_chunk(16, GIB, most=100) == 1
+
+
+def test_memory_of_a_machine_and_of_a_container(monkeypatch, tmp_path):
+    machine = f"MemTotal: {8 * 2**20} kB\nMemFree: 1 kB\nMemAvailable: {6 * 2**20} kB\n"
+    (tmp_path / "meminfo").write_text(machine)
+    monkeypatch.setattr(memory, "_MACHINE", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "_CONTAINER", tmp_path)
+    for limit, total, free in ((None, 8, 6), ("max", 8, 6), (3 * GIB, 3, 2), (100 * GIB, 8, 6)):
+        if limit:
+            (tmp_path / "memory.max").write_text(f"{limit}\n")
+            (tmp_path / "memory.current").write_text(f"{GIB}\n")
+        assert (memory.of_device(), memory.available()) == (total * GIB, free * GIB)
+
+
+@pytest.mark.parametrize(("parts", "total"), [([], 80 * GIB), ([SimpleNamespace(memory_limit=9 * 1024)] * 2, 9 * GIB)])
+def test_memory_of_a_card(parts, total, monkeypatch):
+    """A logical device has its share."""
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["a card"])
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a card"])
+    monkeypatch.setattr(tf.config, "get_logical_device_configuration", lambda device: parts)
+    monkeypatch.setattr(tf.config.experimental, "get_memory_info", lambda device: {"current": GIB, "peak": 2 * GIB})
+    monkeypatch.setattr(memory, "card_megabytes", lambda index: 80.0 * 1024)
+    assert (memory.of_device(), memory.available()) == (total, total - GIB)
+
+
+def exhausted(*_):
+    raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+
+def test_an_error_that_says_what_would_fit(model, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 2 * 16 * 640 * memory.bytes_per_particle(model))
+    monkeypatch.setattr(memory, "of_device", lambda: GIB)
+    for rows, chunk, options, message in (
+        (16, 64, {}, "16 rows with 64 particles each .* of 1024 MiB are free: particle_chunk=32 would fit"),
+        (16, 5000, {}, "16 rows with 5000 particles each .* particle_chunk=640 would fit"),
+        (1, 1, {"fewer_rows": "a smaller batch"}, "1 row with 1 particle each .*: take a smaller batch"),
+    ):
+        with pytest.raises(MemoryError, match=message) as raised, memory.enough(model, rows, chunk, **options):
+            exhausted()
+        assert raised.value.__suppress_context__
+    with pytest.raises(tf.errors.InvalidArgumentError), memory.enough(model, 16, 64):  # Only that error is meant.
+        raise tf.errors.InvalidArgumentError(None, None, "OOM")
+
+
+def test_asked_for_log_prob(model, monkeypatch):
+    monkeypatch.setattr(importance, "_rows_function", lambda *_: exhausted)
+    with pytest.raises(
+        MemoryError, match=r"1 row with 100 particles .* chunk_size=50 \(--particle_chunk=50\) would fit"
+    ):
+        likelihood.estimate_log_prob(model, np.zeros((1, 3, 3, 1)), 100)
