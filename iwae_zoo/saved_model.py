@@ -298,11 +298,21 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget, t
 
         return tf.function(batch, input_signature=inputs, autograph=False)
 
+    def once(function):
+        """The same function, traced once for all signatures that call it: of a row, or of a tile of rows."""
+
+        @tf.function(autograph=False)
+        def traced(values, *arguments):
+            with read_once(weights, values):
+                return function(*arguments)
+
+        return lambda *arguments: traced([weight.value for weight in weights], *arguments)
+
     def clamped(count):
         return tf.clip_by_value(count, 1, max_num_samples)
 
+    @once
     def estimate(x, count, seed):
-        """Of a row, or of a tile of rows."""
         tolerance = tf.constant(0.0, tf.float64)
         found = likelihood.stream(networks, x, clamped(count), _unpacked(seed), tolerance, chunk_size, capacity)
         return {name: tf.cast(v, tf.float32) if v.dtype == tf.float64 else v for name, v in found.items()}
@@ -310,18 +320,14 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget, t
     estimated = {name: scalar if spec.dtype == tf.float64 else spec for name, spec in importance.OUTPUTS.items()}
     betas = tf.constant(budget.betas)
 
-    @tf.function(autograph=False)  # Traced once, for two signatures: the one does not look at z, nor waits for it.
-    def traced_walk(x, seed, values):
-        with read_once(weights, values):
-            return walks.sample(networks, x, seed, budget, betas)
-
+    @once  # Of the two signatures, the one does not look at z, nor waits for it.
     def walk(x, seed):
-        return traced_walk(x, seed, [weight.value for weight in weights])
+        return walks.sample(networks, x, seed, budget, betas)
 
     def estimate_annealed(x, seed):
         row = walk(x, _unpacked(seed))
         # The ELBO is the encoder's, as everywhere.
-        answer = estimate(x, default_samples, seed)
+        answer = estimate(x, tf.constant(default_samples), seed)
         answer |= {name: tf.cast(row[name], spec.dtype) for name, spec in estimated.items() if name in row}
         return {**answer, "num_samples": tf.constant(budget.num_chains), "method": tf.constant(importance.ANNEALED)}
 

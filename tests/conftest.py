@@ -3,12 +3,21 @@
 import contextvars
 import gc
 import os
+import shutil
 import signal
+import tempfile
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # There are two test processes, with nothing but small operations: threads that share one cost more than they bring.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+
+# What XLA has compiled, for the other test process and the programs that tests start; the first who looks makes it.
+if "TF_XLA_FLAGS" not in os.environ:
+    COMPILED = tempfile.mkdtemp(prefix="iwae_zoo_xla_")
+    os.environ["TF_XLA_FLAGS"] = f"--tf_xla_persistent_cache_directory={COMPILED}"
+else:
+    COMPILED = None
 
 import numpy as np
 import pytest
@@ -32,6 +41,11 @@ def pytest_configure(config):
     # What is imported stays, and tracing makes objects that stay too: looking for it took a tenth of all time.
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
+
+
+def pytest_unconfigure():
+    if COMPILED:
+        shutil.rmtree(COMPILED, ignore_errors=True)
 
 
 def pytest_addoption(parser):
