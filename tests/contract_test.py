@@ -41,8 +41,7 @@ class Row(NamedTuple):
       hidden_sizes: as `presets.Preset` has them.
       thorough: whether also what is dear, and most rows have in common: it goes on after loading, and is traced once
         more for its gradients.
-      annealed: whether it is exported with the annealed signatures, whose walk goes through the prior and the likelihood
-        alone.
+      annealed: whether it is exported with the annealed signatures: one row for each prior, and one for tables.
       replicas: None, or how near the weights that two replicas train are to those of one.
     """
 
