@@ -99,8 +99,8 @@ def abreast(decoder, x):
     """As `alone`, of a batch [B, ...]: (x [B, ...], bool tensor [B])."""
     numbers = tf.cast(x, tf.float32)
     wrong = tf.math.is_inf(numbers) if takes_missing(decoder) else ~tf.math.is_finite(numbers)
-    usable = ~tf.reduce_any(wrong, axis=list(range(1, x.shape.rank)))
-    return tf.where(tf.reshape(usable, [-1, *[1] * (x.shape.rank - 1)]), x, tf.zeros_like(x)), usable
+    usable = ~tf.reduce_any(wrong, axis=list(range(1, numbers.shape.rank)))
+    return tf.where(tf.reshape(usable, [-1, *[1] * (numbers.shape.rank - 1)]), x, tf.zeros_like(x)), usable
 
 
 def log_joint(decoder, prior, x, z):
