@@ -4,7 +4,8 @@
     python benchmarks/presets.py --presets=digits_miwae,mnist_piwae --repeats=5
 
 Each measurement is a process of its own, which has traced nothing: `from_preset`, then log p(x) of a few rows by
-importance samples, which is the default, and by annealing, which "auto" asks for where those cannot be trusted.
+importance samples, which is the default, and by annealing, which "auto" asks for where those cannot be trusted; a
+model of discrete latents cannot be annealed.
 """
 
 import pathlib
@@ -24,7 +25,7 @@ with quiet():
 
     import iwae_zoo
     from benchmarks import report
-    from iwae_zoo import figures, presets
+    from iwae_zoo import annealing, figures, presets
 IMPORTED = time.perf_counter() - START
 
 _PRESETS = flags.DEFINE_list("presets", None, "Which. Default: all that have weights.")
@@ -39,7 +40,7 @@ _UNTIL = ("from_preset", "first answer", "annealed answer")
 
 
 def measure(name):
-    """Prints the seconds of the import and of `_UNTIL`."""
+    """Prints the seconds of the import and of `_UNTIL`, the last only of what can be annealed."""
     start = time.perf_counter()
     model = iwae_zoo.ImportanceWeightedAutoencoder.from_preset(name)
     loaded = time.perf_counter() - start
@@ -49,9 +50,11 @@ def measure(name):
     start = time.perf_counter() - loaded
     iwae_zoo.likelihood.estimate_log_prob(model, x)
     answered = time.perf_counter() - start
-    start = time.perf_counter() - answered
-    iwae_zoo.likelihood.estimate_log_prob(model, x, method="annealed")
-    print(IMPORTED, loaded, answered, time.perf_counter() - start)
+    print(IMPORTED, loaded, answered)
+    if annealing.is_possible(model):
+        start = time.perf_counter() - answered
+        iwae_zoo.likelihood.estimate_log_prob(model, x, method="annealed")
+        print(time.perf_counter() - start)
 
 
 def main(_):
@@ -64,12 +67,12 @@ def main(_):
     for name in names:
         command = [sys.executable, __file__, f"--child={name}", f"--examples={_EXAMPLES.value}"]
         printed = [
-            subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-4:]
+            subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
             for _ in range(_REPEATS.value)
         ]
         imported, *after = np.median(np.array(printed, float), axis=0).tolist()
-        seconds[name] = {"import": imported, **dict(zip(_UNTIL, after, strict=True))}
-        said = ", ".join(f"{until} {value:.1f} s" for until, value in zip(_UNTIL, after, strict=True))
+        seconds[name] = {"import": imported, **dict(zip(_UNTIL, after, strict=False))}
+        said = ", ".join(f"{until} {value:.1f} s" for until, value in zip(_UNTIL, after, strict=False))
         print(f"{name}: after an import of {imported:.1f} s, {said}", flush=True)
     firsts = {name: of["first answer"] for name, of in seconds.items()}
     figure = figures.ratio_bars(

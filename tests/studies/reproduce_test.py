@@ -1,5 +1,6 @@
 """The papers' tables, with tiny cells."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -31,6 +32,9 @@ def test_half_hour_changes_one_thing_a_row():
     settings = {**reproduce.BUDGETS["minutes"], "epochs": 10}
     configs = {name: reproduce.config(row, 0, **settings) for name, row in reproduce.TABLES["half_hour"].items()}
     assert len({str(config) for config in configs.values()}) == len(configs)
+    for name in ("dreg_8", "dreg_elu"):  # The last rows are of two layers.
+        two_layers = configs.pop(f"two_layers_{name}")
+        assert dataclasses.replace(two_layers, preset="rainforth") == configs[name] != two_layers
     assert {config.preset for config in configs.values()} == {"rainforth"}
     assert configs["dreg_fast"].learning_rate == 4e-3 and configs["dreg_fast"].schedule == "cosine"
     assert configs["dreg_batch_50"].batch_size == 50 and configs["dreg_8"].batch_size == 100
