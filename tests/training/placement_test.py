@@ -28,17 +28,18 @@ def source(name):
 
 def by_hand(name, seed, epoch, step, batch_size=8):
     """A batch as the first version made it; bytes divided by numpy."""
+    epoch, at = tf.constant([epoch, step], tf.int64)
     epoch_seed = tf.random.experimental.stateless_fold_in(tf.constant([0, seed], tf.int64), epoch)
     order = tf.random.experimental.stateless_shuffle(tf.range(30), seed=epoch_seed).numpy()
     x = DATA[name][order[step * batch_size : (step + 1) * batch_size]].astype("float32")
     if name not in ("intensity", "drawn bytes"):
         return x
     x = x / np.float32(255) if name == "drawn bytes" else x
-    step_seed = tf.random.experimental.stateless_fold_in(epoch_seed, tf.constant(step, tf.int64))
+    step_seed = tf.random.experimental.stateless_fold_in(epoch_seed, at)
     return (tf.random.stateless_uniform(x.shape, step_seed).numpy() < x).astype("float32")
 
 
-@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("name", ["intensity", "drawn bytes", "byte", "real"])
 def test_both_places_make_the_same_batches(name):
     """Those of two epochs from the second batch of epoch 3 on, with a smaller last batch."""
     places = [source(name).training_batches(8, 5, 3, 1, on_device=on_device) for on_device in (False, True)]
