@@ -28,7 +28,7 @@ class Deferred:
 
     Attributes:
       plans: `tf.data.Dataset` of `Plan`.
-      make: function of a `Plan` that returns x, float32 [B, ...]; the train step is traced anew for another one.
+      make: function of a `Plan` that returns x, float32 [B, ...]; the train step is traced anew for another function.
       shape: shape of x, (None, ...).
     """
 

@@ -79,7 +79,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
         self.backward_particles = None
         self.particle_chunk = None
         self._goes_on_to_callbacks = False
-        self._make = None
+        self._make_x = None
         names = ["loss", "decoder_bound", "encoder_bound", "elbo", "importance_ess", *self.objective.companions]
         if hasattr(decoder, "marginal_log_prob"):
             names.append("negative_kl")
@@ -349,8 +349,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
                 self.build((None, *shape))
         if isinstance(x, Deferred):
             check_strategy(self.distribute_strategy)
-            if x.make is not self._make:
-                self._make, self.train_function = x.make, None  # Traced anew.
+            if x.make is not self._make_x:
+                self._make_x, self.train_function = x.make, None  # Traced anew.
             x = x.plans
         return super().fit(x, *args, **kwargs)
 
@@ -410,7 +410,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
         )
 
     def train_step(self, data):
-        x = self._make(data) if isinstance(data, Plan) else keras.utils.unpack_x_y_sample_weight(data)[0]
+        x = self._make_x(data) if isinstance(data, Plan) else keras.utils.unpack_x_y_sample_weight(data)[0]
         x = self._built_for(x)
         seed = self._seed(_TRAINING, self.encoder_optimizer.iterations)
         computed = self._gradients_in_step(x, *self._step(x, seed))

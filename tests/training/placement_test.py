@@ -43,9 +43,10 @@ def by_hand(name, seed, epoch, step, batch_size=8):
 def test_both_places_make_the_same_batches(name):
     """Those of two epochs from the second batch of epoch 3 on, with a smaller last batch."""
     places = [source(name).training_batches(8, 5, 3, 1, on_device=on_device) for on_device in (False, True)]
-    made = [places[0].take(7), places[1].plans.take(7).map(places[1].make)]
-    for i, (host, device) in enumerate(zip(*(batches.as_numpy_iterator() for batches in made), strict=True)):
+    make = tf.function(places[1].make)
+    for i, (host, plan) in enumerate(zip(places[0].take(7), places[1].plans.take(7), strict=True)):
         epoch, step = divmod(i + 1, 4)
+        device = make(plan)
         np.testing.assert_array_equal(host, by_hand(name, 5, 3 + epoch, step))
         np.testing.assert_array_equal(device, host)
         assert device.dtype == host.dtype == np.float32
@@ -98,8 +99,9 @@ def test_a_model_trains_on_either_to_the_same_weights(unfused):
             np.testing.assert_array_equal(ours, theirs)
 
 
-def test_where_batches_are_made(monkeypatch):
+def test_where_batches_are_made(tiny, monkeypatch):
     dataset, alone = source("intensity"), tf.distribute.get_strategy()
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind=None: [])
     assert not placement.is_on_device("auto", dataset, alone)
     assert placement.is_on_device("device", dataset, alone)
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind=None: ["a card"])
@@ -109,6 +111,9 @@ def test_where_batches_are_made(monkeypatch):
             monkeypatch.setattr(memory, "of_device", lambda there=there: there)
             assert placement.is_on_device("auto", source(name), alone) == fits
             assert not placement.is_on_device("host", source(name), alone)
+    monkeypatch.setattr(memory, "of_device", lambda: 2**40)
+    assert not placement.is_on_device("auto", dataset, mirrored(2))
+    assert not placement.is_on_device("auto", data.load(tiny, stream_above=0.0), alone)
 
 
 def test_where_they_cannot_be(tiny, tmp_path):
