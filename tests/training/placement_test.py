@@ -43,7 +43,7 @@ def by_hand(name, seed, epoch, step, batch_size=8):
 def test_both_places_make_the_same_batches(name):
     """Those of two epochs from the second batch of epoch 3 on, with a smaller last batch."""
     places = [source(name).training_batches(8, 5, 3, 1, on_device=on_device) for on_device in (False, True)]
-    make = tf.function(places[1].make)
+    make = tf.function(places[1].make, reduce_retracing=True)
     for i, (host, plan) in enumerate(zip(places[0].take(7), places[1].plans.take(7), strict=True)):
         epoch, step = divmod(i + 1, 4)
         device = make(plan)
