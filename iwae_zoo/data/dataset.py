@@ -184,8 +184,11 @@ class Dataset:
     def _made_on_device(self):
         """Once, so that the rows lie there once."""
         device = "GPU:0" if tf.config.list_logical_devices("GPU") else "CPU:0"
-        # TensorFlow gathers no bytes on a GPU, but halves, which have these 256 numbers as they are.
-        return self._made(self.train.astype(np.float16) if self.train.dtype == np.uint8 else self.train, device)
+        train = self.train
+        if isinstance(train, np.ndarray) and train.dtype == np.uint8:
+            # TensorFlow gathers no bytes on a GPU, but halves, which have these 256 numbers as they are.
+            train = train.astype(np.float16)
+        return self._made(train, device)
 
     def _made(self, train, device):
         """The function of a `Plan` that makes a batch of x, of training examples that lie on a device."""

@@ -79,7 +79,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
         self.backward_particles = None
         self.particle_chunk = None
         self._goes_on_to_callbacks = False
-        self._make_x = None
+        self._make_x: Any = None  # Of a `Deferred`.
         names = ["loss", "decoder_bound", "encoder_bound", "elbo", "importance_ess", *self.objective.companions]
         if hasattr(decoder, "marginal_log_prob"):
             names.append("negative_kl")

@@ -128,6 +128,8 @@ class Run:
             print(f"{self.dataset.description}; likelihood {self.likelihood.name}.")
             if self.config.particle_chunk:
                 print(f"At most {self.config.particle_chunk} of {self._particles} particles are decoded at once.")
+            if self.on_device:
+                print("All training examples lie on the device.")
         with self.strategy.scope():
             model = self._restored(self.files.checkpoint) or self.build()
         first_epoch, first_step = divmod(_iterations(model), self.steps)
