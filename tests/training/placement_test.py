@@ -7,7 +7,6 @@ from replicated import mirrored
 from tensorflow.python.framework import kernels
 
 from iwae_zoo import data, presets, training
-from iwae_zoo._deferred import Plan
 from iwae_zoo.model import memory
 from iwae_zoo.training import placement
 
@@ -43,7 +42,7 @@ def by_hand(name, seed, epoch, step, batch_size=8):
 def test_both_places_make_the_same_batches(name):
     """Those of two epochs from the second batch of epoch 3 on, with a smaller last batch."""
     places = [source(name).training_batches(8, 5, 3, 1, on_device=on_device) for on_device in (False, True)]
-    make = tf.function(places[1].make, reduce_retracing=True)
+    make = tf.function(places[1].make, input_signature=[places[1].plans.element_spec])
     for i, (host, plan) in enumerate(zip(places[0].take(7), places[1].plans.take(7), strict=True)):
         epoch, step = divmod(i + 1, 4)
         device = make(plan)
@@ -63,9 +62,8 @@ def test_a_gpu_has_what_makes_them(name):
     """A kernel for every operation; without one TensorFlow would go to the host in silence."""
     if not tf.test.is_built_with_cuda():
         pytest.skip("TensorFlow was built without GPUs.")
-    make = tf.function(source(name).training_batches(8, 0, on_device=True).make)
-    plan = Plan(tf.TensorSpec([None], tf.int32), tf.TensorSpec([2], tf.int64))
-    graph = make.get_concrete_function(plan).graph
+    deferred = source(name).training_batches(8, 0, on_device=True)
+    graph = tf.function(deferred.make).get_concrete_function(deferred.plans.element_spec).graph
     operations = [op for op in graph.get_operations() if op.type not in ("Const", "Placeholder", "NoOp")]
     assert any(op.type == "GatherV2" for op in operations)
     for op in operations:
