@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae_zoo import annealing, likelihood, objectives, presets, resampling, saved_model
+from iwae_zoo import annealing, data, likelihood, objectives, presets, resampling, saved_model
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.distributions import noise
 from iwae_zoo.testing import LinearGaussian
@@ -204,6 +204,20 @@ def several_steps(place):
     return {"moved": trained(place, steps_per_execution=4)["moved"], "expected": trained(place)["moved"]}
 
 
+def made_on_device(place):
+    """An epoch's batches of bytes that lie on the device, and the host's: as they are, as quotients, and drawn."""
+    del place
+    values = np.arange(4096, dtype=np.uint8).reshape(64, 64)
+    made: dict[str, list] = {"value": [], "expected": []}
+    for kind in ("byte", "binary", "intensity"):
+        source = data.Dataset("every byte", values, values, values, kind)
+        deferred, steps = source.training_batches(10, seed=0, on_device=True), source.steps_per_epoch(10)
+        make = tf.function(deferred.make, input_signature=[deferred.plans.element_spec])
+        made["value"] += map(make, deferred.plans.take(steps))
+        made["expected"] += source.training_batches(10, seed=0).take(steps)
+    return {name: np.concatenate(batches) for name, batches in made.items()}
+
+
 def written(place):
     """An exported model and a .keras file, read again where they were written; they stay for the others."""
     model, folder = place.build(), place.files(place.name)
@@ -235,6 +249,7 @@ def questions(sizes):
     asked["gradients in bfloat16"] = functools.partial(gradients, "iwae", mixed_precision="bfloat16")
     asked |= {"log p(x)": log_prob, "resampling": resampled}
     asked |= {"training": trained, "steps_per_execution": several_steps}
+    asked["input on the device"] = made_on_device
     asked |= {"files": written, "files of another": read}
     for name in _COMPILED if sizes.objectives == objectives.names() else ():
         asked[f"gradients of {name} by XLA"] = functools.partial(gradients, name, compiled=True)

@@ -128,6 +128,7 @@ COMPARISONS = [
     *(Comparison("* in closed form", place, None, *_NATS) for place in _BY_ITSELF),
     *(Comparison("annealing of*", place, None, standard_errors, 5.0, "standard errors") for place in _BY_ITSELF),
     *(Comparison("steps_per_execution", place, None, *_MOVED) for place in _BY_ITSELF),
+    *(Comparison("input on the device", place, None, nats, 0.0, "of x, to the bit") for place in _BY_ITSELF),
     Comparison("annealing", "gpu", "cpu", standard_errors, 5.0, "standard errors"),
     Comparison("resampling", "gpu", "cpu", other_draws, 0.02, "of the draws"),
     *(Comparison("training", place, "cpu", *_MOVED) for place in ("cpu twice", "gpu", "gpu twice", "gpus")),

@@ -89,7 +89,7 @@ def _figures(function):
 
 
 _ON_CPU: tuple[str, ...] = ("gradients of *", "gradients in bfloat16", "log p(x)*", "resampling", "training*")
-_ON_CPU += ("steps_per_execution", "files", "annealing*")
+_ON_CPU += ("steps_per_execution", "input on the device", "files", "annealing*")
 STAGES = {
     "float64": Stage("cpu", asked=("gradients of *", "log p(x)")),
     "cpu": Stage("cpu", asked=_ON_CPU),

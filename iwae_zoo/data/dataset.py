@@ -1,12 +1,14 @@
 """A data set: three splits, and pipelines of x."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from iwae_zoo._checks import look_up
+from iwae_zoo._deferred import Deferred, Plan
 from iwae_zoo._rows import Rows
 from iwae_zoo.columns import Column, used
 from iwae_zoo.data import kinds
@@ -93,7 +95,8 @@ class Dataset:
         total = sum(np.nansum(block, axis=0, dtype=np.float64) for block in rows.blocks())
         return total / (len(rows) - rows.missing()) / self._unit
 
-    def _check_gathered(self, what):
+    def check_gathered(self, what):
+        """Raises ValueError if the training examples are streamed, for which there is not what was asked for."""
         if self.is_streamed:
             raise ValueError(
                 f"{what} is for training examples in memory: those of {self.name} are streamed. Leave it out, or raise "
@@ -106,7 +109,7 @@ class Dataset:
         Raises:
           ValueError: if the share is not between 0 and 1, or the data are streamed.
         """
-        self._check_gathered(f"missing={share!r}")
+        self.check_gathered(f"missing={share!r}")
         if not 0.0 < share < 1.0:
             raise ValueError(f"The share of values to take away must be between 0 and 1: received {share!r}.")
         holes: dict[str, Any] = {}
@@ -133,7 +136,7 @@ class Dataset:
         Raises:
           ValueError: if the data are streamed.
         """
-        self._check_gathered("binarize='fixed'")
+        self.check_gathered("binarize='fixed'")
         drawn = {name: self.evaluation_array(name) for name in SPLITS}
         return dataclasses.replace(self, kind="binary", **drawn)
 
@@ -141,7 +144,7 @@ class Dataset:
         """Number of training batches of an epoch; the last one may be smaller, none is dropped."""
         return -(-len(self.train) // batch_size)
 
-    def training_batches(self, batch_size, seed, first_epoch=0, first_step=0):
+    def training_batches(self, batch_size, seed, first_epoch=0, first_step=0, on_device=False):
         """Endless epochs of shuffled batches, freshly drawn where the kind says so.
 
         The order and the draws of epoch e depend on (`seed`, e) alone, so that training can go on at any step as if it
@@ -152,30 +155,53 @@ class Dataset:
           seed: int.
           first_epoch: int, the epoch to begin with.
           first_step: int, the batch of that epoch to begin with; those before it are not made.
+          on_device: bool, whether all rows lie on the device that trains, where the same batches are then made.
 
         Returns:
-          `tf.data.Dataset` of float32 [B, ...]; use it with `steps_per_epoch`.
-        """
-        if isinstance(self.train, Rows):
-            examples = self.train.tensor
-        else:
-            gathered = tf.constant(self.train)
+          `tf.data.Dataset` of float32 [B, ...], or, on the device, the `Deferred` that the model's `fit` takes, too.
+          Use it with `steps_per_epoch`.
 
-            def examples(rows):
-                return tf.gather(gathered, rows)
+        Raises:
+          ValueError: if streamed data are to lie on the device.
+        """
 
         def epoch(number):
             epoch_seed = tf.random.experimental.stateless_fold_in(tf.constant([0, seed], tf.int64), number)
             order = tf.random.experimental.stateless_shuffle(tf.range(len(self.train)), seed=epoch_seed)
             batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size).enumerate()
             return batches.skip(tf.where(number == first_epoch, tf.cast(first_step, tf.int64), 0)).map(
-                lambda step, rows: self._drawn(
-                    examples(rows), tf.random.experimental.stateless_fold_in(epoch_seed, step)
-                ),
-                num_parallel_calls=tf.data.AUTOTUNE,
+                lambda step, rows: Plan(rows, tf.random.experimental.stateless_fold_in(epoch_seed, step))
             )
 
-        return tf.data.Dataset.counter(first_epoch).flat_map(epoch).prefetch(tf.data.AUTOTUNE)
+        plans = tf.data.Dataset.counter(first_epoch).flat_map(epoch)
+        if on_device:
+            self.check_gathered("data_on=device")
+            return Deferred(plans.prefetch(tf.data.AUTOTUNE), self._made_on_device, (None, *self.data_shape))
+        made = plans.map(self._made(self.train, "CPU:0"), num_parallel_calls=tf.data.AUTOTUNE)
+        return made.prefetch(tf.data.AUTOTUNE)
+
+    @functools.cached_property
+    def _made_on_device(self):
+        """Once, so that the rows lie there once."""
+        device = "GPU:0" if tf.config.list_logical_devices("GPU") else "CPU:0"
+        train = self.train
+        if isinstance(train, np.ndarray) and train.dtype == np.uint8:
+            # TensorFlow gathers no bytes on a GPU, but halves, which have these 256 numbers as they are.
+            train = train.astype(np.float16)
+        return self._made(train, device)
+
+    def _made(self, train, device):
+        """The function of a `Plan` that makes a batch of x, of training examples that lie on a device."""
+        if isinstance(train, Rows):
+            examples = train.tensor
+        else:
+            with tf.device(device):
+                gathered = tf.constant(train)
+
+            def examples(rows):
+                return tf.gather(gathered, rows)
+
+        return lambda plan: self._drawn(examples(plan.rows), plan.seed)
 
     def evaluation_array(self, split, seed=0):
         """A whole split, in order, drawn once: the same for the same seed.
@@ -200,5 +226,7 @@ class Dataset:
         return kinds.get(self.kind).byte_unit if self.train.dtype == np.uint8 else 1.0
 
     def _drawn(self, examples, seed):
-        values = tf.cast(examples, tf.float32) / self._unit
+        values = tf.cast(examples, tf.float32)
+        if self._unit != 1.0:  # Looked up: a quotient may be rounded otherwise on another device.
+            values = tf.gather(np.arange(256, dtype=np.float32) / np.float32(self._unit), tf.cast(values, tf.int32))
         return values if self._draw is None else self._draw(values, seed)

@@ -59,7 +59,9 @@ def _is_positive(array):
 
 def _binarized(intensities, seed):
     """A fresh binary image: the intensities are its probabilities. What is missing stays so."""
-    drawn = tf.cast(tf.random.stateless_uniform(tf.shape(intensities), seed) < intensities, tf.float32)
+    # By name, so that every device draws the same bits.
+    uniform = tf.random.stateless_uniform(tf.shape(intensities), seed, alg="philox")
+    drawn = tf.cast(uniform < intensities, tf.float32)
     return tf.where(tf.math.is_nan(intensities), intensities, drawn)
 
 

@@ -8,6 +8,7 @@ from tensorflow_probability import distributions as tfd
 
 from iwae_zoo import objectives
 from iwae_zoo._checks import integer
+from iwae_zoo._deferred import Deferred, Plan, check_strategy
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.distributions.moments import point
@@ -78,6 +79,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
         self.backward_particles = None
         self.particle_chunk = None
         self._goes_on_to_callbacks = False
+        self._make_x: Any = None  # Of a `Deferred`.
         names = ["loss", "decoder_bound", "encoder_bound", "elbo", "importance_ess", *self.objective.companions]
         if hasattr(decoder, "marginal_log_prob"):
             names.append("negative_kl")
@@ -318,14 +320,14 @@ class ImportanceWeightedAutoencoder(keras.Model):
     # Keras' loops.
 
     def fit(self, x=None, *args, **kwargs):
-        """Keras' own `fit`; an array is looked at first.
+        """Keras' own `fit`; an array is looked at first, and a data set's batches may be made on the device.
 
         Log weights that are not finite end training before they change a weight: with an error, or, where
         `keras.callbacks.TerminateOnNaN` is among the callbacks, by that.
 
         Raises:
           ValueError: if an array holds NaN or infinity, with the row. NaN is a missing value where the networks take
-            that.
+            that. If batches are to be made on the device, and there are several.
           tf.errors.InvalidArgumentError: if log weights are not finite.
 
         Warns:
@@ -345,6 +347,11 @@ class ImportanceWeightedAutoencoder(keras.Model):
         if shape is not None:  # Callbacks look at the model before its first step.
             with self.distribute_strategy.scope():
                 self.build((None, *shape))
+        if isinstance(x, Deferred):
+            check_strategy(self.distribute_strategy)
+            if x.make is not self._make_x:
+                self._make_x, self.train_function = x.make, None  # Traced anew.
+            x = x.plans
         return super().fit(x, *args, **kwargs)
 
     @tensor_float_32(False)
@@ -403,7 +410,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
         )
 
     def train_step(self, data):
-        x = self._built_for(keras.utils.unpack_x_y_sample_weight(data)[0])
+        x = self._make_x(data) if isinstance(data, Plan) else keras.utils.unpack_x_y_sample_weight(data)[0]
+        x = self._built_for(x)
         seed = self._seed(_TRAINING, self.encoder_optimizer.iterations)
         computed = self._gradients_in_step(x, *self._step(x, seed))
         encoder_gradients, decoder_gradients = self._finite(computed)

@@ -273,6 +273,13 @@ _STREAM_ABOVE = flags.DEFINE_float(
     "GiB above which the training examples stay on disk and are read batch by batch, to the same weights; 0: always.",
     flag_values=_FLAGS,
 )
+_DATA_ON = flags.DEFINE_string(
+    "data_on",
+    "auto",
+    "Where batches are gathered and binarised, to the same bits: host, device (one, that has room for all rows), or "
+    "auto: a GPU that has.",
+    flag_values=_FLAGS,
+)
 _EXPORT_DIR = flags.DEFINE_string(
     "export_dir", None, "Folder of a served model; gets a new version at the end.", flag_values=_FLAGS
 )

@@ -10,7 +10,7 @@ from iwae_zoo import data, objectives, presets
 from iwae_zoo._checks import look_up, positive
 from iwae_zoo.estimation import likelihood
 from iwae_zoo.networks import bodies
-from iwae_zoo.training import schedules, stages
+from iwae_zoo.training import placement, schedules, stages
 
 __all__ = ["FROM_PRESET", "IRRELEVANT", "Config"]
 
@@ -31,6 +31,7 @@ FROM_PRESET = (
 IRRELEVANT = (
     "checkpoint_every",
     "data_dir",
+    "data_on",
     "diagnostics_every",
     "eval_method",
     "eval_samples",
@@ -82,6 +83,7 @@ class Config:
       particle_chunk: int, the same.
       steps_per_execution: int, train steps for each return to Python; on one device.
       stream_above: float, GiB above which a data set stays on disk, as `data.load`.
+      data_on: where batches are gathered and binarised, to the same bits: a name of `placement`.
     """
 
     objective: str | None = None
@@ -128,6 +130,7 @@ class Config:
     particle_chunk: int | None = None
     steps_per_execution: int = 1
     stream_above: float = data.DEFAULT_STREAM_ABOVE
+    data_on: str = "auto"
 
     def resolved(self):
         """The same with every default filled in.
@@ -165,6 +168,7 @@ class Config:
                 "early_stopping watches a bound that particle_schedule changes: received both. Leave out one of them."
             )
         stages.of_epochs(config.particle_schedule, config.epochs, config.m, config.k)
+        look_up({name: name for name in placement.NAMES}, config.data_on, "place for the data")
         if not config.stream_above >= 0.0:
             raise ValueError(f"stream_above must be at least 0 GiB: received {config.stream_above!r}.")
         if config.seed < 0:

@@ -14,7 +14,7 @@ from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import annealing, diagnostics, evaluation, likelihood
 from iwae_zoo.model import memory
 from iwae_zoo.model.autoencoder import NOT_FINITE, check_training
-from iwae_zoo.training import checkpoints, pictures, schedules, stages, strategies
+from iwae_zoo.training import checkpoints, pictures, placement, schedules, stages, strategies
 from iwae_zoo.training.workdir import (
     MONITOR,
     EpochEnd,
@@ -74,6 +74,7 @@ class Run:
         if start and getattr(start.decoder.head, "columns", ()):  # The names of a category are numbered as they were.
             settings["columns"] = start.decoder.head.columns
         self.dataset = data.load(config.dataset, config.data_dir, stream_above=config.stream_above, **settings)
+        self.on_device = placement.is_on_device(config.data_on, self.dataset, self.strategy)
         self.steps, at_once = self.dataset.steps_per_epoch(self.config.batch_size), self.config.steps_per_execution
         if self.steps % at_once:  # Keras would go on into the next epoch.
             raise ValueError(f"steps_per_execution must divide the {self.steps} steps of an epoch: received {at_once}.")
@@ -127,6 +128,8 @@ class Run:
             print(f"{self.dataset.description}; likelihood {self.likelihood.name}.")
             if self.config.particle_chunk:
                 print(f"At most {self.config.particle_chunk} of {self._particles} particles are decoded at once.")
+            if self.on_device:
+                print("All training examples lie on the device.")
         with self.strategy.scope():
             model = self._restored(self.files.checkpoint) or self.build()
         first_epoch, first_step = divmod(_iterations(model), self.steps)
@@ -166,7 +169,9 @@ class Run:
                     if model.steps_per_execution != at_once:
                         model.steps_per_execution, model.train_function = at_once, None  # Traced anew.
                     model.fit(
-                        self.dataset.training_batches(config.batch_size, config.seed, epoch, step),
+                        self.dataset.training_batches(
+                            config.batch_size, config.seed, epoch, step, on_device=self.on_device
+                        ),
                         steps_per_epoch=self.steps - step,
                         initial_epoch=epoch,
                         epochs=config.epochs,

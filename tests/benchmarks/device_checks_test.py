@@ -14,6 +14,7 @@ from benchmarks import device_checks, device_figures, device_profile, device_tab
 from benchmarks.device_checks import QUICK, Place
 from benchmarks.device_table import FAIL, PASS, SKIP, Row
 from iwae_zoo import ImportanceWeightedAutoencoder, likelihood
+from iwae_zoo.data import Dataset
 from iwae_zoo.model import replicas
 
 
@@ -159,6 +160,21 @@ def test_no_error_stops_the_rest(program, monkeypatch, no_annealing):
     }
     reasons = [row["reason"] for row in found["checks"] if row["reason"]]
     assert reasons == ["there is no answer of float64 to 'log p(x)' to hold it against", "InternalError: CUDA error"]
+
+
+@pytest.mark.slow
+def test_input_on_the_device_and_its_failure(program, monkeypatch):
+    one_question(monkeypatch, "input on the device")
+    assert statuses(program("cpu")[1]) == {"input on the device, cpu": PASS}
+    # Another step's seed.
+    make = Dataset._made
+
+    def wrong(dataset, train, device):
+        right, on_host = make(dataset, train, device), train is dataset.train
+        return right if on_host else lambda plan: right(plan._replace(seed=plan.seed + 1))
+
+    monkeypatch.setattr(Dataset, "_made", wrong)
+    assert statuses(program("cpu")[1]) == {"input on the device, cpu": FAIL}
 
 
 def test_training_is_without_tensor_float_32(monkeypatch, tmp_path):

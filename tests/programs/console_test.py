@@ -78,6 +78,7 @@ GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"
         (train, ["--devices=gpu:9x2"], "GPUs on this machine: received devices='gpu:9x2'."),
         (train, ["--devices=gpu:1x"], "such as 'gpu:2', 'gpu:1x2' or 'cpu:4': received 'gpu:1x'."),
         (train, ["--stream_above=-1"], "stream_above must be at least 0 GiB: received -1.0."),
+        (train, ["--data_on=devise"], "Unknown place for the data: received 'devise'. Did you mean 'device'?"),
         (train, ["--particle_chunk=most"], "flag --particle_chunk=most: must be a positive integer, or auto"),
         (train, ["--tensor_float_32=ja"], "flag --tensor_float_32=ja"),
         (train, ["--from_preset=small"], "Unknown preset with weights"),
