@@ -57,9 +57,10 @@ def pytest_report_header(config):
 
 
 # Files that take long, the longest first, so that both test processes end at about the same time.
-LONGEST = ("contract", "programs", "workers", "run", "strategies", "cells", "docs", "sklearn", "annealing")
-LONGEST += ("saved_model", "holes", "laplace", "certificates", "zoo", "heads", "diagnostics", "end_to_end")
-LONGEST += ("stacked_estimation", "imputation", "console", "likelihood", "autoencoder", "gradients", "likelihoods")
+LONGEST = ("contract", "programs", "workers", "heads", "run", "strategies", "sklearn", "cells", "annealing", "zoo")
+LONGEST += ("docs", "certificates", "holes", "autoencoder", "gradients", "console", "diagnostics", "end_to_end")
+LONGEST += ("saved_model", "impute", "device_checks", "stacked_estimation", "imputation", "tiles", "trained", "laplace")
+LONGEST += ("likelihood", "checkpoints", "dreams", "likelihoods")
 
 
 def pytest_collection_modifyitems(items):
