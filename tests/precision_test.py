@@ -138,6 +138,7 @@ def runs(model, act):
 X = np.array([[0, 1, 1], [1, 0, 0]], np.float32)
 
 
+@pytest.mark.slow
 def test_while_the_graph_runs(watched):
     ask = {
         "log p(x)": lambda: likelihood.estimate_log_prob(watched, X, 20),

@@ -154,6 +154,7 @@ def test_grid_search(table):
     assert search.score_samples(table[:3]).shape == (3,)
 
 
+@pytest.mark.slow
 def test_data_frames(table):
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(table[:40], columns=["a", "b", "c"], index=range(100, 140))

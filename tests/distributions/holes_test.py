@@ -120,6 +120,7 @@ def test_completion():
     np.testing.assert_array_equal(full[~np.isnan(x)], x[~np.isnan(x)])
 
 
+@pytest.mark.slow
 def test_columns_are_independent_heads():
     """The sum of each column's own, drawn and averaged in the order of x; probabilities of names sum to one."""
     head, x = fitted("columns")

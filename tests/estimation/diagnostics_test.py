@@ -66,6 +66,7 @@ def slope(counts, values, errors):
     return coefficients @ np.log(values), np.sqrt(np.sum((coefficients * np.divide(errors, values)) ** 2))
 
 
+@pytest.mark.slow
 def test_gradient_snr_is_numpys(linear_gaussian, seed):
     model = linear_gaussian.model(objectives.get("piwae", m=2, k=3), mismatch=0.3, dtype="float64")
     x = linear_gaussian.sample(4, seed=seed)
@@ -91,6 +92,7 @@ def test_gradient_snr_is_numpys(linear_gaussian, seed):
         np.testing.assert_allclose(side.dsnr_error, ratios.std(ddof=1) / np.sqrt(23), rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_parameter_without_effect_has_no_snr(linear_gaussian, seed):
     """The encoder's scale is a triangle: the entry above its diagonal takes no part, in gradient or summary."""
     model = linear_gaussian.model("iwae", mismatch=0.3)
@@ -113,6 +115,7 @@ def test_objective_replaces_the_models_own(linear_gaussian, seed):
     assert model.objective.name == "elbo"
 
 
+@pytest.mark.slow
 def test_snr_follows_the_weights(linear_gaussian, seed):
     """Traced functions are kept between calls; what they saw of the model must not be."""
     model = linear_gaussian.model(objectives.get("iwae", m=1, k=3), mismatch=0.3)

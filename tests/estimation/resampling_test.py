@@ -71,6 +71,7 @@ def test_few_particles_are_closer_than_the_encoder(linear_gaussian, seed):
     )
 
 
+@pytest.mark.slow
 def test_choice_and_ess_are_those_of_the_weights(linear_gaussian, seed):
     """The chosen particle has its weight's probability, and the ESS is Kong's, over chunks of 3, 3 and 1."""
     model = linear_gaussian.model("iwae", mismatch=0.5)

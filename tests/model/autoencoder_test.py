@@ -74,6 +74,7 @@ def test_two_tapes_at_extreme_weights(name, stddev, mismatch, span, dtype):
         assert np.linalg.norm(flat(ours) - flat(theirs)) < tolerance * scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["elbo", "miwae", "piwae", "ciwae", "vr_iwae", "tvo", "jvi"])
 def test_gradients_are_finite_differences_of_the_bounds(name, linear_gaussian):
     model = linear_gaussian.model(objectives.get(name, m=M, k=K), mismatch=0.4, dtype="float64")

@@ -150,6 +150,7 @@ def test_nan_is_told_by_its_row_before_training(x):
             fresh().fit(**arguments, verbose=0)
 
 
+@pytest.mark.slow
 def test_columns_far_from_any_scale_are_named():
     exact = LinearGaussian.random(latent_size=2, data_size=3)
     x = exact.sample(20).astype("float32")

@@ -61,6 +61,7 @@ def sbn():
     return built(**SBN)
 
 
+@pytest.mark.slow
 def test_a_belief_network_is_the_sum_over_every_z(sbn):
     x = binary(5)
     z, log_joint = belief_network(sbn, x)

@@ -140,6 +140,7 @@ def test_help_lists_every_flag(program, tmp_path):
         assert f"--{'[no]' if program._FLAGS[flag].boolean else ''}{flag}" in shown or len(flag) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("given", "expected"), [(None, "true"), ("false", "false")])
 def test_programs_share_a_gpu_unless_the_environment_says_otherwise(given, expected, monkeypatch, tmp_path):
     monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", given or "")

@@ -221,6 +221,7 @@ def test_bad_configurations(changes, message, tiny, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_work_directory_of_something_else(tiny, tmp_path):
     training.Run(config(tiny, epochs=1), tmp_path / "run").train(verbose=0)
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}

@@ -75,6 +75,7 @@ def test_a_model_without_variables():
     model.fit(tf.data.Dataset.from_tensor_slices(binary(4)).batch(4), shuffle=False, verbose=0)
 
 
+@pytest.mark.slow
 def test_log_weights_that_are_not_finite_stop_all_replicas():
     x = binary(10)
     x[7] = 0.5  # Of the second replica.
