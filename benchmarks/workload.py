@@ -40,9 +40,9 @@ def finished(function, times=1):
     return run
 
 
-def train_step(model, x, times=1):
-    """A whole train step: gradients, both optimizers, metrics; `times` as in `finished`."""
-    return finished(tf.function(lambda: model.train_step(x)), times)
+def train_step(model, x):
+    """A whole train step: gradients, both optimizers, metrics."""
+    return finished(tf.function(lambda: model.train_step(x)))
 
 
 def decoder_products(rows, times):

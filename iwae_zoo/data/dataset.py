@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from iwae_zoo._checks import look_up
 from iwae_zoo._deferred import Deferred, Plan
-from iwae_zoo._rows import Rows
+from iwae_zoo._rows import Rows, mapped
 from iwae_zoo.columns import Column, used
 from iwae_zoo.data import kinds
 from iwae_zoo.data.splits import SPLITS
@@ -128,7 +128,7 @@ class Dataset:
         unit = self._unit
         if unit == 1.0:
             return self.train
-        return self.train.map(lambda block: block / unit) if isinstance(self.train, Rows) else self.train / unit
+        return mapped(self.train, lambda block: block / unit)
 
     def binarized_once(self):
         """The same with each example drawn once, for good, as `evaluation_array` draws it: a binary data set.

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo._checks import look_up
-from iwae_zoo._rows import Rows
+from iwae_zoo._rows import Rows, mapped
 
 __all__ = ["TABLE", "Kind", "cast", "get", "names", "none_there", "seen"]
 
@@ -139,7 +139,7 @@ def cast(array, name, what):
     if name == "byte" and not is_byte and all(map(_is_intensity, _there(array))):
         whole = sum(there.size for there in _there(array)) == math.prod(array.shape)
         dtype: Any = np.uint8 if whole else np.float32
-        return _converted(array, lambda block: np.rint(255.0 * block).astype(dtype), dtype)
+        return mapped(array, lambda block: np.rint(255.0 * block).astype(dtype), dtype)
     if not all(kind.holds(there / 255.0 if is_byte and kind.draw else there) for there in _there(array)):
         low, high = min(there.min() for there in _there(array)), max(there.max() for there in _there(array))
         raise ValueError(
@@ -147,8 +147,4 @@ def cast(array, name, what):
         )
     if is_byte and (kind.draw or name == "byte"):
         return array
-    return _converted(array, lambda block: block.astype(np.float32), np.float32)
-
-
-def _converted(array, function, dtype):
-    return array.map(function, dtype) if isinstance(array, Rows) else function(array)
+    return mapped(array, lambda block: block.astype(np.float32), np.float32)

@@ -19,7 +19,7 @@ import numpy as np
 import sklearn.datasets
 
 from iwae_zoo._checks import look_up
-from iwae_zoo._rows import Rows, taken
+from iwae_zoo._rows import mapped, taken
 from iwae_zoo.data import files, kinds, prepared, streamed, tables
 from iwae_zoo.data.dataset import Dataset
 from iwae_zoo.data.splits import SPLITS, split
@@ -143,8 +143,7 @@ def _load_binarized_mnist(data_dir, stream_above):
         return (images > 0).astype(np.uint8) * 255
 
     parts = prepared.arrays("binarized_mnist", SPLITS, data_dir, stream_above)
-    splits = [part.map(bytes_of, np.uint8) if isinstance(part, Rows) else bytes_of(part) for part in parts]
-    train, validation, test = splits
+    train, validation, test = (mapped(part, bytes_of, np.uint8) for part in parts)
     return Dataset("binarized_mnist", train, validation, test, "binary")
 
 
