@@ -57,12 +57,12 @@ def uniform(rows, size, seed, first_row=0, dtype=tf.float32):
     of_block = _BLOCK // dtype.size
     blocks = (size + of_block - 1) // of_block
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
-    offset = tf.cast(first_row, tf.uint64) * tf.cast(blocks, tf.uint64)
-    counter += tf.stack([offset, tf.zeros_like(offset)])
+    if not _is(first_row, 0):
+        offset = tf.cast(first_row, tf.uint64) * tf.cast(blocks, tf.uint64)
+        counter += tf.stack([offset, tf.zeros_like(offset)])
     shape = [rows, blocks * of_block]
-    return tf.raw_ops.StatelessRandomUniformV2(shape=shape, key=key, counter=counter, alg=_PHILOX, dtype=dtype)[
-        :, :size
-    ]
+    drawn = tf.raw_ops.StatelessRandomUniformV2(shape=shape, key=key, counter=counter, alg=_PHILOX, dtype=dtype)
+    return _first(size, drawn)
 
 
 def inner_uniform(rows, size, seed, first_row=0, dtype=tf.float32):
@@ -76,12 +76,23 @@ def normal(rows, size, seed, first_row=0, dtype=tf.float32):
 
     Box-Muller on whole arrays takes four fifths of the time of TensorFlow's own normal numbers.
     """
-    strips = (size + 2 * _STRIP - 1) // (2 * _STRIP)
-    pairs = tf.reshape(uniform(rows, strips * 2 * _STRIP, seed, first_row, dtype), [rows, strips, 2, _STRIP])
-    radius = tf.sqrt(-2.0 * tf.math.log(1.0 - pairs[:, :, 0]))
-    angle = (2.0 * math.pi) * pairs[:, :, 1]
-    drawn = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=2)
-    return tf.reshape(drawn, [rows, strips * 2 * _STRIP])[:, :size]
+    pair = 2 * _STRIP
+    drawn = uniform(rows, (size + pair - 1) // pair * pair, seed, first_row, dtype)
+    of_radius, of_angle = tf.unstack(tf.reshape(drawn, [-1, 2, _STRIP]), axis=1)
+    radius = tf.sqrt(-2.0 * tf.math.log(1.0 - of_radius))
+    angle = (2.0 * math.pi) * of_angle
+    pairs = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=1)
+    return _first(size, tf.reshape(pairs, tf.shape(drawn)))
+
+
+def _first(size, drawn):
+    """The first `size` columns of [rows, columns]."""
+    return drawn if _is(size, drawn.shape[1]) else drawn[:, :size]
+
+
+def _is(number, other):
+    """Whether it is known, before anything is computed, that a number, which may be a tensor, is another."""
+    return isinstance(number, (int, np.integer)) and number == other
 
 
 def for_draws(draw, distribution, count, seed, first_row=0):
@@ -119,10 +130,12 @@ def by_row(draw, count, batch, size, seed, first_row=0, dtype=tf.float32):
     """
     static = tf.get_static_value(batch)
     static = [None] * batch.shape[0] if static is None else list(static)
-    outer, rows = tf.reduce_prod(batch[:-1]), batch[-1] if static else 1
+    outer, rows = tf.reduce_prod(batch[:-1]) if len(static) > 1 else 1, batch[-1] if static else 1
     if first_row is None:
         first_row, rows, batch = 0, 1, tf.concat([batch[:-1], [1] * bool(static)], axis=0)
     drawn = draw(rows, count * outer * size, seed, first_row, dtype)
     if static and static[-1] != 1:
         drawn = tf.transpose(tf.reshape(drawn, [rows, count * outer, size]), [1, 0, 2])
+        if len(static) == 1:
+            return drawn
     return tf.reshape(drawn, tf.concat([[count], batch, [size]], axis=0))

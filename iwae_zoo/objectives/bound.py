@@ -166,6 +166,7 @@ class Grouped(Bound):
         m, k, _ = log_weights.shape
         if m is not None and k is not None:
             self.validate(m, k)
+            return tf.reshape(log_weights, [self.groups, m * k // self.groups, -1])
         shape = tf.shape(log_weights)
         return tf.reshape(log_weights, [self.groups, shape[0] * shape[1] // self.groups, shape[2]])
 
@@ -194,6 +195,12 @@ def log_mean_exp(x, axis):
     small = tf.reduce_mean(tf.math.expm1(centred), axis=axis)
     large = tf.reduce_mean(tf.exp(centred), axis=axis)
     return tf.squeeze(shift, axis) + tf.where(small > -0.5, tf.math.log1p(small), tf.math.log(large))
+
+
+def softmax(x, axis):
+    """exp(x) / sum(exp(x)); for any axis but the last `tf.nn.softmax` takes forty operations, two of them transposes."""
+    powers = tf.exp(x - tf.stop_gradient(tf.reduce_max(x, axis=axis, keepdims=True)))
+    return powers / tf.reduce_sum(powers, axis=axis, keepdims=True)
 
 
 def complement(normalized):

@@ -14,7 +14,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from iwae_zoo._checks import look_up
-from iwae_zoo.objectives.bound import Bound, Grouped, checked, complement, log_mean_exp, without_one
+from iwae_zoo.objectives.bound import Bound, Grouped, checked, complement, log_mean_exp, softmax, without_one
 from iwae_zoo.objectives.jackknife import Jackknife
 from iwae_zoo.objectives.thermodynamic import Thermodynamic, ThermodynamicUpper
 
@@ -135,7 +135,7 @@ class ImportanceWeighted(Grouped):
         return tf.reshape((one_less - log_rest) / self._power / self.groups, tf.shape(log_weights))
 
     def _normalized_weights(self, log_weights):
-        return tf.nn.softmax(self._power * self.grouped(log_weights), axis=1)  # [G, N, B]
+        return softmax(self._power * self.grouped(log_weights), axis=1)  # [G, N, B]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

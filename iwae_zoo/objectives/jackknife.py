@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from iwae_zoo.objectives.bound import Grouped, complement, log_mean_exp, without_one
+from iwae_zoo.objectives.bound import Grouped, complement, log_mean_exp, softmax, without_one
 
 __all__ = ["Jackknife"]
 
@@ -112,11 +112,11 @@ class _LeaveOneOut(NamedTuple):
 
 def _leave_one_out(grouped):
     """All leave-one-out weights of groups [G, N, B], in memory O(N) and accurate however far apart they are."""
-    weights = tf.nn.softmax(grouped, axis=1)
+    weights = softmax(grouped, axis=1)
     places = tf.range(tf.shape(grouped)[1], dtype=tf.int64)[:, tf.newaxis]
     is_top = places == tf.argmax(grouped, axis=1)[:, tf.newaxis]
     zeros = tf.zeros_like(weights)
     top_weight = tf.reduce_max(weights, axis=1, keepdims=True)
-    without_top = tf.nn.softmax(tf.where(is_top, tf.constant(-math.inf, grouped.dtype), grouped), axis=1)
+    without_top = softmax(tf.where(is_top, tf.constant(-math.inf, grouped.dtype), grouped), axis=1)
     odds = tf.where(is_top, zeros, weights / (1.0 - tf.where(is_top, zeros, weights)))
     return _LeaveOneOut(weights, is_top, top_weight, without_top, odds)
