@@ -17,7 +17,7 @@ from absl import flags
 import iwae_zoo_console as console
 
 with console.quiet():
-    from iwae_zoo import figures, training
+    from iwae_zoo import figures, likelihood, training
     from studies import cells, comparison
 
 _FLAGS = console.flag_values()
@@ -27,6 +27,13 @@ _EVERY = flags.DEFINE_integer(
 )
 _EVAL_SAMPLES = flags.DEFINE_integer(
     "eval_samples", 5000, "Particles per test example for log p(x).", lower_bound=1, flag_values=_FLAGS
+)
+_EVAL_METHOD = flags.DEFINE_enum(
+    "eval_method",
+    "auto",
+    list(likelihood.METHODS),
+    "As in train_main.py; 'importance' where a test set is too large to be annealed.",
+    flag_values=_FLAGS,
 )
 
 _COLUMNS = {
@@ -54,7 +61,8 @@ def main(name):
     seeds, particles = range(_FLAGS.seeds), _FLAGS.m * _FLAGS.k
     with cells.errors_in_one_line(name):
         objectives = comparison.chosen(_FLAGS)
-        configs = comparison.configs(_FLAGS, eval_samples=_EVAL_SAMPLES.value, diagnostics_every=_EVERY.value)
+        evaluated = {"eval_samples": _EVAL_SAMPLES.value, "eval_method": _EVAL_METHOD.value}
+        configs = comparison.configs(_FLAGS, **evaluated, diagnostics_every=_EVERY.value)
         epochs = next(iter(configs.values())).resolved().epochs
         if epochs < _EVERY.value:
             raise ValueError(f"diagnostics_every must be at most epochs: received {_EVERY.value} and {epochs}.")

@@ -108,7 +108,7 @@ def test_every_kind_of_data_from_the_command_line(kind, shape, flags, pictures, 
     assert f"is for data of kind {kind}: received data of kind binary" in result.stderr
 
 
-def test_tighter_bounds(tiny, tmp_path, no_annealing):
+def test_tighter_bounds(tiny, tmp_path):
     flags = [
         f"--dataset={tiny}",
         "--preset=small",
@@ -119,7 +119,7 @@ def test_tighter_bounds(tiny, tmp_path, no_annealing):
         "--m=2",
         "--k=2",
     ]
-    flags += ["--diagnostics_every=2", "--eval_samples=20"]
+    flags += ["--diagnostics_every=2", "--eval_samples=20", "--eval_method=importance"]
     result = call(tighter_bounds_main, *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "cell 2 of 2: tiny-" in result.stdout

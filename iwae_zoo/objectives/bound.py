@@ -198,7 +198,7 @@ def log_mean_exp(x, axis):
 
 
 def softmax(x, axis):
-    """exp(x) / sum(exp(x)); for any axis but the last `tf.nn.softmax` takes forty operations, two of them transposes."""
+    """exp(x) / sum(exp(x)); `tf.nn.softmax` transposes for any axis but the last, in forty operations."""
     powers = tf.exp(x - tf.stop_gradient(tf.reduce_max(x, axis=axis, keepdims=True)))
     return powers / tf.reduce_sum(powers, axis=axis, keepdims=True)
 
