@@ -1,6 +1,7 @@
 """Shared by all tests: one fixed seed, and `--vary-seed` to see whether a statistical test only passes by luck."""
 
 import contextvars
+import functools
 import gc
 import os
 import shutil
@@ -31,9 +32,14 @@ def pytest_configure(config):
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         return  # Only hands out tests to other processes.
     import tensorflow as tf
+    from tensorflow.python.framework import ops
 
     import iwae_zoo  # noqa: F401
 
+    # A graph keeps for each operation the Python lines that made it, which TensorFlow's errors then show: under pytest a
+    # quarter of all time. `pytest --full-trace` keeps them.
+    if not config.option.fulltrace:
+        ops._create_c_op = functools.partial(ops._create_c_op, extract_traceback=False)
     # For tf.distribute; they share the processor, and nothing else uses more than the first.
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 3
