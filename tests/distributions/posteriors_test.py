@@ -138,7 +138,7 @@ def test_reparameterised_gradients_are_those_of_the_expectation(name, seed):
     def f(z):
         return tf.tanh(z[..., 0]) + tf.cos(z[..., 0] - 2.0 * z[..., 1])
 
-    @tf.function
+    @tf.function(autograph=False)
     def difference(i):
         with tf.GradientTape(persistent=True) as tape:
             tape.watch([parameters, *weights])

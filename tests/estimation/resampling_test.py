@@ -36,7 +36,7 @@ def drawn_particles(model, x, num_particles, chunk_size, seeds):
         return z[:, 0], (particles.log_joint(model.decoder, model.prior, x, z) - posterior.log_prob(z))[:, 0]
 
     signature = (tf.float32, tf.float32)
-    z, log_weights = tf.function(lambda s: tf.map_fn(one, s, fn_output_signature=signature))(seeds)
+    z, log_weights = tf.function(lambda s: tf.map_fn(one, s, fn_output_signature=signature), autograph=False)(seeds)
     return z.numpy(), log_weights.numpy().astype(np.float64)
 
 
@@ -128,7 +128,7 @@ def test_resample_in_a_graph_answers_for_any_x(seed):
     model = presets.build("small", data_shape=(8, 8, 1))
     networks = types.SimpleNamespace(encoder=model.encoder, decoder=model.decoder, prior=model.prior)
 
-    @tf.function(input_signature=[tf.TensorSpec([8, 8, 1]), tf.TensorSpec([], tf.int32)])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([8, 8, 1]), tf.TensorSpec([], tf.int32)])
     def draw(x, num_particles):
         return resampling.resample(networks, x, num_particles, particles.derive_seed(seed), 16)
 

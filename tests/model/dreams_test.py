@@ -54,7 +54,7 @@ def test_at_the_exact_posterior_there_is_nothing_to_learn(seed):
     model = truth.model(objectives.get("rws", m=1, k=1, sleep=1), dtype="float64")
     x = tf.constant(truth.sample(50))
 
-    @tf.function
+    @tf.function(autograph=False)
     def gradient(seeds):
         return tf.concat([tf.reshape(g, [-1]) for g in model.compute_gradients(x, seeds).encoder], axis=0)
 
@@ -72,7 +72,7 @@ def test_dreams_are_data(likelihood):
     model = presets.build(
         "plane", data=data, objective=objectives.get("rws", m=1, k=4, sleep=0.5), likelihood=likelihood
     )
-    dreamed = tf.function(lambda: dreams.draw(model, SEED, 0, 50, 50))()
+    dreamed = tf.function(lambda: dreams.draw(model, SEED, 0, 50, 50), autograph=False)()
     assert dreamed.x.shape == (50, 5)
     assert np.isfinite(model.log_weights(dreamed.x, 1, 2, SEED)).all()
     # An untrained decoder starts at the best distribution that does not know z.

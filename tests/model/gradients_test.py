@@ -85,7 +85,7 @@ def test_resampled_gradients_are_unbiased(name, particle_chunk, linear_gaussian,
     whole = model_of(linear_gaussian, name)
     resampled = model_of(linear_gaussian, name, backward_particles=4, particle_chunk=particle_chunk)
 
-    @tf.function
+    @tf.function(autograph=False)
     def difference(i):
         pairs = [model.compute_gradients(x, tf.stack([i, seed])) for model in (whole, resampled)]
         tf.debugging.assert_equal(pairs[0].log_weights, pairs[1].log_weights)
