@@ -200,7 +200,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
             proportion to their weights: cheaper, the same in expectation, and noisier. None for all.
           particle_chunk: int, most particles of an example that are decoded at once: bounds memory, at the price of
             decoding each twice; the same gradients. None for all.
-          jit_compile: bool, whether XLA compiles the computation of the gradients; "auto" for wherever there is a GPU.
+          jit_compile: bool, whether XLA compiles the computation of the gradients and, on one device, the optimizers'
+            steps; "auto" for wherever there is a GPU.
           **kwargs: of `keras.Model.compile`, such as `run_eagerly` and `steps_per_execution`.
 
         Raises:
@@ -226,6 +227,10 @@ class ImportanceWeightedAutoencoder(keras.Model):
             jit_compile = bool(tf.config.list_physical_devices("GPU"))
         self._compiles_gradients = jit_compile
         self._renew_gradients()
+        # Replicas add up their gradients in the optimizers, which XLA cannot.
+        alone = self.distribute_strategy.num_replicas_in_sync == 1
+        compiled = tf.function(self._update, jit_compile=True, autograph=False)
+        self._update_in_step = compiled if jit_compile and alone else self._update
         self.optimizer = pair
         self.encoder_optimizer, self.decoder_optimizer = pair.encoder, pair.decoder
         self._build_optimizers()
@@ -416,9 +421,12 @@ class ImportanceWeightedAutoencoder(keras.Model):
         computed = self._gradients_in_step(x, *self._step(x, seed))
         encoder_gradients, decoder_gradients = self._finite(computed)
         logs = self._track(x, computed.log_weights)
+        self._update_in_step(encoder_gradients, decoder_gradients)
+        return logs
+
+    def _update(self, encoder_gradients, decoder_gradients):
         self.encoder_optimizer.apply(encoder_gradients, self.encoder_variables)
         self.decoder_optimizer.apply(decoder_gradients, self.decoder_variables)
-        return logs
 
     def _finite(self, computed):
         """The gradients of a step, unless it would poison the weights, on any replica."""

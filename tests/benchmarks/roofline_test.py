@@ -43,7 +43,8 @@ def test_decoders_products_of_log_prob(model):
 
 def test_parameters(model):
     assert SMALL.parameters == model.count_params()
-    assert RAINFORTH.parameters == workload.build("iwae").count_params()
+    trained = workload.build("iwae")
+    assert (RAINFORTH.parameters, RAINFORTH.variables) == (trained.count_params(), len(trained.trainable_variables))
 
 
 def test_time_is_that_of_the_slower(model):
@@ -74,7 +75,5 @@ def test_exchange():
 
 @pytest.mark.slow
 def test_launches():
-    started, of_optimizers = roofline.launches(workload.build("piwae", jit_compile=True), workload.images(2))
-    # Adam of 12 variables, two dozen operations each, and little besides.
-    assert 12 * 15 < of_optimizers < 12 * 30
-    assert of_optimizers < started < of_optimizers + 150
+    """Of compiled gradients and updates little is left: the metrics. Adam alone starts 270 where it is not compiled."""
+    assert 50 < roofline.launches(workload.build("piwae", jit_compile=True), workload.images(2)) < 120

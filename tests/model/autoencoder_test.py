@@ -218,6 +218,23 @@ def test_steps_per_execution_and_jit():
     model = pixel_model()
     model.compile(jit_compile=True)
     assert np.isfinite(model.fit(batches(x, 4), verbose=0, shuffle=False).history["decoder_bound"]).all()
+    assert model.optimizer.iterations == 2
+
+
+def test_compiled_optimizers_take_the_same_steps():
+    weights = []
+    for compiled in (False, True):
+        model = pixel_model()
+        model.compile(keras.optimizers.Adam(0.1, clipnorm=1.0, weight_decay=0.1), jit_compile=compiled)
+        rng = np.random.default_rng(0)
+        for rate in (0.1, 0.05):  # Set after it was compiled, too.
+            model.optimizer.learning_rate = rate
+            variables = (model.encoder_variables, model.decoder_variables)
+            model._update_in_step(*([tf.constant(rng.normal(size=v.shape), v.dtype) for v in of] for of in variables))
+        assert model.optimizer.iterations == 2
+        weights.append(flat(model.get_weights()))
+    np.testing.assert_allclose(weights[1], weights[0], rtol=1e-6, atol=1e-7)
+    assert np.abs(weights[0] - flat(pixel_model().get_weights())).min() > 0.01
 
 
 def test_non_finite_log_weights_stop_training_before_the_weights_change():
