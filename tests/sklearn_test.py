@@ -61,6 +61,7 @@ def eager():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
+@tf.autograph.experimental.do_not_convert  # AutoGraph would rewrite what loops over the rows, each time.
 def test_contract_of_scikit_learn(eager):
     """Every check; of the imputer, which is the other with one method more, those that know this method."""
     check_estimator(LikelihoodEstimator(**TINY, random_state=0), on_skip=None)
