@@ -193,7 +193,7 @@ def test_decoder_passes_are_counted(linear_gaussian):
     model = linear_gaussian.model()
     with estimate_cost.counted(model.decoder) as count:
 
-        @tf.function(autograph=False)
+        @tf.function
         def evaluate(z, times):
             for _ in tf.range(times):
                 model.decoder.likelihood(z)
