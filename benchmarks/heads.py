@@ -60,7 +60,9 @@ TFP = {
 _OTHER_SHAPES = ("categorical", "columns")
 ROWS = {f"likelihood {name}": ({"likelihood": name}, 1) for name in likelihoods.names() if name not in _OTHER_SHAPES}
 ROWS |= {f"posterior {name}": ({"posterior": name}, 1) for name in posteriors.names() if name != "normal"}
-ROWS |= {f"prior {name}": ({"prior": name}, 1) for name in priors.names() if name != "standard_normal"}
+# Of discrete latents, and what relaxes them, each has a prior of its own.
+_OWN_PRIORS = {posteriors.get(name, 2).prior.partition(",")[0] for name in posteriors.names()}
+ROWS |= {f"prior {name}": ({"prior": name}, 1) for name in priors.names() if name not in _OWN_PRIORS}
 ROWS |= {
     "two stochastic layers": ({"preset": "burda_2"}, 1),
     "residual normalized perceptron": ({"network": "perceptron,residual=True,normalized=True"}, 1),
@@ -71,7 +73,8 @@ ROWS |= {
 def build(fields, share):
     """The network of a row, compiled, and a batch drawn from it."""
     fields = {"preset": "rainforth", **fields}
-    objective = objectives.get("piwae", m=_M.value, k=max(_K.value // share, 1))
+    has_path = posteriors.get(fields.get("posterior", "normal"), 2).reparameterized
+    objective = objectives.get("piwae" if has_path else "vimco", m=_M.value, k=max(_K.value // share, 1))
     shape = (28, 28, 1) if "conv" in fields["preset"] else (_SIZE,)
     model = presets.build(fields.pop("preset"), data_shape=shape, objective=objective, **fields)
     random = tf.random.Generator.from_seed(0)
