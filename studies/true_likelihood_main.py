@@ -1,8 +1,8 @@
 r"""Which objective has the better log p(x), and which only the better estimate: 5,000 samples against annealing.
 
     python studies/true_likelihood_main.py --epochs=80 --seeds=4
-    python studies/true_likelihood_main.py --dataset=mnist --epochs=20 --batch_size=100 --seeds=1 --examples=1000 \
-        --workdir=runs/true_likelihood_mnist
+    python studies/true_likelihood_main.py --dataset=mnist --preset=rainforth --epochs=20 --batch_size=100 --seeds=1 \
+        --examples=1000 --workdir=runs/true_likelihood_mnist
 
 Every cell of the grid (objective, seed) is a training run of its own in the work directory. Then each model is asked
 for log p(x) of the same test examples by importance samples from its encoder, as papers do, and by annealing, which

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from iwae_zoo import objectives
 from iwae_zoo.distributions import likelihoods, posteriors
 from iwae_zoo.model import ImportanceWeightedAutoencoder, supports
 from iwae_zoo.networks import Conditional, Decoder, Encoder, Perceptron, StackedEncoder, StackedPrior, bodies
@@ -144,7 +145,7 @@ def build(
     # Each Keras layer has a seed of its own: seeds 1000 s, 1000 s + 1, ... for a model of seed s.
     model = ImportanceWeightedAutoencoder(
         *_networks(preset, head, data_shape, 1000 * seed, dtype_policy(mixed_precision)),
-        objective=objective or preset.objective,
+        objective=objective or objectives.get(preset.objective, m=preset.m, k=preset.k),
         seed=seed,
     )
     model.build((None, *data_shape))

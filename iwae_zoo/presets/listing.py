@@ -32,7 +32,7 @@ def describe(name):
         f"{preset.network} {'+'.join(','.join(map(str, hidden)) or 'linear' for _, hidden in layers)}",
         f"latent {','.join(str(size) for size, _ in layers)}",
     ]
-    for field in ("likelihood", "posterior", "prior", "objective"):
+    for field in ("likelihood", "posterior", "prior", "objective", "m", "k"):
         if getattr(preset, field) != getattr(table.Preset, field):
             parts.append(f"{field} {getattr(preset, field)}")
     lines = [f"{name}: {preset.summary}", f"{'; '.join(parts)}; {count:,} weights"]

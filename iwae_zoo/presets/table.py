@@ -31,6 +31,7 @@ class Preset:
         from x upwards with + between them, such as "normal+categorical,classes=10".
       prior: name of a prior, of the topmost layer, with settings where it has some; None for that of its posterior.
       objective: name of the objective that it is trained on where none is chosen.
+      m: int, groups of particles where their number is not chosen, and `k`, particles in a group.
       paper: where it comes from; None for here.
       reached: what it reached, and by which flags; None where nobody has measured it.
       data: names of the data sets that it is the default for, or patterns of them, such as "*.csv".
@@ -53,6 +54,8 @@ class Preset:
     posterior: str = "normal"
     prior: str | None = None
     objective: str = "iwae"
+    m: int = 8
+    k: int = 8
     paper: str | None = None
     reached: str | None = None
     data: tuple[str, ...] = ()
@@ -191,8 +194,11 @@ TABLE = {
         summary="MNIST, half an hour of two CPU cores: burda_2 with elu and large steps",
         activation="elu",
         epochs=200,
+        objective="dreg",
+        m=1,
         **_SHORT,
-        reached="MNIST, half an hour of --objective=dreg --m=1 --k=8: log p(x) -83.42 (0.22), annealed",
+        reached="MNIST, half an hour: log p(x) -83.42 (0.22), annealed",
+        data=("mnist",),
     ),
     "sbn": dataclasses.replace(
         _ONE_LAYER,
@@ -274,7 +280,8 @@ TABLE = {
 
 def _trained(name, summary, training, **fields):
     """The row of a preset with weights: the networks of another row, and what they were trained on."""
-    fields |= {"summary": summary, "objective": training["objective"], "training": training}
+    fields |= {field: training[field] for field in ("objective", "m", "k") if field in training}
+    fields |= {"summary": summary, "training": training}
     return dataclasses.replace(TABLE[name], reached=None, data=(), **fields)
 
 

@@ -25,14 +25,22 @@ _FLAGS = console.flag_values()
 _OBJECTIVE = flags.DEFINE_string(
     "objective",
     None,
-    f"What is maximised: one of {', '.join(objectives.names())}. README has the table. Default: the preset's, which is "
-    "iwae but for discrete latents.",
+    f"What is maximised: one of {', '.join(objectives.names())}. README has the table. Default: the preset's, for most "
+    "iwae.",
     flag_values=_FLAGS,
 )
 _M = flags.DEFINE_integer(
-    "m", 8, "Number of groups of particles (importance samples) for each example.", flag_values=_FLAGS
+    "m",
+    None,
+    "Number of groups of particles (importance samples) for each example. Default: the preset's, for most 8.",
+    flag_values=_FLAGS,
 )
-_K = flags.DEFINE_integer("k", 8, "Number of particles in a group: more make the bound tighter.", flag_values=_FLAGS)
+_K = flags.DEFINE_integer(
+    "k",
+    None,
+    "Number of particles in a group: more make the bound tighter. Default: the preset's, for most 8.",
+    flag_values=_FLAGS,
+)
 _BETA = flags.DEFINE_float(
     "beta", None, "Share of the ELBO in a combination bound (ciwae), 0 to 1. Default 0.5.", flag_values=_FLAGS
 )

@@ -46,8 +46,8 @@ class Config:
     """Everything that a run depends on; None takes the preset's or the objective's own.
 
     Attributes:
-      objective: name of an objective, by default the preset's; `m`, `k`, `beta`, `alpha`, `points`, `spacing`,
-        `beta_1`, `estimator`, `decoder_bound`, `encoder_bound` and `sleep` are those of `objectives.get`.
+      objective: name of an objective, by default the preset's, as `m` and `k` are; `beta`, `alpha`, `points`,
+        `spacing`, `beta_1`, `estimator`, `decoder_bound`, `encoder_bound` and `sleep` are those of `objectives.get`.
       particle_schedule: str, M and K of the epochs before those that `m` and `k` are for, as `stages.of_epochs`.
       dataset: name or path of a data set.
       data_dir: folder of prepared TensorFlow Datasets.
@@ -87,8 +87,8 @@ class Config:
     """
 
     objective: str | None = None
-    m: int = 8
-    k: int = 8
+    m: int | None = None
+    k: int | None = None
     beta: float | None = None
     alpha: float | None = None
     points: int | None = None
@@ -146,7 +146,7 @@ class Config:
         keras.activations.get(preset.activation)
         filled = {
             field: getattr(preset, field) if getattr(self, field) is None else getattr(self, field)
-            for field in ("objective", "epochs", "batch_size", "learning_rate", "schedule")
+            for field in ("objective", "m", "k", "epochs", "batch_size", "learning_rate", "schedule")
         }
         config = dataclasses.replace(self, preset=name, **filled)
         presets.check_latent(name, config.build_objective(), **self.architecture)
@@ -215,10 +215,11 @@ class Config:
         Raises:
           ValueError: as `objectives.get`.
         """
-        settings = ("m", "k", "beta", "alpha", "points", "spacing", "beta_1")
+        settings = ("beta", "alpha", "points", "spacing", "beta_1")
         parts = ("estimator", "decoder_bound", "encoder_bound", "sleep")
         given = {name: getattr(self, name) for name in (*settings, *parts)}
-        return objectives.get(self._objective, **given | particles)
+        particles = {name: self._chosen(name) for name in ("m", "k")} | particles
+        return objectives.get(self._chosen("objective"), **given | particles)
 
     def build_stages(self):
         """The objectives of a resolved configuration's run: list of pairs (first epoch, `Objective`).
@@ -233,9 +234,10 @@ class Config:
     def _preset(self):
         return self.preset or self.from_preset or presets.default(self.dataset)
 
-    @property
-    def _objective(self):
-        return self.objective or presets.TABLE.get(self._preset, presets.Preset).objective
+    def _chosen(self, field):
+        """A field that presets have too: its own, or else the preset's."""
+        own = getattr(self, field)
+        return getattr(presets.TABLE.get(self._preset, presets.Preset), field) if own is None else own
 
     @property
     def title(self):
@@ -246,7 +248,8 @@ class Config:
             for field in dataclasses.fields(self)
             if field.name not in named and getattr(self, field.name) != field.default
         ]
-        parts = [pathlib.Path(self.dataset).stem.replace(":", "_"), self._objective, f"m{self.m}", f"k{self.k}"]
+        particles = f"m{self._chosen('m')}", f"k{self._chosen('k')}"
+        parts = [pathlib.Path(self.dataset).stem.replace(":", "_"), self._chosen("objective"), *particles]
         parts += [f"{name}_{value}" for name, value in chosen]
         return "-".join([*parts, f"seed{self.seed}"])
 

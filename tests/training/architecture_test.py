@@ -5,7 +5,7 @@ import json
 import pytest
 from inprocess import call
 
-from iwae_zoo import presets, training
+from iwae_zoo import objectives, presets, training
 from iwae_zoo.programs import train
 
 
@@ -30,6 +30,20 @@ def test_a_preset_has_an_objective():
     assert config.resolved().objective == "rws"
     assert config.title == training.Config(preset="sbn_8", objective="rws").title
     assert training.Config().resolved().objective == "iwae"
+
+
+def test_a_preset_has_particles():
+    def chosen(**options):
+        config = training.Config(**options).resolved()
+        return config.preset, config.objective, config.m, config.k
+
+    assert chosen() == ("small", "iwae", 8, 8)
+    assert chosen(dataset="mnist") == ("modern", "dreg", 1, 8)
+    assert chosen(dataset="mnist", objective="piwae", m=2, k=5) == ("modern", "piwae", 2, 5)
+    assert chosen(from_preset="breast_cancer_table") == ("breast_cancer_table", "iwae", 1, 20)
+    assert training.Config(dataset="mnist").title == "mnist-dreg-m1-k8-seed0"
+    assert training.Config(dataset="mnist", m=2).build_objective() == objectives.get("dreg", m=2, k=8)
+    assert presets.build("modern", data_shape=(3, 3, 1)).objective == objectives.get("dreg", m=1, k=8)
 
 
 @pytest.mark.parametrize(
