@@ -82,12 +82,14 @@ def latent_use(model, x, num_samples=100, seed=0):
         log_q = tf.cast(posterior.log_prob(z_of_one[:, tf.newaxis]), tf.float64)  # [S, N]
         return tf.reduce_logsumexp(log_q, axis=1) - np.log(len(x))
 
-    @tf.function(autograph=False)
-    def log_aggregates(z):
+    def log_aggregates(z_by_one):
         # One example's draws at a time: [S, N, D] numbers instead of [S, N, N, D].
-        return tf.map_fn(log_aggregate, z, fn_output_signature=tf.float64, parallel_iterations=1)
+        return tf.map_fn(log_aggregate, z_by_one, fn_output_signature=tf.float64, parallel_iterations=1)
 
-    log_q_of_z = log_aggregates(tf.transpose(z, [1, 0, 2]))  # [N, S]
+    z_by_one = tf.transpose(z, [1, 0, 2])
+    # Traced for this call alone, of which TensorFlow would warn.
+    traced = tf.function(log_aggregates, autograph=False).get_concrete_function(z_by_one)
+    log_q_of_z = traced(z_by_one)  # [N, S]
     log_q = tf.transpose(tf.cast(posterior.log_prob(z), tf.float64))
     log_p = tf.transpose(tf.cast(prior.log_prob(z), tf.float64))
     by_dimension = _kl_by_dimension(posterior, prior, z)

@@ -175,6 +175,17 @@ def test_latent_use_of_factors_is_the_closed_form(seed):
     np.testing.assert_allclose(use.mutual_information + use.aggregate_kl, use.kl, atol=0.08)
 
 
+def test_latent_use_can_be_asked_for_after_each_epoch(caplog):
+    """TensorFlow warns of what it has to trace again and again."""
+    tf.get_logger().addHandler(caplog.handler)
+    try:
+        for epoch in range(6):
+            diagnostics.latent_use(affine_model([1.0], [0.5]), np.ones([2 + epoch % 2, 1]), num_samples=2)
+    finally:
+        tf.get_logger().removeHandler(caplog.handler)
+    assert not caplog.records
+
+
 def test_parts_of_the_kl_are_the_integrals(seed):
     """Against a Riemann sum in the one latent dimension."""
     x = np.array([[-2.0], [-0.5], [0.0], [1.5]])
