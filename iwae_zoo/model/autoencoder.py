@@ -229,8 +229,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
         self._renew_gradients()
         # Replicas add up their gradients in the optimizers, which XLA cannot.
         alone = self.distribute_strategy.num_replicas_in_sync == 1
-        compiled = tf.function(self._update, jit_compile=True, autograph=False)
-        self._update_in_step = compiled if jit_compile and alone else self._update
+        self._update_in_step = _compiled(self._update) if jit_compile and alone else self._update
         self.optimizer = pair
         self.encoder_optimizer, self.decoder_optimizer = pair.encoder, pair.decoder
         self._build_optimizers()
@@ -246,8 +245,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
 
     def _renew_gradients(self):
         """A function of its own for each objective: what is compiled is traced once."""
-        compiled = tf.function(self._gradients, jit_compile=True, autograph=False)
-        self._gradients_in_step = compiled if self._compiles_gradients else self._gradients
+        self._gradients_in_step = _compiled(self._gradients) if self._compiles_gradients else self._gradients
 
     def follow(self, objective):
         """Changes the objective, between two epochs of `fit` too; weights and optimizers go on as they are.
@@ -478,6 +476,11 @@ class ImportanceWeightedAutoencoder(keras.Model):
             # Keras averages over their first axis, and then shows the metrics' own values.
             logs = {name: value[tf.newaxis] for name, value in logs.items()}
         return logs
+
+
+def _compiled(function):
+    """The same by XLA."""
+    return tf.function(function, jit_compile=True, autograph=False)
 
 
 def check_training(objective, strategy, backward_particles, particle_chunk, steps_per_execution):

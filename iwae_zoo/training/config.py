@@ -144,11 +144,8 @@ class Config:
         preset = presets.get(name, **self.architecture)
         bodies.get(preset.network)
         keras.activations.get(preset.activation)
-        filled = {
-            field: getattr(preset, field) if getattr(self, field) is None else getattr(self, field)
-            for field in ("objective", "m", "k", "epochs", "batch_size", "learning_rate", "schedule")
-        }
-        config = dataclasses.replace(self, preset=name, **filled)
+        filled = ("objective", "m", "k", "epochs", "batch_size", "learning_rate", "schedule")
+        config = dataclasses.replace(self, preset=name, **{field: self._chosen(field) for field in filled})
         presets.check_latent(name, config.build_objective(), **self.architecture)
         counts = ("epochs", "batch_size", "early_stopping", "eval_samples", "diagnostics_every", "backward_particles")
         for field in (*counts, "checkpoint_every", "particle_chunk", "steps_per_execution"):
