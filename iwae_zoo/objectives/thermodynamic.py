@@ -132,6 +132,7 @@ class Thermodynamic(Grouped):
             tf.reshape(tf.constant(numbers, grouped.dtype), [-1, 1, 1, 1]) for numbers in (self.steps, self.betas)
         )
         centred = grouped - _shift(tf.reduce_max(grouped, axis=1, keepdims=True))
+        # Not `bound.softmax`: where weights are far apart, the derivatives lose a digit more by it.
         weights = tf.nn.softmax(_product(centred, beta), axis=2)
         mean = tf.reduce_sum(_product(centred, weights), axis=2, keepdims=True)
         return steps, beta, weights, centred, mean
