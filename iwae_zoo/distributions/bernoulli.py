@@ -125,6 +125,8 @@ def _log_likelihood(x, logits, *observed):
 def _log_likelihood_value(x, logits, *observed):
     """softplus(u) = max(u, 0) + log(1 + exp(-|u|)), and several factors in [1, 2] share one logarithm."""
     signed = holes.only((1.0 - 2.0 * x) * tf.cast(logits, x.dtype), *observed, otherwise=-np.inf)
+    if fusion.is_portable():  # What is not fused gains nothing from more operations.
+        return -tf.reduce_sum(tf.nn.softplus(signed), axis=-1)
     pixels = signed.shape[-1] or 1
     # At most 16, whose product is far from overflow; fastest with strips of whole vector registers.
     shared = max((n for n in range(1, 17) if pixels % n == 0), key=lambda n: (pixels // n % 8 == 0, n))

@@ -204,10 +204,11 @@ def _strips(shape):
     """In how many parts the values of parameters [..., K, V] are added up: sums of vectors are faster than of values.
 
     Strips of whole vector registers, that is: others are no faster, and up to twice as slow. Densities of many
-    parameters would only be more code.
+    parameters would only be more code, and so would any that are not fused.
     """
     parameters, size = shape[-2], shape[-1] or 1
-    return max((n for n in range(2, 9) if size % (8 * n) == 0 and parameters <= 3), default=1)
+    gains = parameters <= 3 and not fusion.is_portable()
+    return max((n for n in range(2, 9) if size % (8 * n) == 0 and gains), default=1)
 
 
 @functools.cache

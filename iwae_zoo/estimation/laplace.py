@@ -85,30 +85,29 @@ def approximate(networks, x, start):
     with fusion.portable():  # Second derivatives go through plain operations.
         minus_infinity = tf.constant(-np.inf, start.dtype)
 
-        @tf.function(autograph=False)  # Traced once for each number of z.
         def log_joint(z):
             values = particles.log_joint(networks.decoder, networks.prior, x, z[:, tf.newaxis])[:, 0]
             return tf.where(tf.math.is_finite(values), values, minus_infinity)
 
         curvature = tf.function(lambda z: _curvature(networks, x, z), autograph=False)
 
-        def step(i, z, value, _):
+        def step(i, z, _):
             with tf.GradientTape() as tape:
                 tape.watch(z)
-                here = log_joint(z[tf.newaxis])
+                here = log_joint(z[tf.newaxis])[0]
             curvatures, axes = curvature(z)
             slopes = tf.linalg.matvec(axes, tape.gradient(here, z), transpose_a=True)
             damping = tf.constant(_DAMPING[:, np.newaxis], z.dtype) * tf.reduce_min(curvatures)
             candidates = z + tf.matmul(slopes / (curvatures + damping), axes, transpose_b=True)  # [steps, D]
             values = log_joint(candidates)
             best = tf.argmax(values)
-            gain = values[best] - value
-            return i + 1, tf.where(gain > 0.0, candidates[best], z), tf.maximum(value, values[best]), gain
+            gain = values[best] - here
+            return i + 1, tf.where(gain > 0.0, candidates[best], z), gain
 
-        _, mode, _, _ = tf.while_loop(
-            lambda i, z, value, gain: (i < _MOST_STEPS) & (gain > _LEAST_GAIN),
+        _, mode, _ = tf.while_loop(
+            lambda i, z, gain: (i < _MOST_STEPS) & (gain > _LEAST_GAIN),
             step,
-            (0, start, log_joint(start[tf.newaxis])[0], -minus_infinity),
+            (0, start, -minus_infinity),
             parallel_iterations=1,
         )
         curvatures, axes = curvature(mode)

@@ -145,8 +145,9 @@ class Path:
         self._distributions = [known[name] for name in initial.shares if name in known]
         self._shares = np.array(list(initial.shares.values()))
         self._log_shares = tf.constant(np.log(self._shares), self._dtype)
-        # Traced once for each number of chains, not again for each step of each kind of transition.
-        self._evaluate = tf.function(self._state_at, autograph=False)
+        # Traced once for any number of chains, not again for each step of each kind of transition.
+        signature = [tf.TensorSpec([None, self._size], self._dtype)]
+        self._traced = tf.function(self._state_at, signature, autograph=False)
 
     def z(self, u):
         """z [C, D] at the coordinates u [C, D]."""
@@ -183,7 +184,7 @@ class Path:
         Returns:
           The new `State`, and the acceptance probabilities, float64 [C].
         """
-        count = tf.shape(state.u)[0]
+        count = state.u.shape[0]
         beta, step_size = tf.cast(beta, self._dtype), tf.cast(step_size, self._dtype)
         momentum = tf.reshape(randomness.normal(count * self._size, t, self._dtype), [count, self._size])
         jitter, uniform = tf.unstack(tf.reshape(randomness.uniform(2 * count, t, self._dtype), [2, count]))
@@ -200,16 +201,24 @@ class Path:
         accepted = tf.math.log(uniform) < gain
         return state.where(accepted, after), tf.exp(tf.minimum(tf.cast(gain, tf.float64), 0.0))
 
+    def _evaluate(self, u):
+        """`State` at u [C, D], with as much known of its shapes as of that of u."""
+        state = self._traced(u)
+        for value in state:
+            value.set_shape([u.shape[0], *value.shape[1:]])
+        return state
+
     def _state_at(self, u):
         """`State` at u [C, D]."""
         z = self.z(u)
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(z)
-            rows = z[:, tf.newaxis]  # [C, 1, D]
-            log_joint = particles.log_joint(self._decoder, self._prior, self._x, rows)[:, 0]
-            log_parts = [part.log_prob(rows)[:, 0] for part in self._distributions]
+            rows = tf.expand_dims(z, axis=1)  # [C, 1, D]
+            log_joint = particles.log_joint(self._decoder, self._prior, self._x, rows)  # [C, 1]
+            log_parts = [part.log_prob(rows) for part in self._distributions]
         by_z = tf.concat([_slope(tape, value, z) for value in (log_joint, *log_parts)], axis=0)
         joint_gradient, *gradients = tf.split(tf.matmul(by_z, self._coordinates.scale), 1 + len(log_parts))
+        log_joint, *log_parts = (tf.squeeze(value, axis=1) for value in (log_joint, *log_parts))
         if self.whitened:
             log_parts, gradients = [self._coordinates.log_prob(u), *log_parts], [-u, *gradients]
         # The gradient of a mixture is that of its parts, in their proportions at z.
@@ -221,7 +230,7 @@ class Path:
 
 
 def _slope(tape, log_density, z):
-    """The gradient [C, D] of a log-density [C] by z; zero where it is not finite, from where a chain is sent back."""
+    """The gradient [C, D] of a log-density [C, 1] by z; zero where it is not finite, whence a chain is sent back."""
     gradient = tape.gradient(log_density, z)
     if gradient is None:
         raise ValueError(
@@ -239,8 +248,7 @@ def step_sizes(path, seed, betas):
     """
     warm_up = 0 if path.whitened else _WARM_UP
     length = tf.maximum(tf.size(betas) // _PILOT_SHARE, _LEAST_PILOT)
-    places = tf.linspace(tf.constant(0.0, tf.float64), tf.cast(tf.size(betas) - 1, tf.float64), length)
-    pilot = tf.concat([tf.zeros([warm_up], tf.float64), tf.gather(betas, tf.cast(tf.round(places), tf.int32))], axis=0)
+    pilot = tf.concat([tf.zeros([warm_up], tf.float64), tf.gather(betas, _spread(length, tf.size(betas)))], axis=0)
 
     def transition(t, state, log_step_size, log_step_sizes):
         state, acceptance = path.move(state, pilot[t], tf.exp(log_step_size), randomness, t)
@@ -252,8 +260,12 @@ def step_sizes(path, seed, betas):
     begin = path.draw(_PILOT_CHAINS, particles.derive_seed(seed, 0))
     found = tf.TensorArray(tf.float64, tf.size(pilot), element_shape=[])
     *_, found = tf.while_loop(lambda t, *_: t < tf.size(pilot), transition, (0, begin, first, found))
-    nearest = tf.linspace(tf.constant(0.0, tf.float64), tf.cast(length - 1, tf.float64), tf.size(betas))
-    return tf.exp(tf.gather(found.stack()[warm_up:], tf.cast(tf.round(nearest), tf.int32)))
+    return tf.exp(tf.gather(found.stack()[warm_up:], _spread(tf.size(betas), length)))
+
+
+def _spread(count, size):
+    """Places among `size`, the first and the last ones of them and others between, as evenly as can be: int [count]."""
+    return tf.cast(tf.round(tf.range(count) * (size - 1) / (count - 1)), tf.int32)
 
 
 def anneal(path, seed, state, betas, sizes):

@@ -180,7 +180,7 @@ class _Walk:
         def move(t, state):
             return t + 1, self._path.move(state, self._betas[-1], self._step_sizes[-1], randomness, t)[0]
 
-        begin = paths.State(*(value[best : best + 1] for value in state))
+        begin = paths.State(*(value[best][tf.newaxis] for value in state))
         _, state = tf.while_loop(lambda t, _: t < _LAST_MOVES, move, (0, begin))
         return self._path.z(state.u)[0]
 
