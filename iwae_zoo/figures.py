@@ -158,7 +158,7 @@ def snr_over_epochs(curves, title):
         axes.set(yscale="log", xlabel="epoch", ylabel="SNR, median over parameters", title=f"{side}'s gradient")
         axes.grid(alpha=0.3, which="both")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
-    figure.suptitle(f"{title}: mean over seeds, band of one standard error")
+    figure.suptitle(title)
     return figure
 
 

@@ -79,7 +79,8 @@ def main(name):
             name = f"diagnostics_{side}_snr"
             values = [[row[name] for row in result["history"] if name in row] for result in of_objective]
             curves[label][side] = cells.mean_and_error(values)
-    title = f"{pathlib.Path(_FLAGS.dataset).stem}, {_FLAGS.seeds} seeds, M K = {particles}"
+    shown = f"mean of {len(seeds)} seeds, band of one standard error" if len(seeds) > 1 else "one seed"
+    title = f"{pathlib.Path(_FLAGS.dataset).stem}, M K = {particles}: {shown}"
     figures.write(figures.snr_over_epochs(curves, title), workdir / "snr.png")
     training.write_json(workdir / "results.json", rows)
     comparison.write_tables(rows, {name: title.format(t=particles) for name, title in _COLUMNS.items()}, workdir)
