@@ -4,15 +4,26 @@ What a head is fitted to goes through here, whether it lies in memory or not, so
 """
 
 import math
+import sys
+import time
 
 import numpy as np
 
-__all__ = ["Rows", "mapped", "taken"]
+__all__ = ["Rows", "mapped", "progress", "taken"]
 
 # Values in a block, of those that are looked at one after the other.
 _BLOCK = 2**24
 # Values that are looked at together, where there is no way to do it in parts.
 _SAMPLE = 2**26
+# Seconds after which a look at all of them shows how far it is.
+_PATIENCE = 3.0
+
+
+def progress(total, unit):
+    """A progress bar by `update`, where output is a terminal."""
+    import keras
+
+    return keras.utils.Progbar(total, verbose=int(sys.stdout.isatty()), unit_name=unit)
 
 
 class Rows:
@@ -24,18 +35,20 @@ class Rows:
       dtype: of the rows.
       block: int, how many rows are looked at at once; by default what is about a hundred megabytes.
       complete: bool, whether nothing can be missing, as NaN; by default that of whole numbers.
+      shown: bool, whether a long look at all of them shows a progress bar: where they are read from a disk.
 
     Attributes:
       error: what a batch could not be read for in `tensor`, or None.
     """
 
-    def __init__(self, read, shape, dtype, block=None, complete=None):
+    def __init__(self, read, shape, dtype, block=None, complete=None, shown=False):
         self._read = read
         self.shape = tuple(shape)
         self.dtype = np.dtype(dtype)
         self.block = block or max(1, _BLOCK // max(1, math.prod(self.shape[1:])))
         self.complete = self.dtype.kind != "f" if complete is None else complete
         self.error: OSError | None = None
+        self._shown = shown
 
     @staticmethod
     def of(data):
@@ -64,13 +77,13 @@ class Rows:
           shape: of one row of that, if it is another one.
         """
         shape = self.shape if shape is None else (len(self), *shape)
-        return Rows(lambda which: function(self._read(which)), shape, dtype, self.block, self.complete)
+        return Rows(lambda which: function(self._read(which)), shape, dtype, self.block, self.complete, self._shown)
 
     def take(self, order):
         """The rows at the places of an integer array, or of a slice."""
         order = np.arange(len(self))[order] if isinstance(order, slice) else np.asarray(order)
         shape = (len(order), *self.shape[1:])
-        return Rows(lambda which: self._read(order[which]), shape, self.dtype, self.block, self.complete)
+        return Rows(lambda which: self._read(order[which]), shape, self.dtype, self.block, self.complete, self._shown)
 
     def tensor(self, which):
         """Rows at the places of an integer tensor [B], as `tf.gather` has them, within a `tf.data` pipeline.
@@ -91,8 +104,19 @@ class Rows:
 
     def blocks(self):
         """Yields all rows in order, in arrays of `block` rows."""
-        for first in range(0, len(self), self.block):
-            yield self[first : min(first + self.block, len(self))]
+        done, bar, start = 0, None, time.monotonic()
+        try:
+            while done < len(self):
+                last = min(done + self.block, len(self))
+                yield self[done:last]
+                done = last
+                if self._shown and not bar and time.monotonic() - start > _PATIENCE:
+                    bar = progress(len(self), "row")
+                if bar:
+                    bar.update(done, finalize=False)
+        finally:  # Who looks for one row may have found it.
+            if bar:
+                bar.update(done, finalize=True)
 
     def mean(self, axis=(0,), dtype=None):
         """As `np.mean`: of one block to the bit, of several in float64 and by one after the other."""

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import tensorflow as tf
 
-from iwae_zoo._rows import Rows
+from iwae_zoo._rows import Rows, progress
 from iwae_zoo.data import streamed
 
 __all__ = ["rows"]
@@ -49,7 +49,7 @@ def rows(paths, counts, decode, shape, dtype, name):
         except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
             raise OSError(f"A record of {name} cannot be decoded: {error.message.splitlines()[0]}") from error
 
-    return Rows(read, (total, *shape), dtype)
+    return Rows(read, (total, *shape), dtype, shown=True)
 
 
 class _Shards:
@@ -60,7 +60,7 @@ class _Shards:
         self._name = name
         self._unchanged = [streamed.Unchanged(path, path) for path in paths]
         self._firsts = np.cumsum([0, *counts])
-        bar = streamed.progress(int(self._firsts[-1]), "record")
+        bar = progress(int(self._firsts[-1]), "record")
         self._places = np.concatenate(
             [self._index(i, count, bar) for i, count in enumerate(counts)] or [np.zeros(0, np.int64)]
         )

@@ -5,15 +5,13 @@ A file that is cut off under a memory map ends the process. A read says so.
 
 import math
 import os
-import sys
 import tempfile
 
-import keras
 import numpy as np
 
 from iwae_zoo._rows import Rows
 
-__all__ = ["DEFAULT", "Spool", "Unchanged", "indices", "is_streamed", "npy", "progress"]
+__all__ = ["DEFAULT", "Spool", "Unchanged", "indices", "is_streamed", "npy"]
 
 # GiB, of data that are gathered in memory.
 DEFAULT = 4.0
@@ -22,11 +20,6 @@ DEFAULT = 4.0
 def is_streamed(size, stream_above):
     """Whether data of so many bytes are more than so many GiB."""
     return size > stream_above * 2**30
-
-
-def progress(total, unit):
-    """A progress bar by `update`, where output is a terminal."""
-    return keras.utils.Progbar(total, verbose=int(sys.stdout.isatty()), unit_name=unit)
 
 
 class Unchanged:
@@ -98,7 +91,7 @@ class _File:
                 self._unchanged.check()
             return self._read(indices(which, count))
 
-        return Rows(read, (count, *self._shape), self._dtype)
+        return Rows(read, (count, *self._shape), self._dtype, shown=True)
 
     def append(self, rows):
         """Writes rows at the end."""

@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from iwae_zoo import columns as columns_
+from iwae_zoo._rows import progress
 from iwae_zoo.data import streamed
 from iwae_zoo.data.dataset import Dataset
 from iwae_zoo.data.splits import split
@@ -101,7 +102,7 @@ def _spooled(path, columns):
 
 def _shown(path):
     """As `batches`, with a progress bar."""
-    bar, count = streamed.progress(None, "row"), 0
+    bar, count = progress(None, "row"), 0
     for part in batches(path):
         yield part
         count += len(part[1][0])

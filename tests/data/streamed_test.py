@@ -302,13 +302,24 @@ def test_columns_are_seen_in_parts_as_in_one():
         mixed.column()
 
 
-def test_long_work_shows_how_far_it_is(tmp_path, monkeypatch, capsys):
+def test_long_work_shows_how_far_it_is(tmp_path, small_blocks, monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     data.load(saved(tmp_path, "table.csv"), stream_above=ALWAYS)
     assert "90/" in capsys.readouterr().out
     paths, _ = shards(tmp_path, [5, 3])
     read(paths, [5, 3])
     assert "8/8" in capsys.readouterr().out
+    rows = data.load(saved(tmp_path, "real"), stream_above=ALWAYS).train
+    rows.map(np.square).mean()  # No long work yet.
+    assert not capsys.readouterr().out
+    monkeypatch.setattr(_rows, "_PATIENCE", 0.0)
+    rows.map(np.square).mean()
+    assert f"{len(rows)}/{len(rows)}" in capsys.readouterr().out
+    for _ in zip(rows.blocks(), range(2), strict=False):  # The others nobody looks at.
+        pass
+    assert capsys.readouterr().out.endswith("\n")
+    Rows.of(rows[:]).mean()
+    assert not capsys.readouterr().out
 
 
 @pytest.mark.slow
