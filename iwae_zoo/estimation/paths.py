@@ -145,9 +145,9 @@ class Path:
         self._distributions = [known[name] for name in initial.shares if name in known]
         self._shares = np.array(list(initial.shares.values()))
         self._log_shares = tf.constant(np.log(self._shares), self._dtype)
-        # Traced once for any number of chains, not again for each step of each kind of transition.
-        signature = [tf.TensorSpec([None, self._size], self._dtype)]
-        self._traced = tf.function(self._state_at, signature, autograph=False)
+        # Traced once for each number of chains, not again for each step of each kind of transition. Once for any number
+        # would be less to trace, but more to optimize: shapes that are not known have to be computed.
+        self._evaluate = tf.function(self._state_at, autograph=False)
 
     def z(self, u):
         """z [C, D] at the coordinates u [C, D]."""
@@ -200,13 +200,6 @@ class Path:
         gain = tf.where(tf.math.is_nan(gain), tf.constant(-np.inf, gain.dtype), gain)
         accepted = tf.math.log(uniform) < gain
         return state.where(accepted, after), tf.exp(tf.minimum(tf.cast(gain, tf.float64), 0.0))
-
-    def _evaluate(self, u):
-        """`State` at u [C, D], with as much known of its shapes as of that of u."""
-        state = self._traced(u)
-        for value in state:
-            value.set_shape([u.shape[0], *value.shape[1:]])
-        return state
 
     def _state_at(self, u):
         """`State` at u [C, D]."""
