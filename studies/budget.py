@@ -46,6 +46,7 @@ def epochs_within(config, minutes, path, clock=time.perf_counter):
 
 def _seconds_per_epoch(config, clock):
     """Of a run whose particles grow, each stage's by its share of the epochs."""
+    config = config.resolved()
     planned = stages.of_epochs(config.particle_schedule, _PLANNED, config.m, config.k)
     lengths = np.diff([stage.first_epoch for stage in planned] + [_PLANNED])
     of_stages = [dataclasses.replace(config, particle_schedule=None, m=stage.m, k=stage.k) for stage in planned]
