@@ -85,6 +85,11 @@ class IndependentBernoulli(tfd.Independent):
         logits = tf.cast(self._logits, self.dtype)
         return tf.sigmoid(tf.stack([-logits, logits], axis=-1))
 
+    def information(self, x):
+        """Pairs of parameters and their Fisher information, as those of `IndependentValues`."""
+        observed = [~tf.math.is_nan(tf.cast(x, self.dtype))] if self._missing else []
+        return [(self.distribution.logits_parameter(), holes.only(self.distribution.variance(), *observed))]
+
     def _log_prob(self, x, **kwargs):
         del kwargs
         event_ndims = self.event_shape.rank

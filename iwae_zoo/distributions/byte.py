@@ -38,6 +38,27 @@ class _Bytes(ValueLikelihood):
     def _guess(self, mean, stddev):
         """Parameters [parameters_per_value, V] for values of such means and standard deviations, in -1 to 1."""
 
+    def information(self, statistics, parameters, shared):
+        """The mean square of the score over all bytes, E[score score']."""
+        logits, loc, raw = _unpacked(parameters)
+        log_spread = log_positive(raw, _LARGEST_SPREAD)
+        weights, precision = tf.nn.softmax(logits, axis=-2), tf.exp(-log_spread)
+        edges = tf.reshape((tf.range(255, dtype=loc.dtype) + 0.5) / _HALF_RANGE - 1.0, [255, *[1] * loc.shape.rank])
+        t = limited(edges - loc, _FARTHEST) * precision
+        below, above = tf.sigmoid(t), tf.sigmoid(-t)
+        between = below[1:] * above[:-1] * -tf.math.expm1(-2.0 * _HALF_BIN * precision)
+        mass = tf.concat([below[:1], between, above[-1:]], axis=0)  # Of each byte, in each component.
+        # Nothing changes at the ends of the outer bins, infinity.
+        ends = [[1, 1], *[[0, 0]] * loc.shape.rank]
+        at_edges = [tf.pad(slope * below * above, ends) for slope in (precision, t)]
+        by_loc, by_log_spread = (slopes[:-1] - slopes[1:] for slopes in at_edges)
+        total = tf.reduce_sum(weights * mass, axis=-2, keepdims=True)
+        changes = [weights * change for change in (mass - total, by_loc, by_log_spread)]
+        alone = loc.shape[-2] == 1
+        values, changes = (tf.concat(v[alone:], axis=-2) for v in ([logits, loc, log_spread], changes))
+        scores = changes * tf.math.rsqrt(tf.maximum(total, np.finfo(loc.dtype.as_numpy_dtype).tiny))
+        return [(values, tf.einsum("x...iv,x...jv->...ijv", scores, scores))]
+
     def features(self, x):
         return limited(x / _HALF_RANGE - 1.0, 1e6)
 

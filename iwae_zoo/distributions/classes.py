@@ -58,6 +58,12 @@ class Categorical(ValueLikelihood):
         chosen = tf.where(statistics[..., tf.newaxis, :] == names, logits, tf.zeros_like(logits))
         return tf.reduce_sum(chosen, axis=-2) - tf.reduce_logsumexp(logits, axis=-2)
 
+    def information(self, statistics, parameters, shared):
+        logits = limited(parameters)
+        p = tf.nn.softmax(logits, axis=-2)
+        same = tf.eye(self.classes, dtype=p.dtype)[:, :, tf.newaxis]
+        return [(logits, p[..., tf.newaxis, :] * (same - p[..., tf.newaxis, :, :]))]
+
     def value_mean(self, parameters, shared):
         names = tf.range(self.classes, dtype=parameters.dtype)[:, tf.newaxis]
         return tf.reduce_sum(names * tf.nn.softmax(limited(parameters), axis=-2), axis=-2)

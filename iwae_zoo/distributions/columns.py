@@ -207,6 +207,13 @@ class JoinedColumns(tfd.Distribution):
             [part.log_prob(_of_group(x, group)) for group, part in zip(self._groups, self._parts, strict=True)]
         )
 
+    def information(self, x):
+        """As that of `IndependentValues`, of one group after the other; None where one of them does not know."""
+        of_parts = [
+            part.information(_of_group(x, group)) for group, part in zip(self._groups, self._parts, strict=True)
+        ]
+        return None if None in of_parts else [pair for pairs in of_parts for pair in pairs]
+
     def _mean(self):
         return self._joined([part.mean() for part in self._parts])
 

@@ -138,6 +138,10 @@ class Poisson(_Counts):
         del shared
         return _at_own_rate(x)
 
+    def information(self, statistics, parameters, shared):
+        log_rate = _log_rate(parameters, statistics[..., 2, :])
+        return [(log_rate, tf.exp(log_rate))]
+
     def value_mean(self, parameters, shared):
         return tf.exp(_log_rate(parameters, 0.0))
 
@@ -168,6 +172,10 @@ class NegativeBinomial(_Counts):
     def constant(x, shared):
         return _at_own_rate(x, positive(shared[0]))
 
+    def information(self, statistics, parameters, shared):
+        log_rate = _log_rate(parameters, statistics[..., 2, :])
+        return [(log_rate, _information(log_rate, positive(shared[0])))]
+
     def value_mean(self, parameters, shared):
         return tf.exp(_log_rate(parameters, 0.0))
 
@@ -188,6 +196,12 @@ class NegativeBinomial(_Counts):
         rows = rows.reshape(len(rows), -1)
         start, shared = fitting.maximized(self, rows, np.ones([len(rows), 1]), start, shared)
         return dataclasses.replace(self, start=start.reshape(shape), shared_start=shared)
+
+
+def _information(log_rate, r):
+    """Fisher information of the logarithm of a negative binomial rate."""
+    rate = tf.exp(log_rate)
+    return rate / (1.0 + rate / r)
 
 
 def _negative_binomial(statistics, parameters, shared):
@@ -252,6 +266,19 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
         of_binomial = _negative_binomial(statistics, parameters, shared)
         gate = tf.broadcast_to(limited(parameters[..., 1, :]), tf.shape(of_binomial))
         return _inflated(statistics[..., 0, :] == 0.0, gate, of_binomial)
+
+    def information(self, statistics, parameters, shared):
+        ((log_rate, of_rate),) = super().information(statistics, parameters, shared)
+        gate, r = limited(parameters[..., 1, :]), positive(shared[0])
+        lost, kept = tf.sigmoid(gate), tf.sigmoid(-gate)
+        # Of a count that was not lost: the probability of 0, whose score by the log rate is -of_rate.
+        none = tf.exp(-r * tf.math.log1p(tf.exp(log_rate) / r))
+        # Of those that are 0: the share that was lost.
+        share = lost / tf.maximum(lost + kept * none, np.finfo(lost.dtype.as_numpy_dtype).tiny)
+        by_rate, by_gate = kept * of_rate * (1.0 - none * of_rate * share), kept * lost * (1.0 - none) * share
+        by_both = -kept * none * of_rate * share
+        rows = [[by_rate, by_both], [by_both, by_gate]]
+        return [(tf.stack([log_rate, gate], axis=-2), tf.stack([tf.stack(row, axis=-2) for row in rows], axis=-3))]
 
     def value_mean(self, parameters, shared):
         return tf.sigmoid(-limited(parameters[..., 1, :])) * super().value_mean(parameters, shared)

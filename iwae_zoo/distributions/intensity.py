@@ -71,6 +71,10 @@ class ContinuousBernoulli(_Intensities):
         far = tf.nn.relu(logit) + tf.math.log(-tf.math.expm1(-size) / size)
         return statistics * logit - tf.where(tf.abs(logit) < _SMALL_LOGIT, near, far)
 
+    def information(self, statistics, parameters, shared):
+        logit = limited(parameters[..., 0, :])
+        return [(logit, tf.square(self.value_stddev(parameters, shared)))]
+
     def value_mean(self, parameters, shared):
         """1 / (1 - exp(-l)) - 1 / l, and its series around 0."""
         logit = limited(parameters[..., 0, :])
@@ -146,6 +150,12 @@ class Beta(_Intensities):
         a, b = _concentrations(parameters)
         log_beta = tf.math.lgamma(a) + tf.math.lgamma(b) - tf.math.lgamma(a + b)
         return (a - 1.0) * log_x + (b - 1.0) * log_rest - log_beta
+
+    def information(self, statistics, parameters, shared):
+        """Of the variable itself: a^2 psi'(a) of log a, the same of log b, and less for both in a + b."""
+        a, b = _concentrations(parameters)
+        one = tf.ones_like(a)
+        return [(c, sign * tf.math.polygamma(one, c)) for c, sign in ((a, 1.0), (b, 1.0), (a + b, -1.0))]
 
     def log_unit(self, size):
         return np.full(size, math.log1p(-1.0 / _LEVELS))

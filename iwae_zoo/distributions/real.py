@@ -51,6 +51,10 @@ class _LocationScale(Standardized, ValueLikelihood):
             )
 
     @abc.abstractmethod
+    def _standard_information(self, shared):
+        """Fisher information of the location and of the log spread at spread 1, which are orthogonal."""
+
+    @abc.abstractmethod
     def _standard_draw(self, shape, seed, shared):
         """Draws at location 0 and spread 1: float tensor of `shape`, by a stateless seed."""
 
@@ -80,6 +84,12 @@ class _LocationScale(Standardized, ValueLikelihood):
 
     def statistics(self, x):
         return limited(self.standardized(x))
+
+    def information(self, statistics, parameters, shared):
+        loc, log_spread = _location_and_log_spread(parameters, shared)
+        of_loc, of_spread = self._standard_information(shared)
+        pairs = [(loc, of_loc * tf.exp(-2.0 * log_spread)), (log_spread, of_spread * tf.ones_like(log_spread))]
+        return pairs[: parameters.shape[-2]]  # A spread of a column is no function of z.
 
     def log_unit(self, size):
         return -self.log_scales(size)
@@ -150,6 +160,9 @@ class Normal(_LocationScale):
 
     def value_stddev(self, parameters, shared):
         return self.in_units(_spread(parameters, shared), shifted=False)
+
+    def _standard_information(self, shared):
+        return 1.0, 2.0
 
     def _standard_draw(self, shape, seed, shared):
         return tf.random.stateless_normal(shape, seed, dtype=shared.dtype)
@@ -225,6 +238,9 @@ class Laplace(_LocationScale):
     def value_stddev(self, parameters, shared):
         return self.in_units(math.sqrt(2.0) * _spread(parameters, shared), shifted=False)
 
+    def _standard_information(self, shared):
+        return 1.0, 1.0
+
     def _standard_draw(self, shape, seed, shared):
         sign, size = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
         size = -tf.math.log1p(-tf.random.stateless_uniform(shape, size, dtype=shared.dtype))
@@ -264,6 +280,10 @@ class StudentT(_LocationScale):
         freedom = _freedom(shared)
         stddev = _spread(parameters, shared) * tf.sqrt(freedom / (freedom - 2.0))
         return self.in_units(stddev, shifted=False)
+
+    def _standard_information(self, shared):
+        freedom = _freedom(shared)
+        return (freedom + 1.0) / (freedom + 3.0), 2.0 * freedom / (freedom + 3.0)
 
     def _standard_draw(self, shape, seed, shared):
         normal, chi_square = tf.unstack(tf.random.experimental.stateless_split(seed, 2))

@@ -83,6 +83,10 @@ class ValueLikelihood(Likelihood):
         """What the density reads of x, once for all parameters: float tensor [..., V] or [..., R, V]."""
         return x
 
+    def information(self, statistics, parameters, shared):
+        """What a value tells about its parameters, as `IndependentValues.information`; None where it is not known."""
+        del statistics, parameters, shared
+
     def completed(self, shared):
         """The shared parameters [shared_parameters, columns] with those that are no weights."""
         return shared
@@ -151,12 +155,33 @@ class IndependentValues(tfd.Distribution):
         del kwargs
         return tf.constant(self._event.as_list(), tf.int32)
 
-    def _log_prob(self, x):
+    def information(self, x):
+        """Fisher information of the parameters; it depends on x only by what is missing, or read off x itself.
+
+        Returns:
+          Pairs of functions of the parameters [..., V] and their Fisher information [..., V], where these are
+          orthogonal; or of J functions [..., J, V] and their matrices [..., J, J, V]. None where the head does not
+          know.
+        """
+        x, _, observed = self._read(x)
+        pairs = self._head.information(self._head.statistics(x), tf.cast(self._raw, self.dtype), self._shared)
+        return pairs and [(value, self._of_observed(weights, *observed)) for value, weights in pairs]
+
+    def _of_observed(self, weights, *observed):
+        """Numbers [..., V] or [..., J, J, V], zero where x [..., V] is missing."""
+        axes = weights.shape.rank - (self._raw.shape.rank - 1)
+        return holes.only(weights, *(seen[..., *[tf.newaxis] * axes, :] for seen in observed))
+
+    def _read(self, x):
+        """x [..., V], zero outside the support; whether each value is within it; and which are there, if not all."""
         x = tf.cast(x, self.dtype)
         x = tf.reshape(x, tf.concat([tf.shape(x)[: x.shape.rank - self._event.rank], [self._size]], axis=0))
         observed = [~tf.math.is_nan(x)] if self._head.missing else []
         holds = self._head.holds(x)
-        x = tf.where(holds, x, tf.zeros_like(x))
+        return tf.where(holds, x, tf.zeros_like(x)), holds, observed
+
+    def _log_prob(self, x):
+        x, holds, observed = self._read(x)
         log_prob = _summed(self._head.log_density)(self._head.statistics(x), self._raw, self._shared, *observed)
         if self._head.has_constant:
             constant = holes.only(self._head.constant(x, self._shared), *observed)

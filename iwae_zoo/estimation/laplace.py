@@ -1,8 +1,8 @@
 """A Gaussian at the mode of p(z | x): where annealed chains start, and the coordinates that they walk in.
 
 The mode is found by damped Gauss-Newton steps on log p(x, z). Their matrix is the Fisher information of the likelihood,
-J' W J with J the derivatives of its parameters by z, plus the curvature of log p(z); where a likelihood is not in the
-table below, its exact Hessian. Both are products with directions: no Jacobian is ever whole.
+J' W J with J the derivatives of its parameters by z, plus the curvature of log p(z); where a likelihood does not know
+that, its exact Hessian. Both are found direction by direction, some at once.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from iwae_zoo.distributions import fusion, holes
+from iwae_zoo.distributions import fusion
 from iwae_zoo.model import particles
 
 __all__ = ["INFORMATION", "Laplace", "approximate", "standard"]
@@ -27,7 +27,7 @@ _LEAST_CURVATURE = 1e-6
 # Most directions whose products are computed at once.
 _DIRECTIONS = 64
 
-# By distribution of a value of x: its parameters, and the Fisher information of each.
+# By distribution of a value of x: its parameters, and the Fisher information of each. Our own have a method for that.
 INFORMATION = {
     tfd.Bernoulli: lambda p: [(p.logits_parameter(), p.variance())],
     tfd.Laplace: lambda p: [(p.loc, p.scale**-2), (p.scale, p.scale**-2)],
@@ -116,62 +116,90 @@ def approximate(networks, x, start):
 
 def _curvature(networks, x, z):
     """Curvatures [D] of -log p(x, z) at z [D] along the columns of axes [D, D]; positive."""
-    size = z.shape[0]
-    products = tf.function(lambda directions: _products(networks, x, z, directions), autograph=False)
-    matrix = tf.concat([products(part) for part in _in_parts(tf.eye(size, dtype=z.dtype))], axis=0)[:size]
-    matrix = tf.cast(matrix, tf.float64)
-    matrix = tf.where(tf.math.is_finite(matrix), matrix, tf.eye(size, dtype=tf.float64))
+    matrix = tf.cast(_matrix(networks, x, z), tf.float64)
+    matrix = tf.where(tf.math.is_finite(matrix), matrix, tf.eye(z.shape[0], dtype=tf.float64))
     curvatures, axes = tf.linalg.eigh((matrix + tf.transpose(matrix)) / 2.0)
     curvatures = tf.abs(curvatures)
     curvatures = tf.maximum(curvatures, _LEAST_CURVATURE * tf.reduce_max(curvatures))
     return tf.cast(curvatures, z.dtype), tf.cast(axes, z.dtype)
 
 
-def _in_parts(directions):
-    """Parts of one shape of directions [N, D], the last filled up with zeros."""
-    count = -(-directions.shape[0] // _DIRECTIONS)
-    size = -(-directions.shape[0] // count)
-    return tf.split(tf.pad(directions, [[0, count * size - directions.shape[0]], [0, 0]]), count)
-
-
-def _products(networks, x, z, directions):
-    """Products [N, D] of the curvature of -log p(x, z) at z [D] with directions [N, D]."""
-    z = tf.repeat(z[tf.newaxis, tf.newaxis], directions.shape[0], axis=0)  # [N, 1, D]
-    directions = directions[:, tf.newaxis]
-    likelihood = networks.decoder.likelihood
-    information = _information(likelihood(z[:1]))
+def _matrix(networks, x, z):
+    """The curvature [D, D] of -log p(x, z) at z [D], or with the Fisher information of p(x | z) in place of its own."""
+    likelihood, prior = networks.decoder.likelihood, networks.prior
+    information = _information(likelihood(z[tf.newaxis, tf.newaxis]), x)
     if information is None:
-        return _hessian(lambda z: particles.log_joint(networks.decoder, networks.prior, x, z), z, directions)
-    with tf.GradientTape(watch_accessed_variables=False) as outer:
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            tape.watch(z)
-            parameters, weights = zip(*_information(likelihood(z)), strict=True)
-        # Signals go back linearly: the derivatives of what arrives are those of the parameters along the directions.
-        signals = [tf.zeros_like(parameter) for parameter in parameters]
-        outer.watch(signals)
-        along = tf.reduce_sum(directions * tape.gradient(parameters, z, output_gradients=signals))
-    changes = outer.gradient(along, signals, unconnected_gradients="zero")
-    # What is missing tells nothing about z.
-    observed = [~tf.math.is_nan(x)] if particles.takes_missing(networks.decoder) else []
-    weighted = [holes.only(weight * change, *observed) for weight, change in zip(weights, changes, strict=True)]
-    fisher = tape.gradient(parameters, z, output_gradients=weighted)[:, 0]
-    return fisher + _hessian(lambda z: networks.prior.distribution().log_prob(z), z, directions)
+        return _hessian(lambda z: particles.log_joint(networks.decoder, prior, x, z), z)
+    matrix = _hessian(lambda z: prior.distribution().log_prob(z), z)
+    jacobian = _jacobian(lambda z: [parameter for parameter, _ in _information(likelihood(z), x)], z)
+    for derivatives, (_, weights) in zip(jacobian, information, strict=True):
+        matrix += tf.matmul(_flat(derivatives), _flat(_weighted(weights, derivatives)), transpose_b=True)
+    return matrix
 
 
-def _hessian(log_prob, z, directions):
-    """Products [N, D] of minus the Hessian of a log-density at z [N, 1, D] with directions [N, 1, D]."""
-    with tf.GradientTape(watch_accessed_variables=False) as outer:
-        outer.watch(z)
-        with tf.GradientTape(watch_accessed_variables=False) as inner:
-            inner.watch(z)
-            value = log_prob(z)
-        along = tf.reduce_sum(directions * inner.gradient(value, z))
-    return -outer.gradient(along, z, unconnected_gradients="zero")[:, 0]
+def _jacobian(function, z):
+    """Derivatives [D, 1, ...] of each of the tensors [N, 1, ...] that are a function of z [N, 1, D], at z [D]."""
+
+    def along(z, directions):
+        with tf.GradientTape(watch_accessed_variables=False) as outer:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(z)
+                values = function(z)
+            # Signals go back linearly: the derivatives of what arrives are those of the values along the directions.
+            signals = [tf.zeros_like(value) for value in values]
+            outer.watch(signals)
+            arrived = tf.reduce_sum(directions * tape.gradient(values, z, output_gradients=signals))
+        return outer.gradient(arrived, signals, unconnected_gradients="zero")
+
+    return _along_axes(along, z)
 
 
-def _information(distribution):
-    """Parameters and their Fisher information, as `INFORMATION` has it; None where that does not know."""
+def _hessian(log_prob, z):
+    """Minus the Hessian [D, D] of a log-density, a function of z [N, 1, D], at z [D]."""
+
+    def along(z, directions):
+        with tf.GradientTape(watch_accessed_variables=False) as outer:
+            outer.watch(z)
+            with tf.GradientTape(watch_accessed_variables=False) as inner:
+                inner.watch(z)
+                value = log_prob(z)
+            arrived = tf.reduce_sum(directions * inner.gradient(value, z))
+        return [-outer.gradient(arrived, z, unconnected_gradients="zero")]
+
+    return _flat(*_along_axes(along, z))
+
+
+def _along_axes(along, z):
+    """All rows of the tensors that `along` makes of z [N, 1, D] and directions [N, 1, D], of each axis at z [D]."""
+    size = z.shape[0]
+    count = -(-size // _DIRECTIONS)
+    rows = -(-size // count)
+    directions = tf.pad(tf.eye(size, dtype=z.dtype), [[0, count * rows - size], [0, 0]])
+    z = tf.repeat(z[tf.newaxis, tf.newaxis], rows, axis=0)
+    along = tf.function(along, autograph=False)
+    parts = [along(z, part[:, tf.newaxis]) for part in tf.split(directions, count)]
+    return [tf.concat(part, axis=0)[:size] for part in zip(*parts, strict=True)]
+
+
+def _flat(values):
+    """[N, ...] as [N, P]."""
+    return tf.reshape(values, [values.shape[0], -1])
+
+
+def _weighted(weights, derivatives):
+    """Products of Fisher information with derivatives of parameters, value by value or matrix by matrix."""
+    if weights.shape.rank > derivatives.shape.rank:
+        return tf.einsum("...ijv,...jv->...iv", weights, derivatives)
+    return weights * derivatives
+
+
+def _information(distribution, x):
+    """Parameters and their Fisher information, as `IndependentValues.information`; None where it is not known."""
+    if hasattr(distribution, "information"):
+        return distribution.information(x)
     while isinstance(distribution, tfd.Independent):
         distribution = distribution.distribution
     known = INFORMATION.get(type(distribution))
-    return known and known(distribution)
+    # Those that are the same for all z have a batch too, as derivatives have.
+    shape = distribution.batch_shape_tensor()
+    return known and [(tf.broadcast_to(value, shape), weights) for value, weights in known(distribution)]

@@ -84,7 +84,7 @@ class Case:
         """Where continuous x are integrated."""
         if self.x is UNIT:
             return np.linspace(0, 1, 20_001)
-        line = np.linspace(-30, 30, 200_001)
+        line = np.linspace(-30, 30, 200_000)  # 0 is in the middle between two.
         return np.exp(line) if self.x is POSITIVE else np.sinh(line)  # For the tails of a Student-t.
 
 
@@ -196,6 +196,48 @@ def test_sums_or_integrates_to_one(spec):
             assert total < 1
         else:
             assert total == pytest.approx(1.0, abs=1e-6)
+
+
+@EVERY
+def test_information_is_the_variance_of_scipys_score(spec):
+    """E[score score'] of the raw parameters, by sums or integrals, with scores that are differences of scipy's."""
+    case = CASES[spec]
+    # No beta density that is infinite at the ends, which x cannot resolve there.
+    for raw in case.ordinary if spec != "beta" else [(1.0, 2.0), (0.5, 0.2)]:
+        if case.whole:
+            x = np.arange(len(case.x) if case.x is not COUNTS else 20_000.0)
+        elif spec == "beta":  # The variable itself, of which the squeeze puts some outside of [0, 1].
+            x = (256.0 * scipy.special.expit(np.linspace(-33.0, 33.0, 40_001)) - 0.5) / 255.0
+        else:  # The score of a Laplace value jumps at its location.
+            x = case.grid + raw[0] * (case.x is REAL)
+        count = likelihoods.get(spec).parameters_per_value
+        steps = 1e-5 * np.eye(len(raw))[:count]
+        scores = np.stack([case.log_prob(x, *(raw + s)) - case.log_prob(x, *(raw - s)) for s in steps]) / 2e-5
+        terms = np.einsum("ix,jx,x->ijx", scores, scores, np.exp(case.log_prob(x, *map(float, raw))))
+        expected = terms.sum(axis=-1) if case.whole else scipy.integrate.trapezoid(terms, x)
+        np.testing.assert_allclose(information(spec, raw), expected, rtol=1e-5, atol=1e-6)
+
+
+def information(spec, raw):
+    """The Fisher information [K, K] of the raw parameters of one value, J' W J."""
+    head = likelihoods.get(spec)
+    parameters, shared = (tf.constant(part) for part in np.split(np.reshape(raw, [-1, 1]), [head.parameters_per_value]))
+    with fusion.portable(), tf.GradientTape(persistent=True) as tape:
+        tape.watch(parameters)
+        of_x = head.distribution(parameters, 1, **({"shared": shared} if len(shared) else {}))
+        pairs = of_x.information(np.zeros(1))
+    total = 0.0
+    for value, weights in pairs:
+        # One value of x: functions [J], with weights [J, J].
+        jacobian = np.reshape(tape.jacobian(value, parameters), [-1, len(parameters)])
+        total += jacobian.T @ np.reshape(weights, [len(jacobian)] * 2) @ jacobian
+    return total
+
+
+@EVERY
+def test_information_of_extreme_parameters_is_finite(spec):
+    for raw in CASES[spec].extreme:
+        assert np.isfinite(information(spec, np.float64(raw))).all(), raw
 
 
 @EVERY

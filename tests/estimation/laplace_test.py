@@ -7,10 +7,13 @@ import scipy.optimize
 import scipy.stats
 import tensorflow as tf
 import tensorflow_probability as tfp
+import toy_data
 
 import iwae_zoo
 from iwae_zoo import annealing, laplace, networks
 from iwae_zoo._tracing import Networks
+from iwae_zoo.distributions import likelihoods
+from iwae_zoo.networks import bodies
 from iwae_zoo.testing import LinearGaussian, linear_gaussian
 
 tfd = tfp.distributions
@@ -127,6 +130,37 @@ def test_information_is_the_variance_of_the_score(distribution, seed):
     for copy, (_, information) in zip(copies, laplace.INFORMATION[type(distribution)](distribution), strict=True):
         squares = np.square(np.float64(tape.gradient(log_prob, copy)))
         assert abs(squares.mean() - float(information)) < 5 * squares.std() / np.sqrt(len(squares)) + 1e-5
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        likelihoods.get("discretized_logistic"),
+        likelihoods.get("zero_inflated_negative_binomial"),
+        likelihoods.Columns(columns=toy_data.COLUMNS, real="student_t:spread=value"),
+    ],
+    ids=lambda head: head.name,
+)
+def test_curvature_is_the_variance_of_the_score_by_z(head, seed):
+    """E[score score'] over draws of p(x | z), and of a table over what was observed of them."""
+    data = toy_data.examples(head.kinds[0], 300, (5,), 1)
+    head = head.fitted(data)
+    body = bodies.get("perceptron").decoder(head, (5,), hidden_sizes=(6,), activation="tanh", seed=3)
+    decoder, prior = networks.Decoder(body, head, (5,)), networks.StandardNormalPrior(2)
+    decoder.likelihood(np.zeros([1, 2], "float32"))
+    x = data[:1]
+    found = laplace.approximate(Networks(None, decoder, prior), x, tf.zeros([2]))
+    z = tf.repeat(found.mode[tf.newaxis], 50_000, axis=0)
+    draws = tf.where(np.isnan(x), x, decoder.likelihood(z).sample(seed=(1, seed)))
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        log_prob = decoder.likelihood(z).log_prob(draws)
+    scores = np.float64(tape.gradient(log_prob, z))
+    squares = scores[:, :, np.newaxis] * scores[:, np.newaxis]
+    error = squares.std(axis=0) / np.sqrt(len(squares))
+    fisher = np.linalg.inv(np.float64(found.scale @ tf.transpose(found.scale))) - np.eye(2)
+    assert (error < 0.1 * np.trace(fisher)).all()
+    assert (abs(fisher - squares.mean(axis=0)) < 5 * error + 1e-4).all()
 
 
 class TwoNormals(keras.Layer):
