@@ -152,7 +152,7 @@ class Beta(_Intensities):
         return (a - 1.0) * log_x + (b - 1.0) * log_rest - log_beta
 
     def information(self, statistics, parameters, shared):
-        """Of the variable itself: a^2 psi'(a) of log a, the same of log b, and less for both in a + b."""
+        """Of the variable itself, not squeezed: trigamma(a) by a, the same by b, less trigamma(a + b) by a + b."""
         a, b = _concentrations(parameters)
         one = tf.ones_like(a)
         return [(c, sign * tf.math.polygamma(one, c)) for c, sign in ((a, 1.0), (b, 1.0), (a + b, -1.0))]
