@@ -155,10 +155,16 @@ EVERY = pytest.mark.parametrize("spec", CASES)
 
 def distribution(spec, raw, dtype="float64"):
     """p(x) of one value alone, batch []."""
+    head, parameters, options = of_one_value(spec, raw, dtype)
+    return head.distribution(parameters, 1, **options)
+
+
+def of_one_value(spec, raw, dtype="float64"):
+    """The head, its parameters [K, 1], and the shared ones as keywords."""
     head = likelihoods.get(spec)
     parameters, shared = np.split(np.asarray(raw, dtype)[:, np.newaxis], [head.parameters_per_value])
     assert len(shared) == head.shared_parameters
-    return head.distribution(tf.constant(parameters), 1, **({"shared": tf.constant(shared)} if len(shared) else {}))
+    return head, tf.constant(parameters), {"shared": tf.constant(shared)} if len(shared) else {}
 
 
 @EVERY
@@ -220,12 +226,10 @@ def test_information_is_the_variance_of_scipys_score(spec):
 
 def information(spec, raw):
     """The Fisher information [K, K] of the raw parameters of one value, J' W J."""
-    head = likelihoods.get(spec)
-    parameters, shared = (tf.constant(part) for part in np.split(np.reshape(raw, [-1, 1]), [head.parameters_per_value]))
+    head, parameters, options = of_one_value(spec, raw)
     with fusion.portable(), tf.GradientTape(persistent=True) as tape:
         tape.watch(parameters)
-        of_x = head.distribution(parameters, 1, **({"shared": shared} if len(shared) else {}))
-        pairs = of_x.information(np.zeros(1))
+        pairs = head.distribution(parameters, 1, **options).information(np.zeros(1))
     total = 0.0
     for value, weights in pairs:
         # One value of x: functions [J], with weights [J, J].
@@ -237,7 +241,7 @@ def information(spec, raw):
 @EVERY
 def test_information_of_extreme_parameters_is_finite(spec):
     for raw in CASES[spec].extreme:
-        assert np.isfinite(information(spec, np.float64(raw))).all(), raw
+        assert np.isfinite(information(spec, raw)).all(), raw
 
 
 @EVERY
