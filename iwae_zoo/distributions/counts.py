@@ -214,20 +214,16 @@ def _negative_binomial(statistics, parameters, shared):
 def _relative(x, excess, r):
     """The same of x [..., V], log(rate / x) [..., V] (of the rate alone for x = 0) and r [V]; no gradient by x."""
     rate, precision = tf.maximum(x, 1.0) * tf.exp(excess), 1.0 / (r + x)
-    growth = (rate - x) * precision
-    # log(1 + growth): by 2 atanh(growth / (2 + growth)) where r is large and the rest of 1 + growth rounding.
-    t = growth / (2.0 + growth)
-    square = tf.minimum(tf.square(t), 1e-3)
-    near = 2.0 * t * (1.0 + square * (1 / 3 + square * (1 / 5 + square * (1 / 7 + square / 9))))
-    far = tf.math.log((r + rate) * precision)
-    log_growth = tf.where(tf.abs(growth) < 0.05, near, far)
+    # log(1 + growth) is that of a ratio; where r is large, rounding it loses most of a growth that is known better.
+    growth, ratio = (rate - x) * precision, (r + rate) * precision
+    kept, log_ratio = ratio - 1.0, tf.math.log(ratio)
+    log_growth = log_ratio + (growth - kept) / tf.maximum(ratio, 1.0)
 
     def gradient(upstream):
-        share = (x - rate) / (r + rate)
         # The sum over particles as a product with ones, which is faster.
-        by_r = tf.reshape(upstream * -(log_growth + share), [-1, tf.shape(upstream)[-1]])
+        by_r = tf.reshape(upstream * (kept / ratio - log_ratio), [-1, tf.shape(upstream)[-1]])
         by_r = tf.matmul(tf.ones([1, tf.shape(by_r)[0]], by_r.dtype), by_r)[0]
-        return None, upstream * r * share, by_r
+        return None, upstream * r * (x - rate) / (r + rate), by_r
 
     return x * excess - (x + r) * log_growth, gradient
 
