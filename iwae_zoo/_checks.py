@@ -84,6 +84,17 @@ def positive(name, value):
     return value
 
 
+def below_half(name, value):
+    """Returns `value`.
+
+    Raises:
+      ValueError: if it is not a number in (0, 1/2).
+    """
+    if positive(name, value) >= 0.5:
+        raise ValueError(f"{name} must be below 1/2: received {value!r}.")
+    return value
+
+
 def fraction(name, value, hint=""):
     """Returns `value`.
 

@@ -15,8 +15,8 @@ __all__ = ["KINDS", "Column", "Seen", "decoded", "encoded", "in_order", "is_miss
 
 # What a column may be, and what its cells may hold.
 KINDS = {
-    "real": "finite numbers",
-    "positive": "numbers above 0",
+    "real": "finite numbers of single precision",
+    "positive": "numbers of single precision above 0",
     "count": "whole numbers from 0",
     "binary": "0 and 1, or one of two names",
     "categorical": "one of its names",
@@ -33,6 +33,10 @@ _HOLDS: dict[str, Callable] = {
 _NOTHING = frozenset(("", "nan", "na", "n/a", "null"))
 # Whole numbers above are amounts and not counts; more names than this are no classes.
 _LARGEST_COUNT, _MOST_NAMES = 100_000, 100
+# Of floats: whole numbers from here on cannot be told apart; smaller ones of single precision count as 0.
+_LARGEST_WHOLE, _LEAST_SINGLE = 2.0**53, float(np.finfo(np.float32).tiny)
+# Texts that are longer are no numbers that are worth an array of texts of that length.
+_LONGEST_NUMBER = 64
 _SHOWN = 8
 
 
@@ -100,7 +104,8 @@ def seen(name, cells, kind=None):
       `Column`.
 
     Raises:
-      ValueError: if numbers and text are mixed and nobody says which is meant.
+      ValueError: if numbers and text are mixed and nobody says which is meant, or a kind with names has other names
+        than it can.
 
     #### Examples
     >>> str(seen("size", np.array([1.5, np.nan]))), str(seen("city", np.array(["Rome", "Oslo", "Bonn", "Rome"] * 3)))
@@ -123,6 +128,8 @@ class Seen:
 
     def add(self, cells):
         """Looks at the next cells, as `seen` takes them."""
+        if self._kind == "ignore":
+            return
         numbers, wrong = _numbers(cells)
         there = numbers[~np.isnan(numbers)]
         if wrong and not self._wrong:
@@ -137,11 +144,11 @@ class Seen:
         # More names than a column can have are only of interest if they are asked for.
         asked = self._kind in ("binary", "categorical")
         if asked or (self._kind is None and cells.dtype.kind != "f" and len(self._texts) <= _MOST_NAMES):
-            self._texts.update(text for text in _texts(cells) if text is not None)
+            self._texts.update(text for text in _texts(self._name, cells) if text is not None)
 
     def column(self):
         """The `Column`; raises ValueError as `seen`."""
-        kind = self._kind
+        kind, names = self._kind, _sorted(self._texts)
         if kind is None and self._numbers > self._wrong > 0:
             raise ValueError(
                 f"Column {self._name!r} holds numbers, and text in {self._wrong} rows, the first at row "
@@ -150,9 +157,14 @@ class Seen:
             )
         if kind is None:
             kind = self._kind_of_names() if self._wrong else self._kind_of_numbers()
-        if kind == "categorical" or (kind == "binary" and self._wrong):
-            return Column(self._name, kind, _sorted(self._texts))
-        return Column(self._name, kind)
+        if kind != "categorical" and not (kind == "binary" and self._wrong):
+            return Column(self._name, kind)
+        if not names or (kind == "binary" and len(names) != 2):
+            raise ValueError(
+                f"Column {self._name!r} cannot be {kind}, {KINDS[kind]}: its cells hold {len(names)} different names, "
+                f"{_shown(names) or 'none'}."
+            )
+        return Column(self._name, kind, names)
 
     def _kind_of_names(self):
         count, rows = len(self._texts), self._numbers + self._wrong
@@ -167,7 +179,7 @@ class Seen:
             return "binary"
         if self._least >= 0.0 and self._most <= _LARGEST_COUNT and self._whole:
             return "count"
-        return "positive" if self._least > 0.0 else "real"
+        return "positive" if self._least >= _LEAST_SINGLE else "real"
 
 
 def encoded(column, cells, first=0):
@@ -186,15 +198,18 @@ def encoded(column, cells, first=0):
     """
     if column.categories:
         codes = {category: float(code) for code, category in enumerate(column.categories)}
-        texts = _texts(cells)
+        texts = _texts(column.name, cells)
         numbers = np.array([np.nan if text is None else codes.get(text, -1.0) for text in texts], np.float32)
         _refuse(column, cells, first, numbers == -1.0, f"one of {_shown(column.categories)}")
         return numbers
     numbers, wrong = _numbers(cells)
-    refused = ~(_HOLDS[column.kind](numbers) & np.isfinite(numbers)) & ~np.isnan(numbers)
+    with np.errstate(over="ignore", under="ignore"):
+        single = numbers.astype(np.float32)
+    single[np.abs(single) < _LEAST_SINGLE] = 0.0
+    refused = ~(_HOLDS[column.kind](single) & np.isfinite(single)) & ~np.isnan(numbers)
     refused[wrong] = True
     _refuse(column, cells, first, refused, KINDS[column.kind])
-    return numbers.astype(np.float32)
+    return single
 
 
 def decoded(column, value, digits=7):
@@ -237,11 +252,12 @@ def _numbers(cells):
         return cells.astype(np.float64), []
     there = np.array([cell is not None for cell in cells], bool)
     numbers = np.full(len(cells), np.nan)
-    try:
-        numbers[there] = cells[there].astype(str).astype(np.float64)
-        return numbers, []
-    except ValueError:
-        pass
+    if max(map(len, cells[there]), default=0) <= _LONGEST_NUMBER:
+        try:
+            numbers[there] = cells[there].astype(str).astype(np.float64)
+            return numbers, []
+        except ValueError:
+            pass
     wrong = []
     for row in np.flatnonzero(there):
         try:
@@ -251,17 +267,24 @@ def _numbers(cells):
     return numbers, wrong
 
 
-def _texts(cells):
+def _texts(name, cells):
     """Cells as str, None where missing."""
     if cells.dtype.kind == "f":
-        return [None if math.isnan(number) else f"{number:.10g}" for number in cells]
+        return [None if math.isnan(number) else _text(name, number) for number in cells]
     return [None if cell is None else cell.strip() for cell in cells]
+
+
+def _text(name, number):
+    """A number as a name."""
+    if abs(number) >= _LARGEST_WHOLE:
+        raise ValueError(f"Column {name!r} holds numbers as large as {number:.0f}, which are no names: make them text.")
+    return f"{number:.0f}" if number % 1 == 0.0 else repr(float(number))
 
 
 def _sorted(names):
     """Different names, sorted: numbers by their size."""
     try:
-        return tuple(sorted(names, key=float))
+        return tuple(sorted(names, key=lambda name: (float(name), name)))  # There may be both 1 and 01.
     except ValueError:
         return tuple(sorted(names))
 

@@ -44,10 +44,9 @@ def run_cell(config, root, verbose=0):
     if finished := _finished(config, root):
         return finished
     workdir = folder(config, root)
+    evaluated = _evaluated(workdir)
     run = training.Run(config, workdir, resume=True)
-    path = workdir / "evaluation.json"
-    evaluation = json.loads(path.read_text()) if path.exists() else {}
-    if evaluation.get("num_samples") != config.eval_samples:  # There is none, or one of another accuracy.
+    if evaluated != (config.eval_samples, config.eval_method):  # It is not, or otherwise.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r"log p\(x\)")
             run.evaluate(run.train(verbose=verbose), verbose=verbose)
@@ -169,11 +168,21 @@ def _finished(config, root):
     try:
         there = training.read_config(workdir / "config.json")
         result = _read(workdir)
-        accuracy = result["evaluation"]["num_samples"]
     except (OSError, ValueError, KeyError, TypeError):
         return None  # If anything is wrong there, `training.Run` says what.
-    same = there == dataclasses.asdict(config.resolved()) and accuracy == config.eval_samples
-    return result if same else None
+    same = there == dataclasses.asdict(config.resolved())
+    return result if same and _evaluated(workdir) == (config.eval_samples, config.eval_method) else None
+
+
+def _evaluated(workdir):
+    """How a cell was evaluated: number of samples, and method; None if it was not."""
+    try:
+        there = json.loads((workdir / "evaluation.json").read_text())
+        # Of before it was written: what the run had.
+        method = there.get("method") or training.read_config(workdir / "config.json")["eval_method"]
+        return there["num_samples"], method
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _run_in_processes(configs, root, workers, done):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from iwae_zoo.data.splits import SPLITS
 
 __all__ = ["Dataset"]
 
+# Training examples that go into the fingerprint.
+_SAMPLED = 1000
 # Places that are named, of those where most is missing.
 _SHOWN = 4
 
@@ -72,6 +75,14 @@ class Dataset:
         drawn += ", streamed" if self.is_streamed else ""
         said = f"{self.name}: {sizes} examples of {shape}, kind {self.kind} ({kinds.get(self.kind).values}){drawn}"
         return said + self._missing() + (f"; columns {', '.join(map(str, self.columns))}" if self.columns else "")
+
+    @property
+    def fingerprint(self):
+        """str, by which other data are told from these: their sizes, their columns, and some training examples."""
+        sizes = [len(getattr(self, name)) for name in SPLITS]
+        digest = hashlib.sha256(repr((sizes, tuple(self.data_shape), self.kind_of_x, self.columns)).encode())
+        digest.update(np.asarray(self.train[:_SAMPLED], np.float32).tobytes())
+        return f"{sizes[0]:,} training examples, {digest.hexdigest()[:16]}"
 
     def _missing(self):
         """How much is missing where."""

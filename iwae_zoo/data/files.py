@@ -1,12 +1,14 @@
 """Data sets from a user's .npy or .npz file."""
 
 import os
+import zipfile
+import zlib
 
 import numpy as np
 
 from iwae_zoo.data import kinds, streamed
 from iwae_zoo.data.dataset import Dataset
-from iwae_zoo.data.splits import SPLITS, three
+from iwae_zoo.data.splits import SPLITS, filled, three
 
 __all__ = ["load"]
 
@@ -16,42 +18,38 @@ def load(path, kind=None, stream_above=streamed.DEFAULT):
     if not os.path.exists(path):
         raise FileNotFoundError(f"There is no data file {path!r}.")
     try:
-        if path.endswith(".npz"):
-            loaded = np.load(path, allow_pickle=False)
-            arrays = {key: loaded[key] for key in loaded.files}
-        elif streamed.is_streamed(os.path.getsize(path), stream_above):
+        if path.endswith(".npy") and streamed.is_streamed(os.path.getsize(path), stream_above):
             arrays = {"": streamed.npy(path)}
         else:
-            arrays = {"": np.load(path, allow_pickle=False)}
-    except (ValueError, OSError, EOFError) as error:
+            with open(path, "rb") as file:  # One that numpy opens stays open if it is damaged.
+                loaded = np.load(file, allow_pickle=False)
+                # What it is called does not say what it is.
+                arrays = {key: loaded[key] for key in loaded.files} if hasattr(loaded, "files") else {"": loaded}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as a {path[-4:]} file of numbers: {error}") from error
-    if not arrays or (len(arrays) > 1 and "train" not in arrays):
+    if not arrays or (len(arrays) > 1 and not {"train"} <= set(arrays) <= set(SPLITS)):
         raise ValueError(
             f"{path} must hold one array, or arrays named 'train' and, optionally, 'validation' and 'test': received "
             f"{sorted(arrays)}."
         )
-    labels = {key: f"{path}[{key!r}]" if key else path for key in arrays}
     for key, array in arrays.items():
-        _check(labels[key], array)
+        _check(f"{path}[{key!r}]" if key else path, array)
     kind = kind or kinds.seen(*arrays.values())
     if kind is None:
         raise ValueError(f"{path} must hold finite numbers: received infinity.")
-    arrays = {key: kinds.cast(array, kind, labels[key]) for key, array in arrays.items()}
+    arrays = kinds.cast(arrays, kind, path)
     splits = three({"train": next(iter(arrays.values()))} if len(arrays) == 1 else arrays)
     shapes = {part.shape[1:] for part in splits}
     if len(shapes) > 1:
         raise ValueError(
             f"The arrays in {path} must agree in all but the first axis: received shapes {sorted(shapes)}."
         )
-    for name, part in zip(SPLITS, splits, strict=True):
-        if not len(part):
-            raise ValueError(f"{path} has too few examples: nothing is left for the {name} split.")
-    train, validation, test = splits
+    train, validation, test = filled(splits, path)
     return Dataset(os.path.splitext(os.path.basename(path))[0], train, validation, test, kind)
 
 
 def _check(name, array):
-    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool) or array.dtype.kind == "c":
+    if array.dtype.kind not in "biuf":
         raise ValueError(f"{name} must hold real numbers: received dtype {array.dtype}.")
     if array.ndim < 2 or 0 in array.shape:
         raise ValueError(f"{name} must have shape [N, ...] with at least one example: received {list(array.shape)}.")

@@ -121,30 +121,43 @@ def _there(array):
             yield there
 
 
-def cast(array, name, what):
-    """An array as a data set of a kind keeps it: bytes that stand for themselves or for intensities, else float32.
+def cast(arrays, name, what):
+    """Arrays as a data set of a kind keeps them: bytes that stand for themselves or for intensities, else float32.
 
     Intensities become bytes by rounding.
 
     Args:
-      array: of numbers, or `Rows`, which are cast when they are read.
+      arrays: dict from name to an array of numbers, or to `Rows`, which are cast when they are read.
       name: of the kind.
-      what: str, what the array is, for messages.
+      what: str, what the arrays are, for messages.
+
+    Returns:
+      dict of the same.
 
     Raises:
-      ValueError: if it holds other numbers.
+      ValueError: if they hold other numbers, or some unsigned bytes and others not.
     """
     kind = get(name)
-    is_byte = array.dtype == np.uint8
-    if name == "byte" and not is_byte and all(map(_is_intensity, _there(array))):
-        whole = sum(there.size for there in _there(array)) == math.prod(array.shape)
+    if len({array.dtype == np.uint8 for array in arrays.values()}) > 1:
+        dtypes = ", ".join(f"{key}: {array.dtype}" for key, array in arrays.items())
+        raise ValueError(f"{what} must hold unsigned bytes in all arrays or in none: received {dtypes}.")
+    is_byte = all(array.dtype == np.uint8 for array in arrays.values())
+    if name == "byte" and not is_byte and all(_is_intensity(there) for a in arrays.values() for there in _there(a)):
+        whole = all(sum(there.size for there in _there(array)) == math.prod(array.shape) for array in arrays.values())
         dtype: Any = np.uint8 if whole else np.float32
-        return mapped(array, lambda block: np.rint(255.0 * block).astype(dtype), dtype)
-    if not all(kind.holds(there / 255.0 if is_byte and kind.draw else there) for there in _there(array)):
-        low, high = min(there.min() for there in _there(array)), max(there.max() for there in _there(array))
-        raise ValueError(
-            f"{what} must hold {kind.values} to be of kind {name}: received values from {low:g} to {high:g}."
-        )
+        return {k: mapped(a, lambda block: np.rint(255.0 * block).astype(dtype), dtype) for k, a in arrays.items()}
+    for key, array in arrays.items():
+        if not all(kind.holds(there / 255.0 if is_byte and kind.draw else _single(there)) for there in _there(array)):
+            low, high = min(there.min() for there in _there(array)), max(there.max() for there in _there(array))
+            raise ValueError(
+                f"{f'{what}[{key!r}]' if key else what} must hold {kind.values} to be of kind {name}: received values "
+                f"from {low:g} to {high:g}."
+            )
     if is_byte and (kind.draw or name == "byte"):
-        return array
-    return mapped(array, lambda block: block.astype(np.float32), np.float32)
+        return dict(arrays)
+    return {key: mapped(array, _single, np.float32) for key, array in arrays.items()}
+
+
+def _single(block):
+    with np.errstate(over="ignore"):  # Infinity is of no kind.
+        return block.astype(np.float32)

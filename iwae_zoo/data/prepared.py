@@ -24,8 +24,7 @@ def load(name, data_dir, stream_above=streamed.DEFAULT):
     key = _image_key(name, builder.info.features)
     images = dict(zip(splits, _read(builder, splits, key, stream_above), strict=True))
     kind = kinds.seen(*images.values())
-    images = {part: kinds.cast(array, kind, f"The data set {name!r}") for part, array in images.items()}
-    train, validation, test = three(images)
+    train, validation, test = three(kinds.cast(images, kind, f"The data set {name!r}"))
     return Dataset(name.replace("/", "_"), train, validation, test, kind)
 
 
@@ -58,6 +57,9 @@ def _builder(name, data_dir):
         return tfds.builder(name, data_dir=data_dir, try_gcs=False)
     except tfds.core.DatasetNotFoundError as error:  # Its own message lists a thousand names.
         raise ValueError(f"TensorFlow Datasets knows no data set {name!r}, and none is in its folder.") from error
+    except (ValueError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{name!r} is no name of a data set of TensorFlow Datasets: {reason}") from error
 
 
 def _how_to(name):

@@ -88,9 +88,11 @@ def load(name, data_dir=None, kind=None, binarize=None, columns=None, missing=No
         raise ValueError(
             f"The kinds of a table's columns are set with columns, such as {dataset.columns[0].name}:{kind}."
         )
+    if kind == "table" and not dataset.columns:
+        raise ValueError(f"kind='table' is for .csv and .parquet files, whose columns have names: received {name}.")
     if kind not in (None, dataset.kind):
-        cast = {part: kinds.cast(getattr(dataset, part), kind, f"The data set {name}") for part in SPLITS}
-        dataset = dataclasses.replace(dataset, kind=kind, **cast)
+        parts = {part: getattr(dataset, part) for part in SPLITS}
+        dataset = dataclasses.replace(dataset, kind=kind, **kinds.cast(parts, kind, f"The data set {name}"))
     if binarize and not kinds.get(dataset.kind).draw:
         raise ValueError(f"binarize={binarize!r} is for data of kind intensity: {name} is of kind {dataset.kind}.")
     if missing is not None:

@@ -4,7 +4,7 @@ import numpy as np
 
 from iwae_zoo._rows import taken
 
-__all__ = ["SPLITS", "split", "three"]
+__all__ = ["SPLITS", "filled", "split", "three"]
 
 SPLITS = ("train", "validation", "test")
 _SEED = 20180213
@@ -18,6 +18,19 @@ def split(examples, validation_share, test_share):
     train = len(examples) - validation - test
     parts = order[:train], order[train : train + validation], order[train + validation :]
     return tuple(taken(examples, part) for part in parts)
+
+
+def filled(splits, where):
+    """The splits, if there is an example in each.
+
+    Raises:
+      ValueError: if not; the message names what is at `where`.
+    """
+    for name, part in zip(SPLITS, splits, strict=True):
+        if not len(part):
+            sizes = ", ".join(map(str, map(len, splits)))
+            raise ValueError(f"{where} has too few examples: nothing is left for the {name} split, of sizes {sizes}.")
+    return splits
 
 
 def three(arrays):

@@ -10,7 +10,7 @@ from iwae_zoo import columns as columns_
 from iwae_zoo._rows import progress
 from iwae_zoo.data import streamed
 from iwae_zoo.data.dataset import Dataset
-from iwae_zoo.data.splits import split
+from iwae_zoo.data.splits import filled, split
 
 __all__ = ["ENDINGS", "batches", "from_cells", "load", "read", "rows"]
 
@@ -120,12 +120,9 @@ def _size(path):
 
 def _dataset(name, x, columns, where):
     """The `Dataset` of numbers, an array or `Rows` [N, V]."""
-    if not x.shape[1] or len(x) < 3:
-        raise ValueError(
-            f"{where} must have at least 3 rows and a column to learn from: received {len(x)} rows, columns "
-            f"{', '.join(map(str, columns))}."
-        )
-    train, validation, test = split(x, 0.1, 0.1)
+    if not x.shape[1]:
+        raise ValueError(f"{where} must have a column to learn from: received columns {', '.join(map(str, columns))}.")
+    train, validation, test = filled(split(x, 0.1, 0.1), where)
     return Dataset(name, train, validation, test, "table", columns=tuple(columns))
 
 
@@ -265,8 +262,11 @@ def _of_arrow(column):
 
     kind = column.type
     if pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind) or pyarrow.types.is_decimal(kind):
-        return column.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
-    texts = column.cast(pyarrow.string()).to_pylist()
+        return column.cast(pyarrow.float64(), safe=False).to_numpy(zero_copy_only=False)
+    try:
+        texts = column.cast(pyarrow.string()).to_pylist()
+    except pyarrow.ArrowException:  # Lists, structures, bytes that are no text.
+        texts = [None if value is None else str(value) for value in column.to_pylist()]
     cells = np.empty(len(texts), object)
     cells[:] = [None if text is None or columns_.is_missing(text) else text for text in texts]
     return cells

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from iwae_zoo._checks import below_half
 from iwae_zoo.distributions import fusion, holes
 from iwae_zoo.distributions.head import Likelihood
 
@@ -34,6 +35,9 @@ class Bernoulli(Likelihood):
     values = "0 and 1 only: binarise grey values"
     parameters_per_value = 1
     by_blocks = True
+
+    def __post_init__(self):
+        below_half("smoothing", self.smoothing)
 
     def distribution(self, parameters, event_ndims, dtype=None):
         return IndependentBernoulli(tf.squeeze(parameters, axis=-1 - event_ndims), event_ndims, dtype, self.missing)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from iwae_zoo._checks import integer
+from iwae_zoo._checks import integer, positive
 from iwae_zoo.distributions.values import ValueLikelihood, limited
 
 __all__ = ["Categorical"]
@@ -16,7 +16,7 @@ class Categorical(ValueLikelihood):
     """Independent classes 0, 1, ... from logits; the mean is that of these numbers.
 
     Args:
-      classes: int, how many there are of each value; `fitted` sees it in the data.
+      classes: int, how many there are of each value, at least; `fitted` sees in the data if there are more.
       smoothing: float, count that each class has in `fitted` before the data.
 
     #### Examples
@@ -35,6 +35,7 @@ class Categorical(ValueLikelihood):
 
     def __post_init__(self):
         integer("classes", self.classes)
+        positive("smoothing", self.smoothing)
 
     @property
     def parameters_per_value(self):
@@ -85,7 +86,7 @@ class Categorical(ValueLikelihood):
         return tf.cast(tf.argmax(noisy, axis=-2), parameters.dtype)
 
     def _fitted(self, data):
-        classes = int(max(block.max() for block in data.blocks())) + 1
+        classes = max(self.classes, int(max(block.max() for block in data.blocks())) + 1)
         counts = np.full([classes, *data.shape[1:]], self.smoothing)
         for block in data.blocks():
             counts += np.stack([np.sum(block == name, axis=0) for name in range(classes)])

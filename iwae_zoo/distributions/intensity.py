@@ -6,6 +6,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from iwae_zoo._checks import below_half
 from iwae_zoo.distributions import fitting
 from iwae_zoo.distributions.values import ValueLikelihood, limited, positive
 
@@ -60,6 +61,9 @@ class ContinuousBernoulli(_Intensities):
     title = "continuous Bernoulli"
     parameters_per_value = 1
     by_blocks = True
+
+    def __post_init__(self):
+        below_half("smoothing", self.smoothing)
 
     @staticmethod
     def log_density(statistics, parameters, shared):

@@ -101,6 +101,8 @@ def main(name):
         trained.check(_MODEL, _PRESET)
         if _OUTPUT.value and not os.path.isdir(os.path.dirname(_OUTPUT.value) or "."):
             raise FileNotFoundError(f"There is no folder for --output={_OUTPUT.value}.")
+        if _OUTPUT.value and os.path.isdir(_OUTPUT.value):
+            raise IsADirectoryError(f"--output={_OUTPUT.value} is a folder: give it the name of a file.")
         strategy = strategies.get(_STRATEGY.value, _DEVICES.value)
         is_chief = strategies.is_chief(strategy)
         with strategy.scope():

@@ -63,6 +63,8 @@ def _table(model, progress):
             rows += len(part.x)
             untrusted += int((~answer.trusted).sum())
             progress.update(len(part.x))
+        if not rows:
+            raise ValueError(f"{_INPUT.value} holds no rows.")
     return rows, untrusted
 
 
@@ -100,7 +102,7 @@ def main(name):
         imputation.check_takes_missing(model)
         with tqdm.tqdm(unit="row", disable=None if console.is_interactive() else True) as progress:
             rows, untrusted = (_array if wanted == ".npz" else _table)(model, progress)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EOFError) as error:
         console.fail(name, error)
     print(f"{rows} rows in {output}; {untrusted} of them are marked as not to be trusted.")
 

@@ -320,7 +320,7 @@ def main(name):
     except strategies.WorkerLost as error:
         print(f"{name}: {error} This one does so now, with --resume, and waits for the others.", flush=True)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], "--resume"])
-    except (training.Diverged, OSError, MemoryError) as error:
+    except (training.Diverged, ValueError, OSError, MemoryError) as error:
         console.fail(name, error)
     except KeyboardInterrupt:
         print(f"\n{name}: interrupted. The same command with --resume goes on from the last checkpoint in {workdir}.")

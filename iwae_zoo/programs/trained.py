@@ -1,11 +1,13 @@
 """Which trained model a program asks: that of a file, or a preset with weights."""
 
 import os
+import zipfile
 
 import keras
 from absl import flags
 
 from iwae_zoo import presets, training
+from iwae_zoo.model.autoencoder import ImportanceWeightedAutoencoder
 
 __all__ = ["check", "config", "define", "load"]
 
@@ -56,7 +58,13 @@ def load(path, preset):
         return presets.load(preset.value)
     if not os.path.isfile(path.value):
         raise FileNotFoundError(f"There is no model file {path.value!r}.")
-    return keras.saving.load_model(path.value)
+    try:
+        model = keras.saving.load_model(path.value)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"The model file {path.value} is damaged: {error}") from error
+    if not isinstance(model, ImportanceWeightedAutoencoder):
+        raise ValueError(f"{path.value} holds a {type(model).__name__} and no model of this library.")
+    return model
 
 
 def config(path, preset):

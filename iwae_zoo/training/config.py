@@ -168,8 +168,8 @@ class Config:
         look_up({name: name for name in placement.NAMES}, config.data_on, "place for the data")
         if not config.stream_above >= 0.0:
             raise ValueError(f"stream_above must be at least 0 GiB: received {config.stream_above!r}.")
-        if config.seed < 0:
-            raise ValueError(f"seed must not be negative: received {config.seed!r}.")
+        if not 0 <= config.seed < 2**31:
+            raise ValueError(f"seed must be from 0 to 2^31 - 1: received {config.seed!r}.")
         return config
 
     def _check_from_preset(self):

@@ -74,6 +74,7 @@ class Run:
         if start and getattr(start.decoder.head, "columns", ()):  # The names of a category are numbered as they were.
             settings["columns"] = start.decoder.head.columns
         self.dataset = data.load(config.dataset, config.data_dir, stream_above=config.stream_above, **settings)
+        self.files.check_data(self.dataset.fingerprint)
         self.on_device = placement.is_on_device(config.data_on, self.dataset, self.strategy)
         self.steps, at_once = self.dataset.steps_per_epoch(self.config.batch_size), self.config.steps_per_execution
         if self.steps % at_once:  # Keras would go on into the next epoch.
@@ -122,8 +123,6 @@ class Run:
         """
         config = self.config
         verbose = verbose if self.is_chief else 0
-        if self.is_chief:
-            self._describe()
         if verbose:
             print(f"{self.dataset.description}; likelihood {self.likelihood.name}.")
             if self.config.particle_chunk:
@@ -132,6 +131,8 @@ class Run:
                 print("All training examples lie on the device.")
         with self.strategy.scope():
             model = self._restored(self.files.checkpoint) or self.build()
+        if self.is_chief:  # Nothing is there if there is no model.
+            self._describe()
         first_epoch, first_step = divmod(_iterations(model), self.steps)
         history = self.files.history(first_epoch)
         if verbose and _iterations(model):
@@ -220,7 +221,8 @@ class Run:
             untrained = likelihood.estimate_dataset(beginner, x, count, method=likelihood.IMPORTANCE, verbose=0)
         before = f"{config.from_preset}, before" if config.from_preset else "the same, untrained model"
         baselines = {before: float(untrained.log_prob.mean())}
-        result = {**dataclasses.asdict(trained), "untrained_iwae_bound": baselines[before]}
+        result = dataclasses.asdict(trained)
+        result |= {"method": config.eval_method, "untrained_iwae_bound": baselines[before]}
         head, measures = getattr(model.decoder, "head", None), {}
         if isinstance(head, likelihoods.Likelihood):  # A user's own decoder may have none.
             result["baseline"] = evaluation.baseline(head.fitted(self.dataset.training_values), x)
@@ -239,7 +241,7 @@ class Run:
     def _describe(self):
         self.workdir.mkdir(parents=True, exist_ok=True)
         versions = {name: metadata.version(name) for name in ("tensorflow", "keras", "tensorflow-probability", "numpy")}
-        write_json(self.workdir / "config.json", {"config": dataclasses.asdict(self.config), "versions": versions})
+        self.files.describe(versions, self.dataset.fingerprint)
 
     def _check_start(self, start):
         """Raises ValueError if the weights that training begins with are for other data."""

@@ -52,6 +52,7 @@ class WorkDirectory:
         self.model = self.path / "model.keras"
         self._latest = self.path / "latest.keras"
         self._metrics = self.path / "metrics.jsonl"
+        self._description = self.path / "config.json"
 
     @property
     def checkpoint(self):
@@ -93,6 +94,20 @@ class WorkDirectory:
             patience and history and len(history) - best_epoch(history) >= patience
         )
 
+    def describe(self, versions, data):
+        """Writes what is run, with which versions, on what data: `Dataset.fingerprint`."""
+        found = {"config": dataclasses.asdict(self.config), "versions": versions, "data": data}
+        write_json(self._description, found)
+
+    def check_data(self, data):
+        """Raises ValueError if the run that is here was on other data; `data` is a `Dataset.fingerprint`."""
+        there = json.loads(self._description.read_text()).get("data", data) if self._description.exists() else data
+        if there != data:
+            raise ValueError(
+                f"The run in {self.path} was on other data: {there} there and {data} here. Give it the data of then, "
+                "or choose another --workdir."
+            )
+
     def check(self, may_be_there):
         """Checks that the run can be here.
 
@@ -102,7 +117,7 @@ class WorkDirectory:
         Raises:
           ValueError: if it holds something else, or what it may not.
         """
-        path = self.path / "config.json"
+        path = self._description
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"The work directory {self.path} is a file. Choose another with --workdir.")
         if not path.exists():

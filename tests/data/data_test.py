@@ -108,6 +108,32 @@ def test_npz(tmp_path):
     assert len(data.load(str(tmp_path / "one.npz")).train) == 48
 
 
+def test_the_arrays_of_a_file_are_read_alike(tmp_path):
+    """Whether numbers stand for 1 by 255 or by themselves is one decision for all; nothing is dropped."""
+    grey = np.linspace(0, 255, 120).astype(np.uint8).reshape(30, 4)
+    np.savez(tmp_path / "mixed.npz", train=grey, test=grey / 255.0)
+    with pytest.raises(ValueError, match="bytes in all arrays or in none: received train: uint8, test: float64"):
+        data.load(str(tmp_path / "mixed.npz"), kind="intensity")
+    np.savez(tmp_path / "whole.npz", train=grey.astype(int), test=np.array([[0, 1, 0, 1]] * 9))
+    np.testing.assert_array_equal(data.load(str(tmp_path / "whole.npz"), kind="byte").test[0], [0, 1, 0, 1])
+    np.savez(tmp_path / "val.npz", train=grey, val=grey)
+    with pytest.raises(ValueError, match=r"'validation' and 'test': received \['train', 'val'\]"):
+        data.load(str(tmp_path / "val.npz"))
+
+
+def test_files_that_are_not_what_they_are_called(tmp_path):
+    x = np.linspace(0.0, 1.0, 120).reshape(30, 4)
+    np.savez(tmp_path / "own.npz", x)
+    (tmp_path / "renamed.npy").write_bytes((tmp_path / "own.npz").read_bytes())
+    np.save(tmp_path / "own.npy", x)
+    (tmp_path / "renamed.npz").write_bytes((tmp_path / "own.npy").read_bytes())
+    for name in ("renamed.npy", "renamed.npz"):
+        np.testing.assert_allclose(data.load(str(tmp_path / name), binarize="none").train.max(), 1.0)
+    (tmp_path / "short.npz").write_bytes((tmp_path / "own.npz").read_bytes()[:200])
+    with pytest.raises(ValueError, match="cannot be read as a .npz file of numbers"):
+        data.load(str(tmp_path / "short.npz"))
+
+
 @pytest.mark.parametrize(
     ("array", "message"),
     [
@@ -118,6 +144,8 @@ def test_npz(tmp_path):
         (np.zeros((2, 3)), "too few examples"),
         (np.array([["a", "b"]] * 20), "must hold real numbers: received dtype <U1"),
         (np.zeros((20, 3), complex), "real numbers"),
+        (np.zeros((20, 3), "timedelta64[s]"), "real numbers"),
+        (np.full((20, 3), 1e39), "to be of kind count: received values from 1e[+]39"),
     ],
 )
 def test_unusable_arrays(array, message, tmp_path):
@@ -166,7 +194,7 @@ def test_the_kind_is_overridden(tmp_path):
     with pytest.raises(ValueError, match=r"must hold values in \[0, 1\] to be of kind intensity.*from 0 to 300"):
         np.save(tmp_path / "large.npy", np.array([[0, 300]] * 20))
         data.load(str(tmp_path / "large.npy"), kind="intensity")
-    with pytest.raises(ValueError, match="The data set digits must hold 0 and 1 to be of kind binary"):
+    with pytest.raises(ValueError, match="The data set digits.* must hold 0 and 1 to be of kind binary"):
         data.load("digits", kind="binary")
     with pytest.raises(ValueError, match="Unknown kind of data: received 'bytes'. Did you mean 'byte'"):
         data.load("digits", kind="bytes")

@@ -1,6 +1,7 @@
 """Tables from files, and back with their holes filled."""
 
 import csv
+import tracemalloc
 import types
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from iwae_zoo import data
-from iwae_zoo.columns import Column
+from iwae_zoo.columns import Column, seen
 from iwae_zoo.data import filled, tables
 
 TEXT = 'id,age,"size, cm",town\r\np1,3,1.50,"Rome, IT"\r\np2,,nan,Oslo\r\np3,4,2,"a ""b"""\r\n\r\np4,1,1e-3,\r\n'
@@ -86,7 +87,7 @@ def test_a_data_set(tmp_path):
     assert [len(part) for part in (dataset.train, dataset.validation, dataset.test)] == [48, 6, 6]
     assert "b:real" in dataset.description
     # Another file, by the columns of the first.
-    other = written(tmp_path / "u.csv", "c,b,a\nz,3,1\nz,,2\nn,1,1\nz,2,1\n")
+    other = written(tmp_path / "u.csv", "c,b,a\n" + "z,3,1\nz,,2\nn,1,1\nz,2,1\n" * 2)
     assert set(data.load(other, columns=dataset.columns).train[:, 2]) <= {0.0, 2.0}
     holed = data.load(path, columns="id:ignore", missing=0.5)
     assert np.isnan(holed.train).mean() == pytest.approx(0.5, abs=0.15)
@@ -102,7 +103,20 @@ def test_a_data_set(tmp_path):
         ("a,b\n1,2\n3\n", None, "row 1: received 1 cells for 2 columns"),
         ('a,b\n1,"2\n', None, "cannot be read as CSV"),
         ("a,b\n1,2\n1,2\n", "z:count", "no column 'z': it has a, b"),
-        ("a,b\n1,2\n1,2\n", None, "at least 3 rows"),
+        ("a,b\n" + "1,2\n" * 5, None, "too few examples: nothing is left for the validation split, of sizes 5, 0, 0"),
+        ("a\n" * 9, "a:ignore", "a column to learn from"),
+        (
+            "a,b\n" + "1,x\n1,y\n1,z\n" * 5,
+            "b:binary",
+            "'b' cannot be binary, .* 3 different names, 'x'",
+        ),
+        (
+            "a,b\n" + "1,\n" * 9,
+            "b:categorical",
+            "'b' cannot be categorical, .* 0 different names, none",
+        ),
+        ("a,b\n" + "1,0.1\n" * 9 + "1,1e-80\n", "b:positive", r"row 9: received '1e-80'. It takes numbers of single"),
+        ("a,b\n" + "1,0.1\n" * 9 + "1,1e39\n", None, r"row 9: received '1e39'. It takes numbers of single precision"),
         ("a,b\n1,2.5\n1,x\n2,3.5\n", None, "'b' holds numbers, and text in 1 rows, the first at row 1"),
         ("a,b\n1,2\n1,-2\n2,3\n", "b:count", r"'b' \(count\), row 1: received '-2'"),
     ],
@@ -138,3 +152,43 @@ def test_digits_with_holes():
     batch = next(iter(dataset.training_batches(50, seed=0))).numpy()
     assert 0.4 < np.isnan(batch).mean() < 0.6 and np.isfinite(dataset.train_mean).all()
     np.testing.assert_array_equal(data.load("digits", missing=0.5).train, dataset.train)
+
+
+def test_names_are_in_one_order_and_none_is_lost():
+    """What is equal as a number is still another name; the order of a set changes from process to process."""
+    assert seen("a", np.array(["01", "1", "2", "1.0"] * 5, object), "categorical").categories == ("01", "1", "1.0", "2")
+    numbers = np.array([10000000001.0, 10000000002.0, 0.1, np.nan])
+    assert seen("a", numbers, "categorical").categories == ("0.1", "10000000001", "10000000002")
+    with pytest.raises(ValueError, match="'a' holds numbers as large as 9007199254740992, which are no names"):
+        seen("a", np.array([2.0**53, 1.0]), "categorical")
+    assert seen("a", np.array([0.1, 1e-80])).kind == "real"  # In single precision it is 0.
+
+
+def test_parquet_of_every_type(tmp_path):
+    """A column that nobody learns from keeps no table from being read; numbers may be texts, and holes words."""
+    columns = {
+        "id": pyarrow.array([2**60 + i for i in range(30)]),
+        "list": pyarrow.array([[i] for i in range(30)]),
+        "bytes": pyarrow.array([bytes([200, i]) for i in range(30)]),
+        "size": pyarrow.array(["NA", " 1.5", "", "2.25", None] * 6),
+    }
+    path = str(tmp_path / "t.parquet")
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    dataset = data.load(path, columns="id:ignore")
+    assert [str(column) for column in dataset.columns] == ["id:ignore", "list:ignore", "bytes:ignore", "size:positive"]
+    with filled.writer(tmp_path / "out.parquet", dataset.columns, num_imputations=1) as write:
+        for part in filled.parts(path, dataset.columns):
+            write(part, answer_for(part.x))
+    received = pyarrow.parquet.read_table(tmp_path / "out.parquet")
+    assert received["size"].to_pylist() == [1.0, 1.5, 1.0, 2.25, 1.0] * 6
+    for name in ("id", "list", "bytes"):
+        assert received[name].to_pylist() == columns[name].to_pylist()
+
+
+def test_long_texts_take_no_more_memory_than_they_are():
+    cells = np.array([*map(str, range(-3000, 0)), "x" * 100_000], object)
+    tracemalloc.start()
+    assert seen("notes", cells, "categorical").kind == "categorical"
+    assert seen("notes", cells, "ignore").kind == "ignore"
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()

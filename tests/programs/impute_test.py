@@ -3,7 +3,10 @@
 import csv
 import json
 
+import keras
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import tensorflow as tf
 from inprocess import call
@@ -76,6 +79,31 @@ def test_nothing_half_written(run, tmp_path):
     result = call(impute, *flags_of(run, write(tmp_path / "h.csv", rows), "filled.csv"), cwd=tmp_path)
     assert result.returncode != 0 and "'town' (categorical), row 300: received 'Lima'" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["h.csv"]
+
+
+def test_without_rows_nothing_is_written(run, tmp_path):
+    for ending in ("csv", "parquet"):
+        source = tmp_path / f"empty.{ending}"
+        if ending == "csv":
+            source.write_text("id,age,visits,town\n")
+        else:
+            pyarrow.parquet.write_table(pyarrow.table({name: [] for name in ("id", "age", "visits", "town")}), source)
+        result = call(impute, *flags_of(run, source, f"filled.{ending}"), cwd=tmp_path)
+        assert result.returncode != 0 and f"{source} holds no rows" in result.stderr
+        assert [path.name for path in tmp_path.iterdir() if path != source] == []
+        source.unlink()
+
+
+def test_a_file_that_is_no_model(run, tmp_path):
+    content = bytearray((run / "run" / "model.keras").read_bytes())
+    content[len(content) // 2] ^= 255
+    (tmp_path / "model.keras").write_bytes(content)
+    flags = [f"--input={run / 'people.csv'}", "--output=filled.csv"]
+    result = call(impute, "--model=model.keras", *flags, cwd=tmp_path)
+    assert result.returncode != 0 and "The model file model.keras is damaged" in result.stderr
+    keras.Sequential([keras.Input([2]), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
+    result = call(impute, "--model=other.keras", *flags, cwd=tmp_path)
+    assert result.returncode != 0 and "other.keras holds a Sequential and no model of this library" in result.stderr
 
 
 def test_evaluated_by_the_columns_of_the_model(run, tmp_path):

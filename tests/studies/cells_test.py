@@ -103,6 +103,9 @@ def test_another_accuracy_or_configuration_is_not_finished(study, tiny, tmp_path
     assert evaluated == []
     cells.run_grid({0: config(tiny, eval_samples=30)}, root)
     assert evaluated == [30]
+    cells.run_grid({0: config(tiny, eval_method="auto")}, root)
+    assert evaluated == [30, 20]
+    evaluated.pop()
     folder, other = (root / "cells" / config(tiny, seed=seed).title for seed in (0, 1))
     (folder / "evaluation.json").write_text('{"num_samples": 30}')
     cells.run_grid({0: config(tiny)}, root)

@@ -197,7 +197,9 @@ def test_an_older_runs_configuration_is_the_same_run(tiny, tmp_path):
         ({"batch_size": -1}, "batch_size must be at least 1"),
         ({"eval_samples": 0}, "eval_samples must be at least 1"),
         ({"learning_rate": 0.0}, "learning_rate must be a positive number"),
-        ({"seed": -1}, "seed must not be negative"),
+        ({"seed": -1}, r"seed must be from 0 to 2\^31 - 1: received -1"),
+        ({"seed": 2**31}, "seed must be from 0"),
+        ({"kind": "table"}, "whose columns have names"),
         ({"beta": 0.5}, "have no beta"),
         ({"mixed_precision": "float16"}, "mixed_precision must be 'bfloat16' or left out: received 'float16'"),
         ({"backward_particles": 6}, "backward_particles must be below M K = 6: received 6"),
@@ -237,6 +239,22 @@ def test_work_directory_of_something_else(tiny, tmp_path):
     with pytest.raises(ValueError, match="is a file"):
         training.Run(config(tiny), tmp_path / "notes" / "diary.txt")
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_its_own_data_only(tmp_path):
+    """The same file with other rows, or with its columns in another order, is told from it; a name is not looked at."""
+    rows = [f"{i % 7}.5,{i % 5}" for i in range(60)]
+    table = tmp_path / "t.csv"
+    table.write_text("\n".join(["size,count", *rows]) + "\n")
+    begun = training.Config(dataset=str(table), epochs=1, k=2, m=1, hidden_sizes="4", latent_size="2")
+    training.Run(begun, tmp_path / "run").train(verbose=0)
+    for changed in (["size,count", *rows[:30]], ["size,count", "9.5,4", *rows[1:]], ["count,size", *rows]):
+        table.write_text("\n".join(changed) + "\n")
+        with pytest.raises(ValueError, match="was on other data: 48 training examples, [0-9a-f]{16} there and"):
+            training.Run(begun, tmp_path / "run", resume=True)
+    table.write_text("\n".join(["size,count", *rows]) + "\n")
+    training.Run(begun, tmp_path / "run", resume=True)
 
 
 def exhausted(*_, **__):
