@@ -72,6 +72,18 @@ def integer(name, value, least=1):
     return number
 
 
+def checked_seed(seed):
+    """Returns `seed` as an int.
+
+    Raises:
+      ValueError: if it is not an integer from 0 to 2^31 - 1.
+    """
+    number = integer("seed", seed, least=0)
+    if number >= 2**31:
+        raise ValueError(f"seed must be an integer from 0 to 2^31 - 1: received {seed!r}.")
+    return number
+
+
 def positive(name, value):
     """Returns `value`.
 

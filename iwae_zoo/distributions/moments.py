@@ -3,12 +3,23 @@
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-__all__ = ["SampledMoments", "point"]
+__all__ = ["SampledMoments", "mean", "point"]
+
+# Of which moments are means.
+_DRAWS = 256
 
 
 def point(distribution):
     """One z that stands for all of a distribution's: its mean, or what its own `point` returns, which is a draw."""
-    return getattr(distribution, "point", distribution.mean)()
+    return distribution.point() if hasattr(distribution, "point") else mean(distribution)
+
+
+def mean(distribution):
+    """The mean of a distribution; where it has none in closed form, that of 256 draws, always the same ones."""
+    try:
+        return distribution.mean()
+    except NotImplementedError:
+        return tf.reduce_mean(distribution.sample(_DRAWS, seed=(0, 0)), axis=0)
 
 
 class SampledMoments(tfd.Distribution):
@@ -21,7 +32,7 @@ class SampledMoments(tfd.Distribution):
     """
 
     def _draws(self):
-        return self.sample(256, seed=(0, 0), first_row=None)
+        return self.sample(_DRAWS, seed=(0, 0), first_row=None)
 
     def _mean(self):
         return tf.reduce_mean(self._draws(), axis=0)

@@ -16,11 +16,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iwae_zoo._checks import integer
+from iwae_zoo._checks import checked_seed, integer
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.estimation import paths, walks
-from iwae_zoo.estimation.rows import by_rows, checked_answers, checked_seed
+from iwae_zoo.estimation.rows import by_rows, checked_answers
 from iwae_zoo.estimation.walks import schedule
 from iwae_zoo.model import examples, particles
 

@@ -5,10 +5,11 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from iwae_zoo._checks import checked_seed
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.estimation import psis
-from iwae_zoo.estimation.rows import by_rows, checked_answers, checked_seed, numbered
+from iwae_zoo.estimation.rows import by_rows, checked_answers, numbered
 from iwae_zoo.estimation.streaming import Observer, checked_chunk, observed
 from iwae_zoo.model import examples, memory
 from iwae_zoo.objectives.thermodynamic import partition

@@ -118,7 +118,7 @@ class Check:
     """Importance sampling against annealed importance sampling on the same examples; nats per example.
 
     Attributes:
-      num_examples: int.
+      num_examples: int, of those in the likelihood's support.
       log_prob: mean importance-sampled log p(x).
       log_prob_error: its standard error for these very examples.
       annealed_log_prob: mean annealed log p(x).
@@ -161,15 +161,17 @@ def check(model, x, num_samples=5000, num_temperatures=None, num_chains=None, *,
     options = {"initial": initial, "seed": seed, "verbose": verbose}
     annealed = annealing.estimate_log_prob(model, x, num_temperatures, num_chains, **options)
 
-    def error_of_mean(errors):
-        return float(np.sqrt(np.sum(errors**2)) / len(errors))
+    inside = sampled.in_support
 
-    difference, difference_error = _mean_and_error(annealed.log_prob - sampled.log_prob)
+    def error_of_mean(errors):
+        return float(np.sqrt(np.sum(errors[inside] ** 2)) / inside.sum())
+
+    difference, difference_error = _mean_and_error(annealed.log_prob[inside] - sampled.log_prob[inside])
     return Check(
-        num_examples=len(x),
-        log_prob=float(np.mean(sampled.log_prob)),
+        num_examples=int(inside.sum()),
+        log_prob=float(np.mean(sampled.log_prob[inside])),
         log_prob_error=error_of_mean(sampled.standard_error),
-        annealed_log_prob=float(np.mean(annealed.log_prob)),
+        annealed_log_prob=float(np.mean(annealed.log_prob[inside])),
         annealed_log_prob_error=error_of_mean(annealed.standard_error),
         difference=difference,
         difference_error=difference_error,

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from iwae_zoo._checks import checked_seed
 from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.estimation import psis, tiles
-from iwae_zoo.estimation.rows import by_rows, checked_answers, checked_seed
+from iwae_zoo.estimation.rows import by_rows, checked_answers
 from iwae_zoo.estimation.streaming import checked_chunk, stream
 from iwae_zoo.model import examples, memory
 
@@ -64,7 +65,8 @@ class Estimate(NamedTuple):
         """bool array [B], whether `log_prob` is right to within its standard error.
 
         Of importance samples Pareto k is at most 0.7; of annealed chains at least a sixth is effective. Weights that
-        are all equal leave no doubt, and neither does a row outside the support.
+        are all equal leave no doubt where z is continuous, and neither does a row outside the support. Of a discrete z
+        they say nothing about values that were never drawn: an encoder that is too sure may hide some.
         """
         annealed = self.method == ANNEALED
         heavy = np.where(annealed, self.ess < LEAST_ESS * self.num_samples, self.pareto_k > PARETO_K_LIMIT)

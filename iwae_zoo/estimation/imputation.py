@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iwae_zoo._checks import integer
+from iwae_zoo._checks import checked_seed, integer
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.distributions import noise
 from iwae_zoo.estimation import importance, psis
-from iwae_zoo.estimation.rows import by_rows, checked_answers, checked_seed, numbered
+from iwae_zoo.estimation.rows import by_rows, checked_answers, numbered
 from iwae_zoo.estimation.streaming import Observer, checked_chunk, observed
 from iwae_zoo.model import examples, memory, particles
 

@@ -8,6 +8,7 @@ from tensorflow_probability import distributions as tfd
 
 from iwae_zoo._checks import integer
 from iwae_zoo._precision import tensor_float_32
+from iwae_zoo.distributions import moments
 from iwae_zoo.model import examples, particles
 
 __all__ = ["ACTIVE_VARIANCE", "LatentUse", "latent_use"]
@@ -94,7 +95,7 @@ def latent_use(model, x, num_samples=100, seed=0):
     log_p = tf.transpose(tf.cast(prior.log_prob(z), tf.float64))
     by_dimension = _kl_by_dimension(posterior, prior, z)
     kl = np.mean(_kl(posterior, prior, z)) if by_dimension is None else by_dimension.sum()
-    variance = np.var(np.asarray(posterior.mean(), np.float64), axis=0)
+    variance = np.var(np.asarray(moments.mean(posterior), np.float64), axis=0)
     active = variance > ACTIVE_VARIANCE
     ends = np.cumsum(getattr(posterior, "layer_sizes", (len(active),)))[:-1]
     return LatentUse(

@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from iwae_zoo.distributions import noise
+from iwae_zoo.distributions import moments, noise
 from iwae_zoo.estimation import laplace
-from iwae_zoo.model import particles
+from iwae_zoo.model import particles, supports
 
 __all__ = ["INITIAL", "Initial", "Path", "Randomness", "State", "anneal", "is_continuous", "step_sizes"]
 
@@ -107,8 +107,8 @@ class Randomness:
 
 
 def is_continuous(posterior):
-    """Whether draws of a distribution move along gradients."""
-    return posterior.reparameterization_type == tfd.FULLY_REPARAMETERIZED
+    """Whether draws of a distribution move along gradients, anywhere in R^D."""
+    return posterior.reparameterization_type == tfd.FULLY_REPARAMETERIZED and supports.is_everywhere(posterior)
 
 
 class Path:
@@ -128,15 +128,15 @@ class Path:
         posterior, prior = networks.encoder.posterior(x), networks.prior.distribution()
         if not is_continuous(posterior):
             raise ValueError(
-                f"Annealing moves z along gradients, and {posterior.name} is no distribution of a continuous z. Use "
-                "importance sampling (method='importance')."
+                f"Annealing moves z along gradients in R^D, and {posterior.name} is no distribution of a continuous z "
+                "that may be anywhere there. Use importance sampling (method='importance')."
             )
         self._decoder, self._prior, self._x = networks.decoder, networks.prior, x
         self._num_leapfrog_steps = num_leapfrog_steps
         self.whitened = initial.whitened
         self._size, self._dtype = posterior.event_shape[0], posterior.dtype
         self._coordinates = (
-            laplace.approximate(networks, x, posterior.mean()[0])
+            laplace.approximate(networks, x, moments.mean(posterior)[0])
             if initial.whitened
             else laplace.standard(self._size, self._dtype)
         )

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iwae_zoo._checks import integer
+from iwae_zoo._checks import checked_seed, integer
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model, read_once
 from iwae_zoo.distributions import likelihoods
@@ -61,9 +61,9 @@ def sample_posterior(model, x, num_samples=1, num_particles=100, seed=0, chunk_s
     """
     integer("num_samples", num_samples)
     chunk_size = checked_chunk(chunk_size, num_particles=num_particles)
-    x = examples.fitting(model, x)
+    x, seed = examples.fitting(model, x), particles.derive_seed(checked_seed(seed))
     with memory.enough(model, 1, chunk_size, name="chunk_size"):
-        z, ess = _batch_function(model, chunk_size)(x, num_samples, num_particles, particles.derive_seed(seed))
+        z, ess = _batch_function(model, chunk_size)(x, num_samples, num_particles, seed)
     z, ess = z.numpy(), checked_answers(ess.numpy())
     rows = np.flatnonzero((ess == 0.0).any(axis=0))
     if len(rows):

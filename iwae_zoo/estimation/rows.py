@@ -8,10 +8,9 @@ a batch to its replicas, for the same answers.
 import numpy as np
 import tensorflow as tf
 
-from iwae_zoo._checks import integer
 from iwae_zoo._tracing import read_once
 
-__all__ = ["by_rows", "checked_answers", "checked_seed", "in_tiles", "numbered"]
+__all__ = ["by_rows", "checked_answers", "in_tiles", "numbered"]
 
 # Examples abreast: the small operations of one fill the gaps that the other's leave on the processor.
 _ABREAST = 2
@@ -115,17 +114,6 @@ def checked_answers(answers):
             "overflow. Restore weights from before training diverged."
         )
     return answers
-
-
-def checked_seed(seed):
-    """Returns `seed`.
-
-    Raises:
-      ValueError: if it is not an integer from 0 to 2^31 - 1.
-    """
-    if integer("seed", seed, least=0) >= 2**31:
-        raise ValueError(f"seed must be an integer from 0 to 2^31 - 1: received {seed!r}.")
-    return seed
 
 
 def numbered(count, first_row=0, rows=None):

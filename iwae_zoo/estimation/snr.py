@@ -60,7 +60,8 @@ def gradient_snr(model, x, num_repeats=1000, seed=0, objective=None):
     DSNR = E[ ||Delta_parallel|| / ||Delta_perp|| ], for each network, with u = E[Delta] / ||E[Delta]||,
            Delta_parallel = (Delta . u) u and Delta_perp = Delta - Delta_parallel
 
-    Repeat r is `model.compute_gradients(x, particles.derive_seed(seed, r))`. The expectations are means over the
+    Repeat r is `model.compute_gradients(x, particles.derive_seed(seed, r))`; of another objective, that of the same
+    networks, through all particles at once. The expectations are means over the
     repeats and the variance is the unbiased one. The DSNR takes a second pass over the same repeats, when u is known.
     So time grows with the number of repeats, and memory does not.
 
@@ -95,7 +96,11 @@ def gradient_snr(model, x, num_repeats=1000, seed=0, objective=None):
     """
     repeats = integer("num_repeats", num_repeats, LEAST_REPEATS)
     x = examples.some(model, x)
-    passes = _passes(model, model.objective if objective is None else objectives.get(objective))
+    options = (model.backward_particles, model.particle_chunk) if objective is None else (None, None)
+    objective = model.objective if objective is None else objectives.get(objective)
+    # Which variables are trained may change, and what was traced for others with it.
+    trained = tuple(map(id, model.encoder_variables + model.decoder_variables))
+    passes = _passes(model, objective, *options, trained)
     seed = particles.derive_seed(seed)
     edges = np.linspace(0, repeats, min(_GROUPS, repeats // _LEAST_GROUP) + 1).astype(int)
     counts = np.diff(edges)
@@ -124,7 +129,8 @@ class _Passes(NamedTuple):
 
 
 @per_model
-def _passes(model, objective):
+def _passes(model, objective, backward_particles, particle_chunk, trained):
+    del trained
     # A model of its own: the objective may be another, and the cache must not hold on to its key.
     probe = ImportanceWeightedAutoencoder(model.encoder, model.decoder, model.prior, objective=objective, name="probe")
     probe.build((None, *model.data_shape))
@@ -135,7 +141,7 @@ def _passes(model, objective):
     def gradient(x, seed):
         rows = tf.shape(x)[0]  # All replicas look at the same batch.
         dreamed = dreams.draw(probe, seed, 0, rows, rows) if probe.objective.sleep else None
-        computed = gradients.compute(probe, x, seed, 0, rows, dreamed=dreamed)
+        computed = gradients.compute(probe, x, seed, 0, rows, backward_particles, particle_chunk, dreamed)
         parts = [tf.reshape(part, [-1]) for part in (*computed.encoder, *computed.decoder)]
         return tf.concat([tf.cast(part, tf.float64) for part in parts], axis=0)
 
@@ -194,7 +200,7 @@ def _side(variables, snr, snr_of_groups, *rest):
     mean, median = summary(snr)
     errors = np.std([summary(group) for group in snr_of_groups], axis=0, ddof=1) / np.sqrt(len(snr_of_groups))
     parts = np.split(snr, np.cumsum([_size(v) for v in variables], dtype=int))
-    arrays = [part.reshape(v.shape) for part, v in zip(parts, variables, strict=False)]
+    arrays = [part.reshape(v.shape) for part, v in zip(parts[: len(variables)], variables, strict=True)]
     return SideSNR(arrays, *map(float, (mean, errors[0], median, errors[1], *rest)))
 
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from iwae_zoo import objectives
-from iwae_zoo._checks import integer
+from iwae_zoo._checks import checked_seed, integer
 from iwae_zoo._deferred import Deferred, Plan, check_strategy
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.distributions import likelihoods
@@ -21,6 +21,17 @@ __all__ = ["ImportanceWeightedAutoencoder"]
 
 # How the error of a step begins that would have poisoned the weights.
 NOT_FINITE = "The log weights of a training batch are not finite"
+# Layers that are other functions in training.
+_OF_TRAINING = (
+    keras.layers.AlphaDropout,
+    keras.layers.Dropout,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+    keras.layers.SpectralNormalization,
+)
 # Sub-streams of the model's seed.
 _TRAINING, _EVALUATION = 0, 1
 
@@ -39,8 +50,10 @@ class ImportanceWeightedAutoencoder(keras.Model):
       seed: int. With the same seed, data and starting weights, training gives the same weights.
 
     Raises:
-      ValueError: if a network lacks its method or holds a batch normalisation, the supports of posterior and prior
-        differ, the objective is unknown, or its estimator needs derivatives that draws of a discrete z do not have.
+      ValueError: if a network lacks its method, or holds a batch normalisation or a layer that is another in training,
+        such as a dropout; the supports of posterior and prior differ, the seed is none, the objective is unknown, or
+        its estimator needs derivatives that draws of a discrete z do not have. When it is built: if shapes do not fit,
+        a network has a regularizer, or densities are of less than float32.
 
     Calling the model on x [B, ...] reconstructs it: the mean of p(x | z) at the mean of q(z | x); where z is discrete,
     at the most probable z.
@@ -66,6 +79,11 @@ class ImportanceWeightedAutoencoder(keras.Model):
                         f"The {role} holds a batch normalisation, {part.name!r}, with which log p(x) of a row would "
                         "depend on the rows beside it. Use keras.layers.LayerNormalization."
                     )
+                if isinstance(part, _OF_TRAINING):
+                    raise ValueError(
+                        f"The {role} holds {part.name!r}, a {type(part).__name__}, which does something in training "
+                        "only. A network is one function here, in training and in answers: leave it out."
+                    )
         if getattr(decoder, "takes_missing", False) and getattr(encoder, "takes_missing", None) is False:
             raise ValueError("The decoder takes missing values and the encoder does not: pass it inputs=decoder.head.")
         self.encoder = encoder
@@ -73,7 +91,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
         self.prior = prior
         self.objective = objectives.get(objective)
         self._check_objective(self.objective)
-        self.seed = seed
+        self.seed = checked_seed(seed)
         self.encoder_optimizer: Any = None
         self.decoder_optimizer: Any = None
         self.backward_particles = None
@@ -148,6 +166,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
                 f"likelihood's event shape is {likelihood.event_shape}."
             )
         self._check_shared()
+        self._check_kept(posterior, likelihood)
         for layer in (self.encoder, self.decoder, self.prior):
             layer.built = True
         self._draws = posterior.name, posterior.reparameterization_type == tfd.FULLY_REPARAMETERIZED
@@ -164,6 +183,21 @@ class ImportanceWeightedAutoencoder(keras.Model):
                 "The encoder shares variables with the decoder or the prior, and both optimizers would move them: "
                 f"{', '.join(shared)}. Give each network layers of its own."
             )
+
+    def _check_kept(self, posterior, likelihood):
+        """Raises ValueError on what would be lost silently: terms of no bound, and digits of log weights."""
+        regularized = [layer.name for layer in (self.encoder, self.decoder, self.prior) if layer.losses]
+        if regularized:
+            raise ValueError(
+                f"Regularizers add to a loss, and a bound is all that is trained here: {', '.join(regularized)} have "
+                "some. Leave them out; an optimizer's weight_decay is kept."
+            )
+        for distribution in (posterior, likelihood, self.prior.distribution()):
+            if distribution.dtype.is_floating and distribution.dtype.size < 4:
+                raise ValueError(
+                    f"{distribution.name} has densities of {distribution.dtype.name}, in which log weights of many "
+                    "particles are the same. Cast what its network returns to the layer's variable_dtype."
+                )
 
     def _built_for(self, x):
         x = tf.convert_to_tensor(x)
@@ -355,7 +389,9 @@ class ImportanceWeightedAutoencoder(keras.Model):
             if x.make is not self._make_x:
                 self._make_x, self.train_function = x.make, None  # Traced anew.
             x = x.plans
-        return super().fit(x, *args, **kwargs)
+        history = super().fit(x, *args, **kwargs)
+        self.optimizer.finalize(self.encoder_variables, self.decoder_variables)
+        return history
 
     @tensor_float_32(False)
     def evaluate(self, *args, **kwargs):
@@ -413,9 +449,9 @@ class ImportanceWeightedAutoencoder(keras.Model):
         )
 
     def train_step(self, data):
-        x = self._make_x(data) if isinstance(data, Plan) else keras.utils.unpack_x_y_sample_weight(data)[0]
+        x = self._make_x(data) if isinstance(data, Plan) else _x_of(data)
         x = self._built_for(x)
-        seed = self._seed(_TRAINING, self.encoder_optimizer.iterations)
+        seed = self._seed(_TRAINING, self.optimizer.batches)
         computed = self._gradients_in_step(x, *self._step(x, seed))
         encoder_gradients, decoder_gradients = self._finite(computed)
         logs = self._track(x, computed.log_weights)
@@ -440,7 +476,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
             return tf.nest.map_structure(tf.identity, sides)
 
     def test_step(self, data):
-        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        x = _x_of(data)
         # Keras resets metrics before each evaluation, so every evaluation draws the same particles.
         seed = self._seed(_EVALUATION, self._evaluated_batches.result())
         self._evaluated_batches.update_state(1)
@@ -481,6 +517,18 @@ class ImportanceWeightedAutoencoder(keras.Model):
 def _compiled(function):
     """The same by XLA."""
     return tf.function(function, jit_compile=True, autograph=False)
+
+
+def _x_of(data):
+    """x of what Keras hands to a step: y is of no interest.
+
+    Raises:
+      ValueError: if rows have weights.
+    """
+    x, _, weights = keras.utils.unpack_x_y_sample_weight(data)
+    if weights is not None:
+        raise ValueError("Bounds are means over rows that count alike: leave out sample_weight and class_weight.")
+    return x
 
 
 def check_training(objective, strategy, backward_particles, particle_chunk, steps_per_execution):

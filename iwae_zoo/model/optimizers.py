@@ -29,7 +29,8 @@ class OptimizerPair:
           decoder: for the decoder.
 
         Raises:
-          ValueError: if one instance is given for both: its state belongs to one list of variables.
+          ValueError: if one instance is given for both: its state belongs to one list of variables; on a
+            `LossScaleOptimizer`.
         """
         copied = encoder is None and decoder is None
         encoder = optimizer if encoder is None else encoder
@@ -42,7 +43,13 @@ class OptimizerPair:
                 "encoder_optimizer and decoder_optimizer must be two instances: received the same one. Pass it as "
                 "optimizer alone, and each gets a copy."
             )
-        return cls(keras.optimizers.get(encoder), keras.optimizers.get(decoder))
+        both = keras.optimizers.get(encoder), keras.optimizers.get(decoder)
+        if any(isinstance(optimizer, keras.optimizers.LossScaleOptimizer) for optimizer in both):
+            raise ValueError(
+                "A LossScaleOptimizer divides gradients by a scale that nothing has multiplied them with: bfloat16 "
+                "needs none. Pass its inner optimizer."
+            )
+        return cls(*both)
 
     @property
     def learning_rate(self):
@@ -63,8 +70,19 @@ class OptimizerPair:
 
     @property
     def iterations(self):
-        """Variable, the number of steps."""
-        return self.encoder.iterations
+        """Scalar tensor, the number of updates: one of the two may have nothing to train, and not count."""
+        return keras.ops.maximum(self.encoder.iterations, self.decoder.iterations)
+
+    @property
+    def batches(self):
+        """Scalar tensor, the number of steps, of which several may make an update."""
+        # `iterations` is whole updates, where an optimizer accumulates gradients.
+        return keras.ops.maximum(self.encoder._iterations, self.decoder._iterations)
+
+    def finalize(self, encoder_variables, decoder_variables):
+        """Sets variables to their averages, where an optimizer keeps some: the end of training."""
+        self.encoder.finalize_variable_values(encoder_variables)
+        self.decoder.finalize_variable_values(decoder_variables)
 
     @property
     def variables(self):

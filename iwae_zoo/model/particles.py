@@ -122,7 +122,18 @@ def log_joint(decoder, prior, x, z):
             f"{z.shape}: received batch shape {likelihood.batch_shape} and event shape {likelihood.event_shape}. "
             "tfd.Independent turns batch axes into event axes."
         )
-    return likelihood.log_prob(tf.cast(x, likelihood.dtype)) + prior.distribution().log_prob(z)
+    return _log_prob(likelihood, x) + prior.distribution().log_prob(z)
+
+
+def _log_prob(likelihood, x):
+    """log p(x | z); of a distribution of integers, minus infinity where x holds others."""
+    x, numbers = tf.convert_to_tensor(x), tf.cast(x, likelihood.dtype)
+    log_prob = likelihood.log_prob(numbers)
+    if not (likelihood.dtype.is_integer and x.dtype.is_floating):
+        return log_prob
+    event = list(range(-likelihood.event_shape.rank, 0))
+    holds = tf.reduce_all(tf.cast(numbers, x.dtype) == x, axis=event)
+    return tf.where(holds, log_prob, tf.constant(float("-inf"), log_prob.dtype))
 
 
 def log_weights(encoder, decoder, prior, x, m, k, seed, first_row=0):

@@ -1,8 +1,57 @@
 """Whether posterior, prior and objective fit together: what draws of z hold, and whether they have derivatives."""
 
+from tensorflow_probability import bijectors as tfb
+
 from iwae_zoo import objectives
 
-__all__ = ["check_latent"]
+__all__ = ["check_latent", "is_everywhere"]
+
+# Bijectors whose values are a part of the numbers only.
+_BOUNDED = (
+    tfb.AbsoluteValue,
+    tfb.Exp,
+    tfb.Expm1,
+    tfb.NormalCDF,
+    tfb.Sigmoid,
+    tfb.SoftClip,
+    tfb.SoftmaxCentered,
+    tfb.Softplus,
+    tfb.Softsign,
+    tfb.Square,
+    tfb.Tanh,
+)
+
+
+def is_everywhere(distribution):
+    """Whether draws of a continuous distribution may be anywhere in R^D, as far as its type says.
+
+    #### Examples
+    >>> from tensorflow_probability import distributions as tfd
+    >>> is_everywhere(tfd.Independent(tfd.StudentT(3.0, [0.0], 1.0), 1)), is_everywhere(tfd.Dirichlet([1.0, 1.0]))
+    (True, False)
+    """
+    # By what they have: TFP makes instances of other classes where a part is no `tfp.experimental.AutoCompositeTensor`.
+    inner = getattr(distribution, "distribution", None)
+    if inner is not None and not hasattr(distribution, "bijector"):  # Independent, Sample.
+        return is_everywhere(inner)
+    if inner is not None:
+        bounded = any(isinstance(part, _BOUNDED) for part in _parts(distribution.bijector))
+        if not bounded and is_everywhere(inner):
+            return True
+    try:
+        bijector = distribution.experimental_default_event_space_bijector()
+    except NotImplementedError:  # Ours, which are.
+        return True
+    except TypeError:  # TFP 0.25 cannot make those of simplices and spheres under numpy 2.
+        return False
+    return bijector is None or isinstance(bijector, tfb.Identity)
+
+
+def _parts(bijector):
+    """The bijectors that one is made of."""
+    inner = [*getattr(bijector, "bijectors", ())]
+    inner += [part for part in (getattr(bijector, "bijector", None),) if isinstance(part, tfb.Bijector)]
+    return [bijector, *(part for of_inner in inner for part in _parts(of_inner))]
 
 
 def check_latent(objective, posterior, prior):

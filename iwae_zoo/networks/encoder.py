@@ -33,7 +33,7 @@ class Encoder(keras.Layer):
         self.inputs = inputs if inputs is None else likelihoods.get(inputs)
         self.head_weights = add_weights(self, head.weights, seed)
         setattr(self, self._body_name, body)
-        self.holes = Holes(name="holes") if self.takes_missing else None
+        self.holes = Holes(name="holes", dtype=self.variable_dtype) if self.takes_missing else None
 
     @property
     def supports(self):

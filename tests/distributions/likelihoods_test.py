@@ -84,3 +84,18 @@ def test_errors():
         likelihoods.Bernoulli().independent()
     with pytest.raises(ValueError, match="no likelihood for data of kind 'sound'"):
         likelihoods.default("sound")
+
+
+def test_classes_that_the_training_data_lack():
+    """A name that only other rows have is as likely as the smoothing says, and not impossible."""
+    head = likelihoods.get("categorical,classes=10").fitted(np.array([[0], [3], [2]]))
+    assert head.classes == 10
+    rare = head.independent().log_prob(np.array([9.0], np.float32))
+    np.testing.assert_allclose(rare, np.log(1e-3 / (3 + 10 * 1e-3)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", ["x", "5", "0"])
+@pytest.mark.parametrize("name", ["bernoulli", "continuous_bernoulli"])
+def test_smoothing_is_a_small_number(name, smoothing):
+    with pytest.raises(ValueError, match="smoothing must be"):
+        likelihoods.get(f"{name},smoothing={smoothing}")

@@ -128,6 +128,21 @@ def test_snr_follows_the_weights(linear_gaussian, seed):
 
 
 @pytest.mark.slow
+def test_snr_is_that_of_the_models_own_gradients(linear_gaussian, seed):
+    """As it is compiled, and of what is trained, if that changes."""
+    x = linear_gaussian.sample(4, seed=seed)
+    model = linear_gaussian.model(objectives.get("iwae", m=1, k=4), mismatch=0.3, dtype="float64")
+    model.compile(backward_particles=1, particle_chunk=2)
+    for frozen in (False, True):
+        model.encoder.bias.trainable = not frozen
+        received = diagnostics.gradient_snr(model, x, 10, seed)
+        stacks = stacked_gradients(model, x, seed, 10)
+        assert len(received.encoder.snr) == len(model.encoder_variables) == 3 - frozen
+        for side, stack in zip(received, stacks, strict=True):
+            np.testing.assert_allclose(side.variance, stack.var(axis=0, ddof=1).sum(), rtol=1e-8)
+
+
+@pytest.mark.slow
 def test_error_is_the_spread_over_seeds(linear_gaussian, seed):
     model = linear_gaussian.model(objectives.get("iwae", m=1, k=2), mismatch=0.3)
     x = linear_gaussian.sample(20, seed=seed)
@@ -326,6 +341,17 @@ def test_thermodynamic_bracket(linear_gaussian):
             assert getattr(whole, name)[i] == pytest.approx(expected, rel=1e-6)
     with pytest.raises(ValueError, match="points must be an integer from 2 to 50: received 60"):
         diagnostics.thermodynamic_bracket(model, x, 10, num_points=60)
+
+
+@pytest.mark.slow
+def test_a_check_leaves_out_what_is_outside_the_support(short_annealing):
+    model = presets.build("small", data_shape=(2, 2, 1))
+    x = np.zeros((3, 2, 2, 1))
+    x[1, 0, 0] = 0.5
+    result, inside = (evaluation.check(model, rows, 50, verbose=0) for rows in (x, x[[0, 2]]))
+    assert result.num_examples == inside.num_examples == 2
+    assert result.log_prob == pytest.approx(inside.log_prob, abs=0.2)
+    assert np.isfinite([result.annealed_log_prob, result.difference, result.difference_error]).all()
 
 
 def test_thermodynamic_bracket_outside_the_support():

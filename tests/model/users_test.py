@@ -1,0 +1,202 @@
+"""What users bring of their own: layers, distributions and optimizers that do what they say, or are refused."""
+
+import keras
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.stats
+import tensorflow as tf
+from tensorflow_probability import bijectors as tfb
+from tensorflow_probability import distributions as tfd
+
+from iwae_zoo import ImportanceWeightedAutoencoder, annealing, diagnostics, likelihood, particles
+from iwae_zoo.model import supports
+
+ZEROS, ONES = np.zeros([1, 2], np.float32), np.ones([1, 2], np.float32)
+
+
+class Encoder(keras.Layer):
+    """q(z | x) of a dense layer's two numbers for each latent, made by a function of both."""
+
+    def __init__(self, make, size=1, body=None):
+        super().__init__()
+        self.make, self.body = make, body or keras.layers.Dense(2 * size, kernel_initializer="zeros")
+
+    def posterior(self, x):
+        return self.make(*tf.split(tf.cast(self.body(x), self.variable_dtype), 2, axis=-1))
+
+
+class Decoder(keras.Layer):
+    """p(x | z) of a dense layer's numbers, made by a function of them."""
+
+    def __init__(self, make, size=1, **options):
+        super().__init__()
+        self.make, self.body = make, keras.layers.Dense(size, kernel_initializer="ones", **options)
+
+    def likelihood(self, z):
+        return tfd.Independent(self.make(self.body(z)), 1)
+
+
+class Prior(keras.Layer):
+    def __init__(self, make):
+        super().__init__()
+        self.make = make
+
+    def distribution(self):
+        return self.make()
+
+
+def normal(loc, raw):
+    return tfd.Independent(tfd.Normal(loc, tf.nn.softplus(raw) + 0.5), 1)
+
+
+def standard_normal(size=1):
+    return Prior(lambda: tfd.Independent(tfd.Normal(tf.zeros([size]), 1.0), 1))
+
+
+def model_of(encoder=None, decoder=None, prior=None, shape=(1,), **options):
+    model = ImportanceWeightedAutoencoder(
+        encoder or Encoder(normal),
+        decoder or Decoder(lambda loc: tfd.Normal(loc, 0.5), *shape),
+        prior or standard_normal(),
+        **options,
+    )
+    model.build((None, *shape))
+    return model
+
+
+def test_where_draws_may_be():
+    """Annealing and the Laplace approximation are for all of R^D."""
+    everywhere = [
+        tfd.Independent(tfd.Normal(ZEROS, ONES), 1),
+        tfd.MultivariateNormalTriL(ZEROS, np.eye(2, dtype=np.float32)[np.newaxis]),
+        tfd.Independent(tfd.Gumbel(ZEROS, ONES), 1),
+        tfd.Sample(tfd.StudentT(3.0, 0.0, 1.0), 2),
+        tfd.TransformedDistribution(
+            tfd.MultivariateNormalDiag(ZEROS, ONES), tfb.Chain([tfb.Shift(1.0), tfb.Scale(2.0)])
+        ),
+    ]
+    assert all(map(supports.is_everywhere, everywhere))
+    somewhere = [
+        tfd.Dirichlet(ONES),
+        tfd.PowerSpherical(np.array([[1.0, 0.0]], np.float32), np.ones(1, np.float32)),
+        *(tfd.Independent(family(ONES, ONES), 1) for family in (tfd.Beta, tfd.VonMises, tfd.Gamma, tfd.LogNormal)),
+        tfd.Independent(tfd.Uniform(ZEROS, ONES), 1),
+        tfd.TransformedDistribution(
+            tfd.MultivariateNormalDiag(ZEROS, ONES), tfb.Chain([tfb.Scale(2.0), tfb.Sigmoid()])
+        ),
+    ]
+    assert not any(map(supports.is_everywhere, somewhere))
+
+
+def test_a_bounded_latent_is_not_annealed():
+    """log p(x) is that of quadrature; chains that leave the interval once answered something else, and were trusted."""
+
+    def beta(a, b):
+        return tfd.Independent(tfd.Beta(tf.nn.softplus(a) + 1.0, tf.nn.softplus(b) + 1.0), 1)
+
+    model = model_of(Encoder(beta), prior=Prior(lambda: tfd.Independent(tfd.Beta([2.0], [3.0]), 1)))
+    x = np.array([[0.2], [2.5]], np.float32)
+    truth = [
+        scipy.integrate.quad(lambda z, y=y: scipy.stats.beta.pdf(z, 2, 3) * scipy.stats.norm.pdf(y, z, 0.5), 0, 1)[0]
+        for y in x[:, 0].astype(float)
+    ]
+    answer = likelihood.estimate_log_prob(model, x, 20000)
+    assert not annealing.is_possible(model)
+    assert list(answer.method) == ["importance"] * 2
+    np.testing.assert_allclose(answer.log_prob, np.log(truth), atol=5 * answer.standard_error.max())
+    with pytest.raises(ValueError, match="no distribution of a continuous z that may be anywhere there"):
+        likelihood.estimate_log_prob(model, x, method="annealed")
+
+
+def test_a_posterior_without_a_mean(short_annealing):
+    def flow(loc, raw):
+        onto = tfb.Chain([tfb.Shift(loc), tfb.Scale(tf.nn.softplus(raw) + 0.5), tfb.SinhArcsinh(skewness=0.3)])
+        return tfd.TransformedDistribution(tfd.MultivariateNormalDiag(tf.zeros_like(loc), tf.ones_like(loc)), onto)
+
+    model = model_of(Encoder(flow, size=2), prior=standard_normal(2))
+    x = np.array([[0.3], [-0.5], [1.0]], np.float32)
+    with pytest.raises(NotImplementedError):
+        model.encoder.posterior(x).mean()
+    answer = annealing.estimate_log_prob(model, x, verbose=0)
+    truth = scipy.stats.norm.logpdf(x[:, 0], 0.0, np.sqrt(2 + 0.25))  # x = z_1 + z_2 + noise.
+    assert (np.abs(answer.log_prob - truth) < 5 * answer.standard_error + 1e-3).all()
+    assert np.isfinite(diagnostics.latent_use(model, x).mean_variance).all()
+    assert model(x).shape == (3, 1)
+
+
+def seeds_of_steps(model, count):
+    """How many different seeds so many steps of training draw from."""
+    seen, draw = set(), particles.draw
+
+    def drawn(posterior, m, k, seed, *rest, **options):
+        seen.add(tuple(np.asarray(seed).tolist()))
+        return draw(posterior, m, k, seed, *rest, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(particles, "draw", drawn)
+        model.fit(np.zeros([2 * count, 1], np.float32), batch_size=2, verbose=0)
+    return len(seen)
+
+
+@pytest.mark.parametrize("frozen", ["encoder", "decoder", None])
+def test_each_step_draws_anew_whatever_is_trained(frozen):
+    model = model_of()
+    if frozen:
+        getattr(model, frozen).trainable = False
+    model.compile("sgd", run_eagerly=True)
+    assert seeds_of_steps(model, 3) == 3
+    assert int(model.optimizer.iterations) == 3
+
+
+def test_each_step_draws_anew_where_gradients_are_accumulated():
+    model = model_of()
+    model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), run_eagerly=True)
+    assert seeds_of_steps(model, 4) == 4
+    assert int(model.optimizer.iterations) == 2
+
+
+def test_averaged_weights_are_what_training_ends_on():
+    x = np.random.default_rng(0).normal(size=(8, 1)).astype(np.float32)
+    averaged, plain = model_of(), model_of()
+    averaged.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5))
+    plain.compile(keras.optimizers.SGD(0.1))
+    plain.set_weights(averaged.get_weights())
+    averaged.fit(x, batch_size=4, shuffle=False, verbose=0)
+    mean = None
+    for batch in (x[:4], x[4:]):
+        plain.train_on_batch(batch)
+        weights = [np.asarray(w) for w in plain.trainable_variables]
+        # Keras begins with the weights after the first step.
+        mean = weights if mean is None else [0.5 * a + 0.5 * b for a, b in zip(mean, weights, strict=True)]
+    for ours, theirs in zip(averaged.trainable_variables, mean, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_what_would_be_lost_silently_is_refused():
+    for layer in (keras.layers.Dropout(0.5), keras.layers.GaussianNoise(1.0)):
+        with pytest.raises(ValueError, match="which does something in training only"):
+            model_of(Encoder(normal, body=keras.Sequential([layer, keras.layers.Dense(2)])))
+    with pytest.raises(ValueError, match="Regularizers add to a loss"):
+        model_of(decoder=Decoder(lambda loc: tfd.Normal(loc, 0.5), kernel_regularizer="l2"))
+    with pytest.raises(ValueError, match="has densities of bfloat16"):
+        model_of(decoder=Decoder(lambda loc: tfd.Normal(loc, tf.constant(0.5, loc.dtype)), dtype="mixed_bfloat16"))
+    with pytest.raises(ValueError, match="seed must be an integer"):
+        model_of(seed=None)
+    model = model_of()
+    with pytest.raises(ValueError, match="Pass its inner optimizer"):
+        model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()))
+    model.compile("sgd")
+    x = np.zeros([4, 1], np.float32)
+    for call in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match="leave out sample_weight and class_weight"):
+            call(x, x, sample_weight=np.ones(4), verbose=0)
+
+
+def test_integers_have_no_values_between():
+    """TFP's Bernoulli counts in int32, to which grey is black."""
+    model = model_of(decoder=Decoder(lambda logits: tfd.Bernoulli(logits=logits), 2), shape=(2,))
+    x = np.array([[0.0, 1.0], [0.5, 1.0]], np.float32)
+    answer = likelihood.estimate_log_prob(model, x, 50, method="importance")
+    assert list(answer.in_support) == [True, False]
+    assert np.isfinite(answer.log_prob[0]) and answer.log_prob[1] == -np.inf
