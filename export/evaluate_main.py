@@ -37,7 +37,7 @@ _EXAMPLES = flags.DEFINE_integer(
     "examples", None, "Only the first so many examples. Default: all.", lower_bound=1, flag_values=_FLAGS
 )
 _NUM_SAMPLES = flags.DEFINE_integer(
-    "num_samples", 1000, "Particles per example; the model has a limit.", flag_values=_FLAGS
+    "num_samples", 1000, "Particles per example; the model has a limit.", 1, 2**31 - 1, flag_values=_FLAGS
 )
 _METHOD = flags.DEFINE_enum(
     "method",
@@ -64,7 +64,7 @@ def main(name):
         settings = training.data_settings(
             card.get("config", {}), _DATASET.value, kind=_KIND.value, binarize=_BINARIZE.value
         )
-        if card["input"].get("columns"):  # The names of a category are numbered as they were in training.
+        if card.get("input", {}).get("columns"):  # The names of a category are numbered as they were in training.
             settings["columns"] = [columns.Column(**column) for column in card["input"]["columns"]]
         x = data.load_rows(_INPUT.value, _DATASET.value, _DATA_DIR.value, _SPLIT.value, **settings)[: _EXAMPLES.value]
         examples = likelihood.in_batches(
@@ -75,7 +75,7 @@ def main(name):
         result = likelihood.summarize(examples)
         if _OUTPUT.value:
             client.write(_OUTPUT.value, examples._asdict())
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, EOFError, RuntimeError) as error:
         console.fail(name, error)
     print(f"{len(x)} examples, at most {examples.num_samples.max()} samples each, version {exported.path.name}")
     print(f"log p(x)  {result.log_prob:.4f} +- {result.standard_error:.4f} nats per example")

@@ -25,6 +25,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 import uuid
@@ -45,6 +46,8 @@ from iwae_zoo.model import memory, particles
 __all__ = ["Exported", "export", "export_run"]
 
 CARD = "model_card.json"
+# The largest integers of TensorFlow's types.
+_INT32, _INT64 = 2**31 - 1, 2**63 - 1
 # Rows of a batch that are computed at once, each with a chunk of particles in memory.
 _PARALLEL_ROWS = 4
 
@@ -119,6 +122,10 @@ def export(
     """
     if integer("num_samples", num_samples) > integer("max_num_samples", max_num_samples):
         raise ValueError(f"num_samples must be at most max_num_samples: received {num_samples} and {max_num_samples}.")
+    if max_num_samples > _INT32:
+        raise ValueError(f"max_num_samples must be at most 2^31 - 1: received {max_num_samples}.")
+    if integer("seed", seed, least=0) > _INT64:
+        raise ValueError(f"seed must be at most 2^63 - 1: received {seed}.")
     if not model.built:
         raise ValueError("The model is not built: train it, or call model.build((None, *data_shape)).")
     budget = walks.Budget.of("laplace", num_temperatures, num_chains, num_leapfrog_steps)
@@ -181,11 +188,15 @@ class Exported:
 
     def __init__(self, path):
         path = pathlib.Path(path)
-        versions = [p for p in path.iterdir() if p.name.isdigit()] if path.is_dir() else []
-        self.path = max(versions, key=lambda p: int(p.name)) if versions else path
+        versions = _versions(path) if path.is_dir() else {}
+        self.path = versions[max(versions)] if versions else path
         if not (self.path / "saved_model.pb").is_file():
             raise ValueError(f"There is no SavedModel in {path}: neither saved_model.pb nor a version with one.")
-        self._loaded = tf.saved_model.load(str(self.path))
+        try:
+            self._loaded = tf.saved_model.load(str(self.path))
+        except (tf.errors.OpError, LookupError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"The SavedModel in {self.path} is damaged: {reason}") from error
         self.signatures = self._loaded.signatures
         if "log_prob" not in self.signatures:
             known = ", ".join(sorted(self.signatures))
@@ -231,7 +242,7 @@ class Exported:
             return {name: answer[name].numpy() for name in importance.OUTPUTS}
 
         everything = slice(None)
-        sampled = ask("log_prob", everything, num_samples=tf.fill([len(x)], np.int32(num_samples)))
+        sampled = ask("log_prob", everything, num_samples=tf.fill([len(x)], np.int32(min(num_samples, _INT32))))
         sampled = likelihood.Estimate.of_importance(**sampled)
         return likelihood.climb(sampled, lambda rows: ask("log_prob_annealed", rows), method)
 
@@ -248,11 +259,16 @@ def _write(model, path, card_path, num_samples, max_num_samples, seed, budget, t
     _write_warm_up(path, model, signatures)
 
 
+def _versions(directory):
+    """Its versions: dict from number to path. TensorFlow Serving takes no other names."""
+    numbers = {path: int(path.name) for path in directory.iterdir() if re.fullmatch("[0-9]{1,19}", path.name)}
+    return {number: path for path, number in numbers.items() if number <= _INT64}
+
+
 def _publish(partial, directory):
     """Renames the finished folder to the next version."""
     while True:
-        versions = [int(p.name) for p in directory.iterdir() if p.name.isdigit()]
-        target = directory / str(max(versions, default=0) + 1)
+        target = directory / str(max(_versions(directory), default=0) + 1)
         try:
             os.rename(partial, target)
             return target
@@ -273,14 +289,27 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget, t
     vector, scalar = tf.TensorSpec([model.latent_size]), tf.TensorSpec([])
     image = tf.TensorSpec(model.data_shape)
 
+    def of_one_length(inputs, columns):
+        """The columns; the graph refuses those of which one has more rows than another, before it looks at any."""
+        count = tf.shape(columns[0])[0]
+        checks = [
+            tf.debugging.assert_equal(
+                tf.shape(column)[0], count, f"{spec.name} must have as many rows as {inputs[0].name}"
+            )
+            for spec, column in zip(inputs[1:], columns[1:], strict=True)
+        ]
+        with tf.control_dependencies(checks):
+            return [tf.identity(column) for column in columns]
+
     def by_rows(function, inputs, outputs):
         """A function of batches that computes each row by itself, so that rows cannot touch each other."""
 
-        def batch(*arguments):
+        def batch(*columns):
+            columns = of_one_length(inputs, columns)
             with read_once(weights):
                 return tf.map_fn(
                     lambda row: function(*row),
-                    arguments,
+                    columns,
                     fn_output_signature=outputs,
                     parallel_iterations=_PARALLEL_ROWS,
                 )
@@ -293,6 +322,7 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget, t
             return by_rows(function, inputs, outputs)
 
         def batch(*columns):
+            columns = of_one_length(inputs, columns)
             with read_once(weights):
                 return rows.in_tiles(function, columns, outputs, tile_rows)
 

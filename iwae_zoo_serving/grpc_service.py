@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +20,8 @@ from iwae_zoo_serving.errors import ServingError, grpc, invalid
 
 __all__ = ["ModelService", "PredictionService", "serve"]
 
+# Characters of an error: it travels beside the answer, where gRPC allows for 8 KB.
+_LONGEST = 2000
 _FIELDS = {"float32": "float_val", "float64": "double_val", "int64": "int64_val", "bool": "bool_val"}
 _FIELDS |= {"uint32": "uint32_val", "uint64": "uint64_val", "object": "string_val"}
 _FIELDS |= dict.fromkeys(("int8", "uint8", "int16", "int32"), "int_val")
@@ -37,26 +40,32 @@ def _answers(method):
                 logging.warning("%s: the client hung up", method.__name__)
             return answer
         except ServingError as error:
-            context.abort(error.code, str(error))
+            context.abort(error.code, str(error)[:_LONGEST])
         except Exception as error:
             logging.exception("%s failed", method.__name__)
-            context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+            context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"[:_LONGEST])
 
     return call
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Predict and GetModelMetadata; the rest is UNIMPLEMENTED."""
+    """Predict and GetModelMetadata; the rest is UNIMPLEMENTED.
 
-    def __init__(self, model):
+    Args:
+      model: `Model`.
+      max_body_bytes: what a tensor may take: one number in a message can stand for any number of the same.
+    """
+
+    def __init__(self, model, max_body_bytes):
         self._model = model
+        self._max_bytes = max_body_bytes
 
     @_answers
     def Predict(self, request):
         """Runs a signature of the version asked for."""
         spec = request.model_spec
         servable = self._model.servable(spec)
-        inputs = {name: _to_array(name, proto) for name, proto in request.inputs.items()}
+        inputs = {name: _to_array(name, proto, self._max_bytes) for name, proto in request.inputs.items()}
         outputs = servable.predict(spec.signature_name, inputs, request.output_filter)
         return predict_pb2.PredictResponse(
             model_spec=self._model.served_spec(servable, spec.signature_name or "serving_default"),
@@ -88,7 +97,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
 
 class _Reading(grpc.ServerInterceptor):
-    """Says in one line that a message cannot be read, where gRPC would print a traceback."""
+    """Says in one line that a message cannot be read, or not be answered, where gRPC would print a traceback."""
 
     def intercept_service(self, continuation, handler_call_details):
         handler = continuation(handler_call_details)
@@ -102,8 +111,15 @@ class _Reading(grpc.ServerInterceptor):
                 logging.warning("%s: %s", handler_call_details.method, error)
                 return None  # By which gRPC knows that it failed; the client gets INTERNAL.
 
+        def answer(request, context):
+            try:
+                return handler.unary_unary(request, context)
+            except NotImplementedError:
+                method = handler_call_details.method
+                return context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{method}: this server answers Predict only")
+
         return grpc.unary_unary_rpc_method_handler(
-            handler.unary_unary, request_deserializer=read, response_serializer=handler.response_serializer
+            answer, request_deserializer=read, response_serializer=handler.response_serializer
         )
 
 
@@ -127,10 +143,12 @@ def serve(model, host, port, pool, max_body_bytes):
     # Without so_reuseport=0, two servers would share one port, and each get some of the requests.
     options = [("grpc.max_receive_message_length", max_body_bytes), ("grpc.max_send_message_length", -1)]
     server = grpc.server(pool, options=[*options, ("grpc.so_reuseport", 0)], interceptors=[_Reading()])
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(model), server)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+        PredictionService(model, max_body_bytes), server
+    )
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(model), server)
     try:
-        port = server.add_insecure_port(f"{host}:{port}")
+        port = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     except RuntimeError as error:
         raise OSError(f"gRPC cannot listen on {host}:{port}: {error}") from None
     server.start()
@@ -140,9 +158,14 @@ def serve(model, host, port, pool, max_body_bytes):
         server.stop(5).wait()
 
 
-def _to_array(name, proto):
+def _to_array(name, proto, max_bytes):
     try:
+        size = math.prod(dim.size for dim in proto.tensor_shape.dim) * tf.as_dtype(proto.dtype).size
+        if size > max_bytes:
+            raise invalid(f"input '{name}' takes {size} bytes, more than the {max_bytes} of a request")
         return np.asarray(tf.make_ndarray(proto))
+    except ServingError:
+        raise
     except Exception as error:  # A client's bytes may break it in many ways, and all are the client's fault.
         raise invalid(f"tensor parsing error: {name}: {error}") from error
 

@@ -139,8 +139,10 @@ class Model:
 
         A version that failed is left alone until its files change. One that was deleted gives way to the next.
         """
-        found = (path for path in self._base_path.iterdir() if re.fullmatch("[0-9]+", path.name) and path.is_dir())
+        found = (path for path in self._base_path.iterdir() if re.fullmatch("[0-9]{1,19}", path.name) and path.is_dir())
         for version, path in sorted(((int(path.name), path) for path in found), reverse=True):
+            if version >= 2**63:  # Of int64, as TF Serving has versions.
+                continue
             if self._served and version == self._served.version:
                 return
             stamp = sorted((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in path.rglob("*"))

@@ -59,7 +59,7 @@ def _answer(model, method, path, body):
     if label:
         spec.version_label = urllib.parse.unquote(label)
     if version:
-        if int(version) >= 2**63:
+        if len(version) > 19 or int(version) >= 2**63:
             raise invalid(f"Failed to convert version: {version} to numeric.")
         spec.version.value = int(version)
     if method == "POST":

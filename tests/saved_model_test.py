@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -145,6 +146,20 @@ def test_requests_are_clamped(exported, x):
     np.testing.assert_array_equal(answer["num_samples"], np.clip(count, 1, 100))
 
 
+def test_inputs_of_one_length(exported, x):
+    """A row that is asked for and left out silently is worse than an error."""
+    count, seed = tf.fill([len(x)], 10), tf.zeros([len(x)], tf.int64)
+    for wrong in (len(x) - 1, len(x) + 1, 1):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="num_samples must have as many rows as x"):
+            ask(exported, "log_prob", x=x, num_samples=tf.fill([wrong], 10), seed=seed)
+        with pytest.raises(tf.errors.InvalidArgumentError, match="seed must have as many rows as x"):
+            ask(exported, "log_prob", x=x, num_samples=count, seed=tf.zeros([wrong], tf.int64))
+
+
+def test_more_particles_than_an_integer_holds(exported, x):
+    assert (exported.estimate_log_prob(x[:2], num_samples=3_000_000_000).num_samples == 100).all()
+
+
 def test_empty_batch(exported):
     for name, inputs in requests(np.zeros((0, 3, 2, 1), "float32"), 16).items():
         for value in ask(exported, name, **inputs).values():
@@ -251,6 +266,17 @@ def test_versions_ascend_and_appear_whole(cheap, tmp_path, monkeypatch):
     assert saved_model.export(cheap, directory, 10, 20).name == "9"
     assert seen == [["7"], ["7", "8"]] or seen == [["7"], ["8", "7"]]
     assert sorted(p.name for p in directory.iterdir()) == ["7", "8", "9"]
+    (directory / "²").mkdir()  # A digit to Python, but no number; and one that is none of int64.
+    (directory / str(10**19)).mkdir()
+    assert saved_model.Exported(directory).path.name == "9"
+    for name in ("²", str(10**19)):
+        (directory / name).rmdir()
+    damaged = tmp_path / "damaged"
+    shutil.copytree(directory / "9", damaged)
+    for path in (damaged / "variables").glob("variables.*"):
+        path.write_bytes(path.read_bytes()[:10])
+    with pytest.raises(ValueError, match="The SavedModel in .* is damaged"):
+        saved_model.Exported(damaged)
 
     def broken(*arguments, **options):
         raise OSError("disk full")
@@ -287,6 +313,8 @@ def test_errors(model, exported, tmp_path):
     for arguments, message in (
         ({"num_samples": 0}, "num_samples must be an integer of at least 1: received 0"),
         ({"num_samples": 20, "max_num_samples": 10}, "at most max_num_samples: received 20 and 10"),
+        ({"max_num_samples": 2**31}, r"max_num_samples must be at most 2\^31 - 1: received 2147483648"),
+        ({"seed": 2**63}, r"seed must be at most 2\^63 - 1: received"),
         ({"tile_rows": 24}, "tile_rows must be 1 or a multiple of 16.*received 24"),
         ({"particle_chunk": 0}, "particle_chunk must be an integer of at least 1: received 0"),
     ):

@@ -58,7 +58,10 @@ def _columns():
     with console.quiet():  # Takes seconds, with all that it needs.
         from iwae_zoo.columns import Column
 
-    columns = json.loads(pathlib.Path(str(_MODEL_CARD.value)).read_text())["input"].get("columns")
+    card = json.loads(pathlib.Path(str(_MODEL_CARD.value)).read_text())
+    if not isinstance(card, dict) or "input" not in card:
+        raise ValueError(f"{_MODEL_CARD.value} is no model card, as an exported model has one.")
+    columns = card["input"].get("columns")
     if not columns:
         raise ValueError(f"{_MODEL_CARD.value} is of a model that was not trained on a table: use --input.")
     return [Column(**column) for column in columns]
@@ -133,7 +136,7 @@ def main(name):
                 progress=bar.update,
             )
         _write(output, outputs)
-    except (errors.ServingError, ValueError, OSError, RuntimeError) as error:
+    except (errors.ServingError, ValueError, OSError, EOFError, RuntimeError) as error:
         console.fail(name, error)
     print(f"{len(x)} rows of {', '.join(outputs)} in {output}")
 

@@ -158,3 +158,21 @@ def test_what_is_not_there_is_unimplemented(prediction):
     with pytest.raises(grpc.RpcError) as caught:
         prediction.Classify(classification_pb2.ClassificationRequest(model_spec={"name": "toy"}), timeout=20)
     assert caught.value.code().name == "UNIMPLEMENTED"
+    assert "this server answers Predict only" in caught.value.details()
+
+
+def test_one_number_does_not_stand_for_more_than_a_request_holds(prediction):
+    request = predict_pb2.PredictRequest(model_spec={"name": "toy"})
+    request.inputs["x"].dtype = tf.float32.as_datatype_enum
+    request.inputs["x"].tensor_shape.dim.add(size=10**12)
+    request.inputs["x"].float_val.append(4.0)
+    with pytest.raises(grpc.RpcError) as caught:
+        prediction.Predict(request, timeout=20)
+    assert caught.value.code().name == "INVALID_ARGUMENT"
+    assert "input 'x' takes 4000000000000 bytes, more than the" in caught.value.details()
+
+
+def test_a_long_name_does_not_hide_the_error(prediction):
+    with pytest.raises(grpc.RpcError) as caught:
+        prediction.Predict(predict_request({"x": np.zeros(1, np.float32)}, 20_000 * "n"), timeout=20)
+    assert caught.value.code().name == "FAILED_PRECONDITION"

@@ -1,10 +1,13 @@
 """Versions come, fail and go while the server answers."""
 
 import contextlib
+import http.client
 import shutil
+import socket
 import threading
 import time
 
+import grpc
 import pytest
 import tensorflow as tf
 from absl import logging
@@ -107,10 +110,24 @@ def test_deleted_version_gives_way_to_the_one_before(tmp_path):
 
 
 def test_first_version_may_come_later(tmp_path):
+    (tmp_path / "20250101000000000000").mkdir()  # No version: those are of int64.
     with serving(tmp_path) as (_, rest):
         assert rest.predict({"instances": [0]})[0] == 404
         save(tmp_path, 1)
         wait_for(lambda: rest.predict({"instances": [0]}) == (200, {"predictions": [2.0]}))
+        assert states(rest) == {"1": "AVAILABLE"}
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="This machine has no IPv6.")
+def test_an_address_of_ipv6(tmp_path):
+    save(tmp_path, 1)
+    with serve(tmp_path, "toy", port=0, rest_api_port=0, host="::1") as ports:
+        with grpc.insecure_channel(f"[::1]:{ports.grpc}") as channel:
+            grpc.channel_ready_future(channel).result(timeout=20)
+        connection = http.client.HTTPConnection("::1", ports.rest, timeout=20)
+        connection.request("GET", "/v1/models/toy")
+        assert connection.getresponse().status == 200
+        connection.close()
 
 
 @pytest.mark.parametrize(("signature", "state"), [("serving_default", "AVAILABLE"), ("nope", "END")])

@@ -187,6 +187,7 @@ def test_malformed_predictions(rest, body, part):
         ("POST", "/v1/models/toy/versions/one:predict", 400, "Malformed request"),
         ("POST", "/v1/models/toy/versions/1/labels/stable:predict", 400, "Malformed request"),
         ("POST", f"/v1/models/toy/versions/{2**64}:predict", 400, "Failed to convert version"),
+        ("GET", "/v1/models/toy/versions/" + 5000 * "9", 400, "Failed to convert version"),
         ("POST", "/v1/models/foo:predict", 404, "Servable not found for request: Latest(foo)"),
         ("POST", "/v1/models/toy/versions/7:predict", 404, "Servable not found for request: Specific(toy, 7)"),
         ("POST", "/v1/models/toy/labels/stable:predict", 400, "Unrecognized servable version label: stable"),
