@@ -74,7 +74,8 @@ class Run:
         if start and getattr(start.decoder.head, "columns", ()):  # The names of a category are numbered as they were.
             settings["columns"] = start.decoder.head.columns
         self.dataset = data.load(config.dataset, config.data_dir, stream_above=config.stream_above, **settings)
-        self.files.check_data(self.dataset.fingerprint)
+        self.fingerprint = self.dataset.fingerprint
+        self.files.check_data(self.fingerprint)
         self.on_device = placement.is_on_device(config.data_on, self.dataset, self.strategy)
         self.steps, at_once = self.dataset.steps_per_epoch(self.config.batch_size), self.config.steps_per_execution
         if self.steps % at_once:  # Keras would go on into the next epoch.
@@ -241,7 +242,7 @@ class Run:
     def _describe(self):
         self.workdir.mkdir(parents=True, exist_ok=True)
         versions = {name: metadata.version(name) for name in ("tensorflow", "keras", "tensorflow-probability", "numpy")}
-        self.files.describe(versions, self.dataset.fingerprint)
+        self.files.describe(versions, self.fingerprint)
 
     def _check_start(self, start):
         """Raises ValueError if the weights that training begins with are for other data."""

@@ -94,18 +94,18 @@ class WorkDirectory:
             patience and history and len(history) - best_epoch(history) >= patience
         )
 
-    def describe(self, versions, data):
+    def describe(self, versions, fingerprint):
         """Writes what is run, with which versions, on what data: `Dataset.fingerprint`."""
-        found = {"config": dataclasses.asdict(self.config), "versions": versions, "data": data}
-        write_json(self._description, found)
+        config = dataclasses.asdict(self.config)
+        write_json(self._description, {"config": config, "versions": versions, "fingerprint": fingerprint})
 
-    def check_data(self, data):
-        """Raises ValueError if the run that is here was on other data; `data` is a `Dataset.fingerprint`."""
-        there = json.loads(self._description.read_text()).get("data", data) if self._description.exists() else data
-        if there != data:
+    def check_data(self, fingerprint):
+        """Raises ValueError if the run that is here was on data of another `Dataset.fingerprint`."""
+        there = json.loads(self._description.read_text()) if self._description.exists() else {}
+        if there.get("fingerprint", fingerprint) != fingerprint:
             raise ValueError(
-                f"The run in {self.path} was on other data: {there} there and {data} here. Give it the data of then, "
-                "or choose another --workdir."
+                f"The run in {self.path} was on other data: {there['fingerprint']} there and {fingerprint} here. Give "
+                "it the data of then, or choose another --workdir."
             )
 
     def check(self, may_be_there):
