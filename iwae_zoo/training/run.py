@@ -242,7 +242,7 @@ class Run:
     def _describe(self):
         self.workdir.mkdir(parents=True, exist_ok=True)
         versions = {name: metadata.version(name) for name in ("tensorflow", "keras", "tensorflow-probability", "numpy")}
-        self.files.describe(versions, self.fingerprint)
+        self.files.describe(config=dataclasses.asdict(self.config), versions=versions, fingerprint=self.fingerprint)
 
     def _check_start(self, start):
         """Raises ValueError if the weights that training begins with are for other data."""

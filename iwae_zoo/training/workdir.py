@@ -94,10 +94,9 @@ class WorkDirectory:
             patience and history and len(history) - best_epoch(history) >= patience
         )
 
-    def describe(self, versions, fingerprint):
-        """Writes what is run, with which versions, on what data: `Dataset.fingerprint`."""
-        config = dataclasses.asdict(self.config)
-        write_json(self._description, {"config": config, "versions": versions, "fingerprint": fingerprint})
+    def describe(self, **found):
+        """Writes what is run: "config", the "versions" of what runs it, and the "fingerprint" of the data."""
+        write_json(self._description, found)
 
     def check_data(self, fingerprint):
         """Raises ValueError if the run that is here was on data of another `Dataset.fingerprint`."""

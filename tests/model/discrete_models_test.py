@@ -78,7 +78,7 @@ def test_a_belief_network_is_the_sum_over_every_z(sbn):
     assert (np.abs(answer.log_prob - truth) < 5 * answer.standard_error + 1e-5).all()
     assert answer.standard_error.max() < 0.05
     assert set(answer.method) == {"importance"}
-    with pytest.raises(ValueError, match="no distribution of a continuous z. Use importance sampling"):
+    with pytest.raises(ValueError, match="no distribution of a continuous z .* Use importance sampling"):
         likelihood.estimate_log_prob(sbn, x, 10, method="annealed")
     use = latent_use(sbn, x)
     assert len(use.active_by_layer) == 2 and np.isfinite([use.kl, use.mutual_information, use.aggregate_kl]).all()
