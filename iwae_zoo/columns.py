@@ -199,6 +199,8 @@ def encoded(column, cells, first=0):
     if column.categories:
         codes = {category: float(code) for code, category in enumerate(column.categories)}
         texts = _texts(column.name, cells)
+        if cells.dtype.kind == "f":  # Older models have shorter names for numbers.
+            texts = [t if t is None or t in codes else f"{number:.10g}" for t, number in zip(texts, cells, strict=True)]
         numbers = np.array([np.nan if text is None else codes.get(text, -1.0) for text in texts], np.float32)
         _refuse(column, cells, first, numbers == -1.0, f"one of {_shown(column.categories)}")
         return numbers
@@ -278,7 +280,7 @@ def _text(name, number):
     """A number as a name."""
     if abs(number) >= _LARGEST_WHOLE:
         raise ValueError(f"Column {name!r} holds numbers as large as {number:.0f}, which are no names: make them text.")
-    return f"{number:.0f}" if number % 1 == 0.0 else repr(float(number))
+    return f"{number:.0f}" if number % 1 == 0.0 else str(number)  # Of float32 the shorter one.
 
 
 def _sorted(names):

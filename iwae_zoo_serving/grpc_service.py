@@ -116,7 +116,7 @@ class _Reading(grpc.ServerInterceptor):
                 return handler.unary_unary(request, context)
             except NotImplementedError:
                 method = handler_call_details.method
-                return context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{method}: this server answers Predict only")
+                return context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{method} is not implemented by this server")
 
         return grpc.unary_unary_rpc_method_handler(
             answer, request_deserializer=read, response_serializer=handler.response_serializer

@@ -10,15 +10,15 @@ import tensorflow as tf
 
 from iwae_zoo._checks import look_up
 from iwae_zoo._deferred import Deferred, Plan
-from iwae_zoo._rows import Rows, mapped
+from iwae_zoo._rows import Rows, mapped, taken
 from iwae_zoo.columns import Column, used
 from iwae_zoo.data import kinds
 from iwae_zoo.data.splits import SPLITS
 
 __all__ = ["Dataset"]
 
-# Training examples that go into the fingerprint.
-_SAMPLED = 1000
+# Examples of a split that go into the fingerprint, at most, and how many of them are read at once.
+_SAMPLED, _AT_ONCE = 5000, 100
 # Places that are named, of those where most is missing.
 _SHOWN = 4
 
@@ -78,10 +78,14 @@ class Dataset:
 
     @property
     def fingerprint(self):
-        """str, by which other data are told from these: their sizes, their columns, and some training examples."""
-        sizes = [len(getattr(self, name)) for name in SPLITS]
+        """str, by which other data are told from these: their sizes, their columns, and a sample of each split."""
+        splits = [getattr(self, name) for name in SPLITS]
+        sizes = [len(examples) for examples in splits]
         digest = hashlib.sha256(repr((sizes, tuple(self.data_shape), self.kind_of_x, self.columns)).encode())
-        digest.update(np.asarray(self.train[:_SAMPLED], np.float32).tobytes())
+        for examples in splits:
+            places = np.unique(np.linspace(0, len(examples) - 1, _SAMPLED).astype(int))
+            for some in np.array_split(places, -(-len(places) // _AT_ONCE)):
+                digest.update(np.asarray(taken(examples, some)[:], np.float32).tobytes())
         return f"{sizes[0]:,} training examples, {digest.hexdigest()[:16]}"
 
     def _missing(self):

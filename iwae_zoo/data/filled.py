@@ -143,7 +143,6 @@ def _arrow_table(part, answer, columns, num_imputations):
 
     used, missing = columns_.used(columns), np.isnan(part.x)
     arrays = dict(zip(part.names, part.source.columns, strict=True))
-    types = pyarrow.types
 
     def values_of(column, numbers):
         texts = [None if np.isnan(number) else columns_.decoded(column, number) for number in numbers]
@@ -152,13 +151,13 @@ def _arrow_table(part, answer, columns, num_imputations):
     for place, column in enumerate(used):
         array = arrays[column.name]
         kind = pyarrow.string() if column.categories else pyarrow.float64()
-        if not (types.is_integer(array.type) or types.is_floating(array.type) or types.is_decimal(array.type)):
-            array = array.cast(pyarrow.string())
+        if not tables.holds_numbers(array):
+            array = tables.as_texts(array)
             array = array if column.categories else pyarrow.compute.utf8_trim_whitespace(array)
         hole = pyarrow.array(missing[:, place])
         filled = pyarrow.array(values_of(column, answer.point[:, place]), kind)
         # What a hole holds may say so in words.
-        observed = pyarrow.compute.if_else(hole, pyarrow.scalar(None, array.type), array).cast(kind)
+        observed = pyarrow.compute.if_else(hole, pyarrow.scalar(None, array.type), array).cast(kind, safe=False)
         arrays[column.name] = pyarrow.compute.if_else(hole, filled, observed)
     for place, column in enumerate(used):
         for name, of in _added(column, num_imputations):

@@ -12,7 +12,7 @@ from iwae_zoo.data import streamed
 from iwae_zoo.data.dataset import Dataset
 from iwae_zoo.data.splits import filled, split
 
-__all__ = ["ENDINGS", "batches", "from_cells", "load", "read", "rows"]
+__all__ = ["ENDINGS", "as_texts", "batches", "from_cells", "holds_numbers", "load", "read", "rows"]
 
 ENDINGS = (".csv", ".parquet")
 # Rows that are held as text at once.
@@ -257,16 +257,31 @@ def _opened(path):
         raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
 
 
+def holds_numbers(column):
+    """Whether a `pyarrow.Array` is one of numbers."""
+    from pyarrow import types
+
+    return types.is_integer(column.type) or types.is_floating(column.type) or types.is_decimal(column.type)
+
+
+def as_texts(column):
+    """A `pyarrow.Array` as one of strings: lists, structures and bytes too."""
+    import pyarrow
+
+    try:
+        return column.cast(pyarrow.string())
+    except pyarrow.ArrowException:
+        return pyarrow.array([None if value is None else str(value) for value in column.to_pylist()], pyarrow.string())
+
+
 def _of_arrow(column):
     import pyarrow
 
-    kind = column.type
-    if pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind) or pyarrow.types.is_decimal(kind):
+    if column.type == pyarrow.float32():
+        return column.to_numpy(zero_copy_only=False)
+    if holds_numbers(column):
         return column.cast(pyarrow.float64(), safe=False).to_numpy(zero_copy_only=False)
-    try:
-        texts = column.cast(pyarrow.string()).to_pylist()
-    except pyarrow.ArrowException:  # Lists, structures, bytes that are no text.
-        texts = [None if value is None else str(value) for value in column.to_pylist()]
+    texts = as_texts(column).to_pylist()
     cells = np.empty(len(texts), object)
     cells[:] = [None if text is None or columns_.is_missing(text) else text for text in texts]
     return cells

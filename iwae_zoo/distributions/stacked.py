@@ -62,6 +62,7 @@ class Stacked(SampledMoments):
                     f"received batch shape {layers[-1].batch_shape} and event shape {layers[-1].event_shape}. "
                     "tfd.Independent turns a batch axis into an event axis."
                 )
+        self.parts = tuple(layers)
         # Whether each layer's `sample` takes seeds [B, 2].
         self.seeds_by_row = all(noise.takes_seeds_by_row(layer) for layer in layers)
         self._sizes = tuple(layer.event_shape[-1] for layer in layers)

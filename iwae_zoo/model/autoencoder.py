@@ -79,7 +79,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
                         f"The {role} holds a batch normalisation, {part.name!r}, with which log p(x) of a row would "
                         "depend on the rows beside it. Use keras.layers.LayerNormalization."
                     )
-                if isinstance(part, _OF_TRAINING):
+                if _does_more_in_training(part):
                     raise ValueError(
                         f"The {role} holds {part.name!r}, a {type(part).__name__}, which does something in training "
                         "only. A network is one function here, in training and in answers: leave it out."
@@ -193,9 +193,12 @@ class ImportanceWeightedAutoencoder(keras.Model):
                 "some. Leave them out; an optimizer's weight_decay is kept."
             )
         for distribution in (posterior, likelihood, self.prior.distribution()):
-            if distribution.dtype.is_floating and distribution.dtype.size < 4:
+            dtype = distribution.dtype
+            if dtype.is_integer:  # Its densities are of another.
+                dtype = distribution.log_prob(tf.zeros([1, *distribution.event_shape], dtype)).dtype
+            if dtype.is_floating and dtype.size < 4:
                 raise ValueError(
-                    f"{distribution.name} has densities of {distribution.dtype.name}, in which log weights of many "
+                    f"{distribution.name} has densities of {dtype.name}, in which log weights of many "
                     "particles are the same. Cast what its network returns to the layer's variable_dtype."
                 )
 
@@ -389,9 +392,11 @@ class ImportanceWeightedAutoencoder(keras.Model):
             if x.make is not self._make_x:
                 self._make_x, self.train_function = x.make, None  # Traced anew.
             x = x.plans
-        history = super().fit(x, *args, **kwargs)
-        self.optimizer.finalize(self.encoder_variables, self.decoder_variables)
-        return history
+        if getattr(self.optimizer, "averages", False) and not isinstance(
+            kwargs.get("callbacks"), keras.callbacks.CallbackList
+        ):
+            kwargs["callbacks"] = [_Averages(), *callbacks]
+        return super().fit(x, *args, **kwargs)
 
     @tensor_float_32(False)
     def evaluate(self, *args, **kwargs):
@@ -517,6 +522,22 @@ class ImportanceWeightedAutoencoder(keras.Model):
 def _compiled(function):
     """The same by XLA."""
     return tf.function(function, jit_compile=True, autograph=False)
+
+
+class _Averages(keras.callbacks.Callback):
+    """Ends training on averaged weights, before other callbacks look at them or put better ones back."""
+
+    def on_train_end(self, logs=None):
+        del logs
+        self.model.optimizer.finalize(self.model.encoder_variables, self.model.decoder_variables)
+
+
+def _does_more_in_training(layer):
+    """Whether a layer is another function in training, or may be for all that it says."""
+    if isinstance(layer, _OF_TRAINING):
+        return bool(getattr(layer, "rate", getattr(layer, "stddev", 1.0)))
+    dropped = (getattr(layer, name, None) for name in ("dropout", "recurrent_dropout"))
+    return any(isinstance(share, float) and share > 0.0 for share in dropped)
 
 
 def _x_of(data):

@@ -79,6 +79,11 @@ class OptimizerPair:
         # `iterations` is whole updates, where an optimizer accumulates gradients.
         return keras.ops.maximum(self.encoder._iterations, self.decoder._iterations)
 
+    @property
+    def averages(self):
+        """Whether one of the two keeps averages of the weights."""
+        return any(optimizer.use_ema for optimizer in (self.encoder, self.decoder))
+
     def finalize(self, encoder_variables, decoder_variables):
         """Sets variables to their averages, where an optimizer keeps some: the end of training."""
         self.encoder.finalize_variable_values(encoder_variables)

@@ -6,19 +6,24 @@ from iwae_zoo import objectives
 
 __all__ = ["check_latent", "is_everywhere"]
 
-# Bijectors whose values are a part of the numbers only.
-_BOUNDED = (
-    tfb.AbsoluteValue,
-    tfb.Exp,
-    tfb.Expm1,
-    tfb.NormalCDF,
-    tfb.Sigmoid,
-    tfb.SoftClip,
-    tfb.SoftmaxCentered,
-    tfb.Softplus,
-    tfb.Softsign,
-    tfb.Square,
-    tfb.Tanh,
+# Names of the bijectors that are known to reach all of R^D from all of it, where they are not made of others.
+_ONTO = frozenset(
+    (
+        "Identity",
+        "MaskedAutoregressiveFlow",
+        "Permute",
+        "RationalQuadraticSpline",
+        "RealNVP",
+        "Reshape",
+        "Scale",
+        "ScaleMatvecDiag",
+        "ScaleMatvecLU",
+        "ScaleMatvecLinearOperator",
+        "ScaleMatvecTriL",
+        "Shift",
+        "SinhArcsinh",
+        "Transpose",
+    )
 )
 
 
@@ -31,27 +36,29 @@ def is_everywhere(distribution):
     (True, False)
     """
     # By what they have: TFP makes instances of other classes where a part is no `tfp.experimental.AutoCompositeTensor`.
-    inner = getattr(distribution, "distribution", None)
-    if inner is not None and not hasattr(distribution, "bijector"):  # Independent, Sample.
+    parts = getattr(distribution, "parts", None) or getattr(distribution, "components", None)
+    if parts:  # Stacked layers, a mixture.
+        return all(map(is_everywhere, parts))
+    inner = getattr(distribution, "distribution", None) or getattr(distribution, "components_distribution", None)
+    if inner is not None and not hasattr(distribution, "bijector"):  # Independent, Sample, a mixture of one family.
         return is_everywhere(inner)
-    if inner is not None:
-        bounded = any(isinstance(part, _BOUNDED) for part in _parts(distribution.bijector))
-        if not bounded and is_everywhere(inner):
-            return True
+    if inner is not None and _is_onto(distribution.bijector) and is_everywhere(inner):
+        return True
     try:
         bijector = distribution.experimental_default_event_space_bijector()
     except NotImplementedError:  # Ours, which are.
         return True
     except TypeError:  # TFP 0.25 cannot make those of simplices and spheres under numpy 2.
         return False
-    return bijector is None or isinstance(bijector, tfb.Identity)
+    return isinstance(bijector, tfb.Identity)
 
 
-def _parts(bijector):
-    """The bijectors that one is made of."""
+def _is_onto(bijector):
     inner = [*getattr(bijector, "bijectors", ())]
     inner += [part for part in (getattr(bijector, "bijector", None),) if isinstance(part, tfb.Bijector)]
-    return [bijector, *(part for of_inner in inner for part in _parts(of_inner))]
+    if inner:
+        return all(map(_is_onto, inner))
+    return any(of.__name__.lstrip("_") in _ONTO for of in type(bijector).__mro__)
 
 
 def check_latent(objective, posterior, prior):

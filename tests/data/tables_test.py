@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from iwae_zoo import data
-from iwae_zoo.columns import Column, seen
+from iwae_zoo.columns import Column, encoded, seen
 from iwae_zoo.data import filled, tables
 
 TEXT = 'id,age,"size, cm",town\r\np1,3,1.50,"Rome, IT"\r\np2,,nan,Oslo\r\np3,4,2,"a ""b"""\r\n\r\np4,1,1e-3,\r\n'
@@ -160,6 +160,9 @@ def test_names_are_in_one_order_and_none_is_lost():
     assert seen("a", np.array(["2", *ones] * 5, object), "categorical").categories == (*ones, "2")
     numbers = np.array([10000000001.0, 10000000002.0, 0.1, np.nan])
     assert seen("a", numbers, "categorical").categories == ("0.1", "10000000001", "10000000002")
+    older = Column("a", "categorical", ("0.3333333333", "2"))
+    np.testing.assert_array_equal(encoded(older, np.array([2.0, 1 / 3, np.nan])), [1.0, 0.0, np.nan])
+    assert seen("a", np.array([0.1, 0.2], np.float32), "categorical").categories == ("0.1", "0.2")
     with pytest.raises(ValueError, match="'a' holds numbers as large as 9007199254740992, which are no names"):
         seen("a", np.array([2.0**53, 1.0]), "categorical")
     assert seen("a", np.array([0.1, 1e-80])).kind == "real"  # In single precision it is 0.
@@ -170,18 +173,24 @@ def test_parquet_of_every_type(tmp_path):
     columns = {
         "id": pyarrow.array([2**60 + i for i in range(30)]),
         "list": pyarrow.array([[i] for i in range(30)]),
+        "pair": pyarrow.array([[i % 2] for i in range(30)]),
+        "large": pyarrow.array([2**53 + 1 + i for i in range(30)]),
+        "single": pyarrow.array(np.array([0.5, np.nan] * 15, np.float32)),
         "bytes": pyarrow.array([bytes([200, i]) for i in range(30)]),
         "size": pyarrow.array(["NA", " 1.5", "", "2.25", None] * 6),
     }
     path = str(tmp_path / "t.parquet")
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
     dataset = data.load(path, columns="id:ignore")
-    assert [str(column) for column in dataset.columns] == ["id:ignore", "list:ignore", "bytes:ignore", "size:positive"]
+    kinds = ["id:ignore", "list:ignore", "pair:binary", "large:positive", "single:positive", "bytes:ignore"]
+    assert [str(column) for column in dataset.columns] == [*kinds, "size:positive"]
     with filled.writer(tmp_path / "out.parquet", dataset.columns, num_imputations=1) as write:
         for part in filled.parts(path, dataset.columns):
             write(part, answer_for(part.x))
     received = pyarrow.parquet.read_table(tmp_path / "out.parquet")
     assert received["size"].to_pylist() == [1.0, 1.5, 1.0, 2.25, 1.0] * 6
+    assert received["pair"].to_pylist() == ["[0]", "[1]"] * 15
+    assert received["single"].to_pylist() == [0.5, 1.0] * 15
     for name in ("id", "list", "bytes"):
         assert received[name].to_pylist() == columns[name].to_pylist()
 

@@ -158,7 +158,7 @@ def test_what_is_not_there_is_unimplemented(prediction):
     with pytest.raises(grpc.RpcError) as caught:
         prediction.Classify(classification_pb2.ClassificationRequest(model_spec={"name": "toy"}), timeout=20)
     assert caught.value.code().name == "UNIMPLEMENTED"
-    assert "this server answers Predict only" in caught.value.details()
+    assert "PredictionService/Classify is not implemented by this server" in caught.value.details()
 
 
 def test_one_number_does_not_stand_for_more_than_a_request_holds(prediction):

@@ -10,6 +10,7 @@ from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
 from iwae_zoo import ImportanceWeightedAutoencoder, annealing, diagnostics, likelihood, particles
+from iwae_zoo.distributions.stacked import Stacked
 from iwae_zoo.model import supports
 
 ZEROS, ONES = np.zeros([1, 2], np.float32), np.ones([1, 2], np.float32)
@@ -72,6 +73,7 @@ def test_where_draws_may_be():
         tfd.MultivariateNormalTriL(ZEROS, np.eye(2, dtype=np.float32)[np.newaxis]),
         tfd.Independent(tfd.Gumbel(ZEROS, ONES), 1),
         tfd.Sample(tfd.StudentT(3.0, 0.0, 1.0), 2),
+        Stacked(tfd.Independent(tfd.Normal(ZEROS, ONES), 1), [lambda z: tfd.Independent(tfd.Normal(z, 1.0), 1)]),
         tfd.TransformedDistribution(
             tfd.MultivariateNormalDiag(ZEROS, ONES), tfb.Chain([tfb.Shift(1.0), tfb.Scale(2.0)])
         ),
@@ -82,6 +84,13 @@ def test_where_draws_may_be():
         tfd.PowerSpherical(np.array([[1.0, 0.0]], np.float32), np.ones(1, np.float32)),
         *(tfd.Independent(family(ONES, ONES), 1) for family in (tfd.Beta, tfd.VonMises, tfd.Gamma, tfd.LogNormal)),
         tfd.Independent(tfd.Uniform(ZEROS, ONES), 1),
+        tfd.MixtureSameFamily(
+            tfd.Categorical(logits=ZEROS),
+            tfd.Independent(tfd.LogNormal(np.zeros([1, 2, 2], np.float32), 1.0), 1),
+            reparameterize=True,
+        ),
+        Stacked(tfd.Independent(tfd.LogNormal(ZEROS, ONES), 1), [lambda z: tfd.Independent(tfd.Normal(z, 1.0), 1)]),
+        tfd.TransformedDistribution(tfd.MultivariateNormalDiag(ZEROS, ONES), tfb.Power(3.0)),
         tfd.TransformedDistribution(
             tfd.MultivariateNormalDiag(ZEROS, ONES), tfb.Chain([tfb.Scale(2.0), tfb.Sigmoid()])
         ),
@@ -173,10 +182,35 @@ def test_averaged_weights_are_what_training_ends_on():
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+def test_averages_do_not_replace_what_a_callback_puts_back():
+    x = np.random.default_rng(0).normal(size=(40, 1)).astype(np.float32)
+    model = model_of()
+    model.compile(keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.9))
+    best = {}
+
+    class Keeps(keras.callbacks.Callback):
+        """As EarlyStopping with the best weights restored: those after the first epoch."""
+
+        def on_epoch_end(self, epoch, logs=None):
+            best.setdefault("weights", self.model.get_weights())
+
+        def on_train_end(self, logs=None):
+            self.model.set_weights(best["weights"])
+
+    model.fit(x, epochs=3, verbose=0, callbacks=[Keeps()])
+    for ours, theirs in zip(model.get_weights(), best["weights"], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_what_would_be_lost_silently_is_refused():
-    for layer in (keras.layers.Dropout(0.5), keras.layers.GaussianNoise(1.0)):
+    recurrent = [keras.layers.Reshape((1, 1)), keras.layers.GRU(3, dropout=0.5)]
+    for layers in ([keras.layers.Dropout(0.5)], [keras.layers.GaussianNoise(1.0)], recurrent):
         with pytest.raises(ValueError, match="which does something in training only"):
-            model_of(Encoder(normal, body=keras.Sequential([layer, keras.layers.Dense(2)])))
+            model_of(Encoder(normal, body=keras.Sequential([*layers, keras.layers.Dense(2)])))
+    model_of(Encoder(normal, body=keras.Sequential([keras.layers.Dropout(0.0), keras.layers.Dense(2)])))
+    with pytest.raises(ValueError, match="has densities of bfloat16"):
+        bits = Decoder(lambda logits: tfd.Bernoulli(logits=logits), dtype="mixed_bfloat16")
+        model_of(decoder=bits)
     with pytest.raises(ValueError, match="Regularizers add to a loss"):
         model_of(decoder=Decoder(lambda loc: tfd.Normal(loc, 0.5), kernel_regularizer="l2"))
     with pytest.raises(ValueError, match="has densities of bfloat16"):
