@@ -138,6 +138,7 @@ def _passes(model, objective, backward_particles, particle_chunk, trained):
     number = tf.TensorSpec([], tf.int32)
     signature = [tf.TensorSpec([None, *model.data_shape]), tf.TensorSpec([2], tf.int32), number, number]
 
+    @tf.function(input_signature=signature[:2], autograph=False)  # Once for both passes.
     def gradient(x, seed):
         rows = tf.shape(x)[0]  # All replicas look at the same batch.
         dreamed = dreams.draw(probe, seed, 0, rows, rows) if probe.objective.sleep else None
