@@ -64,7 +64,8 @@ def flags(tiny):
     """Of train_main.py."""
     listed = [f"--dataset={tiny}", "--objective=dreg", "--m=2", "--k=2", "--preset=small"]
     listed += ["--batch_size=8", "--checkpoint_every=3"]
-    return [*listed, "--epochs=8", "--eval_samples=20", "--eval_method=importance", "--workdir=run"]
+    # As many samples as particles, so that bound and log p(x) share what is traced.
+    return [*listed, "--epochs=4", "--eval_samples=4", "--eval_method=importance", "--workdir=run"]
 
 
 @pytest.fixture(scope="module")
@@ -97,13 +98,13 @@ def test_a_killed_worker_is_started_again_and_nothing_is_lost(undisturbed, flags
     runs = [each.cwd / "run" for each in (cluster, undisturbed)]
     metrics = runs[0] / "metrics.jsonl"
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") >= 2):
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") >= 1):
         time.sleep(0.02)
     while time.monotonic() < deadline and not is_newer(runs[0] / "latest.keras", metrics):  # Within an epoch.
         time.sleep(0.005)
     cluster.workers[1].send_signal(signal.SIGKILL)
     cluster.workers[1].wait()
-    assert 2 <= metrics.read_text().count("\n") < 8
+    assert 1 <= metrics.read_text().count("\n") < 4
     cluster.workers[1] = cluster.start(1, "--resume")
     cluster.wait()
     log = (tmp_path / "worker0.log").read_text()
