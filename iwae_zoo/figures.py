@@ -1,5 +1,7 @@
 """Arrays to matplotlib figures; nothing is computed here."""
 
+import math
+
 import matplotlib.figure
 import matplotlib.patches
 import matplotlib.ticker
@@ -46,8 +48,10 @@ def training_curves(history, title):
     # The first epochs are far below the rest and would flatten it.
     tail = [row[name] for row in history[len(history) // 20 :] for name in ("decoder_bound", "val_decoder_bound")]
     tail += [row["val_encoder_bound"] for row in history[len(history) // 20 :]]
-    margin = 0.05 * (max(tail) - min(tail)) + 1e-3
-    axes.set_ylim(min(tail) - margin, max(tail) + margin)
+    tail = [value for value in tail if math.isfinite(value)]  # A validation example may be outside the support.
+    if tail:
+        margin = 0.05 * (max(tail) - min(tail)) + 1e-3
+        axes.set_ylim(min(tail) - margin, max(tail) + margin)
     axes.set(xlabel="epoch", ylabel="bound on log p(x) (nats per example)", title=title)
     axes.grid(alpha=0.3)
     axes.legend()

@@ -120,11 +120,14 @@ def export(
     TensorFlow Serving. SavedModel warmup; RESTful API.
     https://www.tensorflow.org/tfx/serving/saved_model_warmup
     """
-    if integer("num_samples", num_samples) > integer("max_num_samples", max_num_samples):
+    num_samples = integer("num_samples", num_samples)
+    max_num_samples = integer("max_num_samples", max_num_samples)
+    seed = integer("seed", seed, least=0)
+    if num_samples > max_num_samples:
         raise ValueError(f"num_samples must be at most max_num_samples: received {num_samples} and {max_num_samples}.")
     if max_num_samples > _INT32:
         raise ValueError(f"max_num_samples must be at most 2^31 - 1: received {max_num_samples}.")
-    if integer("seed", seed, least=0) > _INT64:
+    if seed > _INT64:
         raise ValueError(f"seed must be at most 2^63 - 1: received {seed}.")
     if not model.built:
         raise ValueError("The model is not built: train it, or call model.build((None, *data_shape)).")

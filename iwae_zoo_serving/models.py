@@ -145,7 +145,7 @@ class Model:
                 continue
             if self._served and version == self._served.version:
                 return
-            stamp = sorted((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in path.rglob("*"))
+            stamp = _stamp(path)
             if self._faults.get(version) == stamp:
                 continue
             self._set(version, "LOADING")
@@ -153,7 +153,10 @@ class Model:
                 servable = Servable(path, version)
             except Exception as error:  # Whatever a broken file makes a loader raise, the old version stays.
                 self._faults[version] = stamp
-                self._set(version, "END", getattr(error, "error_code", grpc.StatusCode.UNKNOWN.value[0]), str(error))
+                code = getattr(error, "code", None)  # Of a `ServingError`; TensorFlow's errors have a number.
+                number = getattr(error, "error_code", grpc.StatusCode.UNKNOWN.value[0])
+                number = code.value[0] if isinstance(code, grpc.StatusCode) else number
+                self._set(version, "END", number, str(error))
                 logging.error("Loading version %d of %s failed: %s", version, self.name, error)
                 continue
             old, self._served = self._served, servable
@@ -215,6 +218,19 @@ class Model:
                 self.poll()
             except OSError as error:  # A folder may vanish while it is read; the next look will tell.
                 logging.error("Looking for versions of %s failed: %s", self.name, error)
+
+
+def _stamp(path):
+    """What the files of a version look like: something else once one of them has changed."""
+    found = []
+    for file in path.rglob("*"):
+        try:
+            status = file.stat()
+        except OSError:  # It has just vanished, or is a link to nothing.
+            found.append((str(file), 0, 0))
+        else:
+            found.append((str(file), status.st_mtime_ns, status.st_size))
+    return sorted(found)
 
 
 def _read_signature_defs(path):

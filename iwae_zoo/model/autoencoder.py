@@ -1,5 +1,6 @@
 """The one Keras model: two tapes, one objective for the encoder and one for the decoder."""
 
+import inspect
 from typing import Any
 
 import keras
@@ -125,7 +126,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
         """
         from iwae_zoo import presets  # They know the model.
 
-        return presets.load(name, objective, seed)
+        return presets.load(name, objective, seed, cls)
 
     @property
     def encoder_variables(self):
@@ -209,7 +210,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
                 "The model has no variables yet, and under a strategy they cannot be made while it trains. Call "
                 "model.build((None, *shape of one x)) in the strategy's scope first."
             )
-        self.build(x.shape)
+        if not self.built:
+            self.build(tuple(x.shape))
         return x
 
     def compile(
@@ -242,11 +244,17 @@ class ImportanceWeightedAutoencoder(keras.Model):
           **kwargs: of `keras.Model.compile`, such as `run_eagerly` and `steps_per_execution`.
 
         Raises:
-          ValueError: if the objective's estimator needs derivatives that draws of z do not have; if one optimizer
-            instance is given for both, whose state belongs to one list of variables; on a number of particles that is
-            not positive, or not below M K where it has to be; on `steps_per_execution` above 1 with several devices,
-            which Keras cannot do.
+          ValueError: on a loss or metrics, which a bound has not; if the objective's estimator needs derivatives that
+            draws of z do not have; if one optimizer instance is given for both, whose state belongs to one list of
+            variables; on a number of particles that is not positive, or not below M K where it has to be; on
+            `steps_per_execution` above 1 with several devices, which Keras cannot do.
         """
+        for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+            if kwargs.get(name) is not None:
+                raise ValueError(
+                    f"{name} is for models of y given x; the objective is what is trained here, and its bounds are the "
+                    f"metrics: received {name}={kwargs[name]!r}. Leave it out."
+                )
         pair = OptimizerPair.of(optimizer, encoder_optimizer, decoder_optimizer)
         steps = kwargs.get("steps_per_execution", 1)
         check_training(self.objective, self.distribute_strategy, backward_particles, particle_chunk, steps)
@@ -283,6 +291,14 @@ class ImportanceWeightedAutoencoder(keras.Model):
     def _renew_gradients(self):
         """A function of its own for each objective: what is compiled is traced once."""
         self._gradients_in_step = _compiled(self._gradients) if self._compiles_gradients else self._gradients
+
+    def decode_at_most(self, particle_chunk):
+        """Changes the `particle_chunk` of `compile` between two calls of `fit`; everything else goes on as it is."""
+        check_training(self.objective, self.distribute_strategy, self.backward_particles, particle_chunk, 1)
+        if particle_chunk != self.particle_chunk:
+            self.particle_chunk = self._compile_arguments["particle_chunk"] = particle_chunk
+            self.train_function = None  # Traced anew.
+            self._renew_gradients()
 
     def follow(self, objective):
         """Changes the objective, between two epochs of `fit` too; weights and optimizers go on as they are.
@@ -363,16 +379,20 @@ class ImportanceWeightedAutoencoder(keras.Model):
         """Keras' own `fit`; an array is looked at first, and a data set's batches may be made on the device.
 
         Log weights that are not finite end training before they change a weight: with an error, or, where
-        `keras.callbacks.TerminateOnNaN` is among the callbacks, by that.
+        `keras.callbacks.TerminateOnNaN` is among the callbacks, by that; on several devices the optimizers' momentum
+        still moves the weights then.
 
         Raises:
           ValueError: if an array holds NaN or infinity, with the row. NaN is a missing value where the networks take
-            that. If batches are to be made on the device, and there are several.
+            that. On `SwapEMAWeights`: averages of the weights are put in place when training ends. If batches are to be
+            made on the device, and there are several.
           tf.errors.InvalidArgumentError: if log weights are not finite.
 
         Warns:
           UserWarning: if columns of a table are far from the scale that networks start from.
         """
+        kwargs = dict(inspect.signature(super().fit).bind(x, *args, **kwargs).arguments)
+        x = kwargs.pop("x")
         missing = particles.takes_missing(self.decoder)
         examples.check(x, missing=missing)
         validation = kwargs.get("validation_data")
@@ -380,6 +400,11 @@ class ImportanceWeightedAutoencoder(keras.Model):
         examples.check(validation, "validation_data", missing)
         examples.warn_of_scale(x, getattr(self.encoder, "inputs", None))
         callbacks = tf.nest.flatten(kwargs.get("callbacks") or [])
+        if any(isinstance(callback, keras.callbacks.SwapEMAWeights) for callback in callbacks):
+            raise ValueError(
+                "SwapEMAWeights knows one optimizer, and there are two: leave it out. With use_ema=True the averaged "
+                "weights are put in place when training ends."
+            )
         goes_on = any(isinstance(callback, keras.callbacks.TerminateOnNaN) for callback in callbacks)
         if goes_on != self._goes_on_to_callbacks:
             self._goes_on_to_callbacks, self.train_function = goes_on, None  # Traced anew.
@@ -396,7 +421,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
             kwargs.get("callbacks"), keras.callbacks.CallbackList
         ):
             kwargs["callbacks"] = [_Averages(), *callbacks]
-        return super().fit(x, *args, **kwargs)
+        return super().fit(x, **kwargs)
 
     @tensor_float_32(False)
     def evaluate(self, *args, **kwargs):
@@ -458,21 +483,33 @@ class ImportanceWeightedAutoencoder(keras.Model):
         x = self._built_for(x)
         seed = self._seed(_TRAINING, self.optimizer.batches)
         computed = self._gradients_in_step(x, *self._step(x, seed))
-        encoder_gradients, decoder_gradients = self._finite(computed)
         logs = self._track(x, computed.log_weights)
-        self._update_in_step(encoder_gradients, decoder_gradients)
+        total = replicas.total(tf.reduce_sum(computed.log_weights))
+        sides = (computed.encoder, computed.decoder)
+        if self._goes_on_to_callbacks:
+            self._update_if(tf.math.is_finite(total), *sides)
+        else:
+            self._update_in_step(*self._checked(total, sides))
         return logs
 
     def _update(self, encoder_gradients, decoder_gradients):
         self.encoder_optimizer.apply(encoder_gradients, self.encoder_variables)
         self.decoder_optimizer.apply(decoder_gradients, self.decoder_variables)
 
-    def _finite(self, computed):
+    def _update_if(self, finite, *sides):
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            # Optimizers exchange gradients, which they cannot on a condition: no gradient, but momentum goes on.
+            self._update(*tf.nest.map_structure(lambda g: tf.where(finite, g, tf.zeros_like(g)), sides))
+            return
+
+        def update():
+            self._update_in_step(*sides)
+            return True
+
+        tf.cond(finite, update, lambda: False)
+
+    def _checked(self, total, sides):
         """The gradients of a step, unless it would poison the weights, on any replica."""
-        total = replicas.total(tf.reduce_sum(computed.log_weights))
-        sides = (computed.encoder, computed.decoder)
-        if self._goes_on_to_callbacks:
-            return tf.nest.map_structure(lambda g: tf.where(tf.math.is_finite(total), g, tf.zeros_like(g)), sides)
         message = (
             f"{NOT_FINITE}. Either x is outside the support of the likelihood ({likelihoods.support(self.decoder)}) or "
             "holds NaN, or training diverged: lower the learning rate"
@@ -489,7 +526,10 @@ class ImportanceWeightedAutoencoder(keras.Model):
 
     @property
     def metrics(self):
-        return [*self._trackers.values()]
+        own = [*self._trackers.values()]
+        # Keras' own of a loss, and what counts batches, are none; what is left is of a subclass.
+        not_others = {id(metric) for metric in (*own, self._evaluated_batches, getattr(self, "_loss_tracker", None))}
+        return own + [metric for metric in super().metrics if id(metric) not in not_others]
 
     def reset_metrics(self):
         super().reset_metrics()

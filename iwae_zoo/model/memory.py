@@ -184,10 +184,19 @@ def _of_machine(field, limit, used=None):
             size = int(line.split()[1]) * 1024
     try:
         most = int((_CONTAINER / limit).read_text())
-        size = min(size, most - (int((_CONTAINER / used).read_text()) if used else 0))
+        size = min(size, most - (int((_CONTAINER / used).read_text()) - _of_files() if used else 0))
     except (OSError, ValueError):  # No container, or one without a limit.
         pass
     return max(size, 0)
+
+
+def _of_files():
+    """Bytes of what a container has used that are copies of files, which it gives away when others need them."""
+    try:
+        lines = (_CONTAINER / "memory.stat").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
 
 
 def _mebibytes(size):

@@ -24,7 +24,7 @@ class OptimizerPair:
         """The pair from what a user passes; names and instances alike.
 
         Args:
-          optimizer: for whichever of the two is not given; the decoder gets a copy of its own.
+          optimizer: for whichever of the two is not given; each gets a copy, which has not taken a step.
           encoder: for the encoder.
           decoder: for the decoder.
 
@@ -32,13 +32,12 @@ class OptimizerPair:
           ValueError: if one instance is given for both: its state belongs to one list of variables; on a
             `LossScaleOptimizer`.
         """
-        copied = encoder is None and decoder is None
-        encoder = optimizer if encoder is None else encoder
-        decoder = optimizer if decoder is None else decoder
-        if copied:
-            encoder = keras.optimizers.get(encoder)
-            decoder = type(encoder).from_config(encoder.get_config())
-        elif encoder is decoder and not isinstance(encoder, str):
+        if encoder is None or decoder is None:
+            given = keras.optimizers.get(optimizer)
+            encoder, decoder = (
+                type(given).from_config(given.get_config()) if each is None else each for each in (encoder, decoder)
+            )
+        if encoder is decoder and not isinstance(encoder, str):
             raise ValueError(
                 "encoder_optimizer and decoder_optimizer must be two instances: received the same one. Pass it as "
                 "optimizer alone, and each gets a copy."

@@ -98,8 +98,10 @@ class MLPDecoder(Decoder):
         super().__init__(body, head, data_shape, **kwargs)
 
     def get_config(self):
-        return {**keras.Layer.get_config(self), "data_shape": list(self.data_shape), **self.perceptron.settings}
+        config = super().get_config()
+        del config["body"], config["head"]
+        return {**config, **self.perceptron.settings}
 
     @classmethod
     def from_config(cls, config):
-        return cls(**config)
+        return cls(**{**config, "latent": posteriors.optional(config.get("latent"))})

@@ -98,8 +98,10 @@ class MLPEncoder(Encoder):
         super().__init__(Perceptron(hidden_sizes, head.num_parameters, activation, seed, dtype=dtype), head, **kwargs)
 
     def get_config(self):
-        return {**keras.Layer.get_config(self), "latent_size": self.head.latent_size, **self.perceptron.settings}
+        config = super().get_config()
+        del config["body"], config["head"]
+        return {**config, "latent_size": self.head.latent_size, **self.perceptron.settings}
 
     @classmethod
     def from_config(cls, config):
-        return cls(**config)
+        return cls(**{**config, "inputs": config.get("inputs") and likelihoods.from_config(config["inputs"])})

@@ -79,16 +79,17 @@ def public(found):
     return {key: value for key, value in found.items() if key not in _BUILT_FROM}
 
 
-def load(name, objective=None, seed=None):
+def load(name, objective=None, seed=None, cls=ImportanceWeightedAutoencoder):
     """The model of a preset with its trained weights.
 
     Args:
       name: one of `names()`.
       objective: an `Objective`, or the name of one, for further training; by default the one it was trained on.
       seed: int, for further training; by default the one of its training.
+      cls: `ImportanceWeightedAutoencoder`, or a subclass of it with the same arguments.
 
     Returns:
-      `ImportanceWeightedAutoencoder`, built, not compiled.
+      A `cls`, built, not compiled.
 
     Raises:
       ValueError: as `card`, or on weights that are damaged or another model's.
@@ -106,7 +107,7 @@ def load(name, objective=None, seed=None):
         config["objective"] = objectives.get(objective).get_config()
     if seed is not None:
         config["seed"] = seed
-    model = ImportanceWeightedAutoencoder.from_config(config)
+    model = cls.from_config(config)
     model.build((None, *found["data_shape"]))
     try:
         model.load_weights(path)

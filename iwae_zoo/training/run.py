@@ -132,6 +132,7 @@ class Run:
                 print("All training examples lie on the device.")
         with self.strategy.scope():
             model = self._restored(self.files.checkpoint) or self.build()
+            model.decode_at_most(config.particle_chunk)  # A checkpoint has that of before.
         if self.is_chief:  # Nothing is there if there is no model.
             self._describe()
         first_epoch, first_step = divmod(_iterations(model), self.steps)

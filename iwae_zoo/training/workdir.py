@@ -13,6 +13,7 @@ Files appear whole or not at all.
 
 import dataclasses
 import json
+import math
 import pathlib
 import time
 import zipfile
@@ -173,6 +174,7 @@ def data_settings(config, dataset, **given):
 def best_epoch(history):
     """Number, from 1, of the first epoch with the highest validation bound; 0 if there is none."""
     values = [row.get(MONITOR, float("-inf")) for row in history]
+    values = [float("-inf") if math.isnan(value) else value for value in values]
     return values.index(max(values)) + 1 if values else 0
 
 

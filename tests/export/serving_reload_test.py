@@ -76,6 +76,7 @@ def test_corrupt_version_keeps_the_old_one(tmp_path, monkeypatch):
         data.write_bytes(b"")
         broken.rename(tmp_path / "3")
         (tmp_path / "4").mkdir()
+        (tmp_path / "4" / "nothing").symlink_to(tmp_path / "nowhere")
         (tmp_path / "5").mkdir()
         (tmp_path / "5" / "saved_model.pb").write_bytes(b"no model")
         (tmp_path / "not_a_version").mkdir()
@@ -89,7 +90,9 @@ def test_corrupt_version_keeps_the_old_one(tmp_path, monkeypatch):
         assert len(faults) == counted
         assert any("Loading version 5 of toy failed" in fault for fault in faults)
         (status,) = rest("GET", "/v1/models/toy/versions/5")[1]["model_version_status"]
-        assert status["status"]["error_code"] != "OK"
+        assert status["status"]["error_code"] == "DATA_LOSS"
+        (missing,) = rest("GET", "/v1/models/toy/versions/4")[1]["model_version_status"]
+        assert missing["status"]["error_code"] == "NOT_FOUND"
         assert "saved_model.pb" in status["status"]["error_message"]
         # A repaired version is tried again.
         shutil.rmtree(tmp_path / "5")

@@ -62,6 +62,9 @@ def test_memory_of_a_machine_and_of_a_container(monkeypatch, tmp_path):
             (tmp_path / "memory.max").write_text(f"{limit}\n")
             (tmp_path / "memory.current").write_text(f"{GIB}\n")
         assert (memory.of_device(), memory.available()) == (total * GIB, free * GIB)
+    (tmp_path / "memory.current").write_text(f"{100 * GIB}\n")
+    (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {3 * GIB}\nactive_file 7\n")
+    assert memory.available() == 3 * GIB  # Copies of files are given away when there is need.
 
 
 @pytest.mark.parametrize(("parts", "total"), [([], 80 * GIB), ([SimpleNamespace(memory_limit=9 * 1024)] * 2, 9 * GIB)])

@@ -10,8 +10,10 @@ from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
 from iwae_zoo import ImportanceWeightedAutoencoder, annealing, diagnostics, likelihood, particles
+from iwae_zoo.distributions import likelihoods, posteriors
 from iwae_zoo.distributions.stacked import Stacked
 from iwae_zoo.model import supports
+from iwae_zoo.networks import MLPDecoder, MLPEncoder
 
 ZEROS, ONES = np.zeros([1, 2], np.float32), np.ones([1, 2], np.float32)
 
@@ -234,3 +236,56 @@ def test_integers_have_no_values_between():
     answer = likelihood.estimate_log_prob(model, x, 50, method="importance")
     assert list(answer.in_support) == [True, False]
     assert np.isfinite(answer.log_prob[0]) and answer.log_prob[1] == -np.inf
+
+
+def test_an_optimizer_serves_once_more():
+    """Both sides begin anew, whatever the given one has done, and for whichever model."""
+    given = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-2, 3))
+    x = np.zeros([8, 1], np.float32)
+    for model in (model_of(), model_of(Encoder(normal, body=keras.Sequential([keras.layers.Dense(2)])))):
+        for _ in range(2):
+            model.compile(given)
+            assert [int(side.iterations) for side in (model.encoder_optimizer, model.decoder_optimizer)] == [0, 0]
+            model.fit(x, batch_size=4, verbose=0)
+    model.compile(encoder_optimizer="sgd", optimizer=given)
+    assert model.decoder_optimizer is not given and int(model.decoder_optimizer.iterations) == 0
+
+
+@pytest.mark.parametrize("name", ["loss", "loss_weights", "metrics", "weighted_metrics"])
+def test_a_loss_and_metrics_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} is for models of y given x"):
+        model_of().compile("adam", **{name: ["mae"]})
+
+
+def test_a_subclass_stays_one_with_its_metrics(tmp_path):
+    class Own(ImportanceWeightedAutoencoder):
+        def train_step(self, data):
+            self.seen.update_state(1.0)
+            return {**super().train_step(data), "seen": self.seen.result()}
+
+    model = Own.from_preset("digits_miwae")
+    assert type(model) is Own
+    model.seen = keras.metrics.Sum(name="seen")
+    model.compile("sgd")
+    x = np.zeros([4, 8, 8, 1], np.float32)
+    assert model.fit(x, batch_size=2, epochs=2, verbose=0).history["seen"] == [2.0, 2.0]
+    assert [metric.name for metric in model.metrics].count("seen") == 1
+    assert not {"evaluated_batches"} & {metric.name for metric in model.metrics}
+    model(x)
+    model.export(tmp_path / "own", verbose=False)  # Keras' own.
+    served = tf.saved_model.load(tmp_path / "own").serve(x)
+    np.testing.assert_allclose(served, model(x), rtol=1e-5)
+
+
+def test_perceptrons_keep_their_options():
+    """What an encoder looks at, and how much of z a decoder reads."""
+    x = 50.0 + 9.0 * np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    head = likelihoods.get("normal").fitted(x)
+    encoder = MLPEncoder(2, (3,), inputs=head)
+    loaded = MLPEncoder.from_config(encoder.get_config())
+    np.testing.assert_array_equal(loaded.posterior(x).mean(), encoder.posterior(x).mean())
+    decoder = MLPDecoder((4,), (3,), reads=2, latent=posteriors.get("normal", 2))
+    loaded = MLPDecoder.from_config(decoder.get_config())
+    assert loaded.reads == 2 and loaded.latent == decoder.latent
+    z = np.ones([5, 3], np.float32)
+    np.testing.assert_array_equal(loaded.likelihood(z).mean(), decoder.likelihood(z).mean())
