@@ -143,7 +143,7 @@ def errors_in_one_line(name):
     """Inside, what can go wrong with a grid ends the program of that name with one line."""
     try:
         yield
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         console.fail(name, error)
     except KeyboardInterrupt:
         print(f"\n{name}: interrupted. The same command goes on.")

@@ -32,7 +32,7 @@ _NAN = float("nan")
 # Measures of a model: the title in the table.
 MEASURES = {
     "iwae_bound": "IWAE-64",
-    "importance_log_prob": "log p(x), 5,000 samples",
+    "importance_log_prob": "log p(x), {:,} samples",
     "negative_kl": "-KL(Q, P)",
     "annealed_log_prob": "log p(x), annealed",
     "active_units": "active units",
@@ -193,7 +193,7 @@ def measured(results, looks):
     return found
 
 
-def table(name, ours, looks, budgets):
+def table(name, ours, looks, budgets, num_samples=5000):
     """A table as markdown: a paper's figures, if it is a paper's, and ours beside each other.
 
     Args:
@@ -201,16 +201,18 @@ def table(name, ours, looks, budgets):
       ours: dict from the names of the rows that were run to what `measured` returns.
       looks: dict from the same to lists of what `looked_at` returns.
       budgets: dict from the same to a str, what each was trained for.
+      num_samples: int, importance samples of ours; published figures are of 5,000.
     """
     rows, shown, titles = TABLES[name], SHOWN[name], ["what is trained"]
+    published = {measure: f"{MEASURES[measure].format(5000)}: published" for measure in shown}
     for measure in shown:
-        titles += [f"{MEASURES[measure]}: published"] if any(measure in row.published for row in rows.values()) else []
-        titles += [f"{MEASURES[measure]}: ours" if name in PAPERS else MEASURES[measure]]
+        titles += [published[measure]] if any(measure in row.published for row in rows.values()) else []
+        titles += [MEASURES[measure].format(num_samples) + (": ours" if name in PAPERS else "")]
     body = []
     for key, row in rows.items():
         line = [row.label]
         for measure in shown:
-            if f"{MEASURES[measure]}: published" in titles:
+            if published[measure] in titles:
                 line.append(comparison.number(*row.published[measure]) if measure in row.published else "")
             line.append(_ours(measure, ours[key], looks[key]) if key in ours else "")
         body.append([*line, budgets.get(key, "not run")])

@@ -121,7 +121,7 @@ def main(name):
         budgets[key] = f"{configs[key, 0].epochs} epochs{seeds}"
     text = ""
     for table in tables:
-        text += f"{table}:\n\n{reproduce.table(table, ours, looks, budgets)}\n"
+        text += f"{table}:\n\n{reproduce.table(table, ours, looks, budgets, _EVAL_SAMPLES.value)}\n"
     print(text)
     (workdir / "table.md").write_text(text)
     training.write_json(workdir / "results.json", {"ours": ours, "looks": looks, "trained_for": budgets})

@@ -45,6 +45,7 @@ def main(name):
         for workdir in map(pathlib.Path, _WORKDIRS.value or []):
             model, dataset, config = load(workdir)
             title = f"{dataset.name}, {config['preset'] or workdir.name}"
+            title = f"{title}, {workdir.name}" if title in panels else title
             panels[title] = pictures.panel(model, dataset.evaluation_array("test"), _SEED.value)
     figures.write(figures.side_by_side(panels, "Test data, and what models draw"), _OUTPUT.value)
     print(f"The figure is {_OUTPUT.value}.")

@@ -140,6 +140,12 @@ def is_possible(model):
     return paths.is_continuous(model.encoder.posterior(tf.zeros([1, *model.data_shape])))
 
 
+def check_possible(model, initial="laplace", **budget):
+    """Raises ValueError, before anything is computed, where `estimate_log_prob` would, whatever x is."""
+    walks.Budget.of(initial, **budget)
+    paths.check_continuous(model.encoder.posterior(tf.zeros([1, *model.data_shape])))
+
+
 @tensor_float_32(False)
 def estimate_rows(model, x, rows, seed, budget, verbose=1):
     """As `estimate_log_prob`, for any rows of a data set.

@@ -138,7 +138,18 @@ class Check:
     acceptance_rate: float
 
 
-def check(model, x, num_samples=5000, num_temperatures=None, num_chains=None, *, initial="laplace", seed=0, verbose=1):
+def check(
+    model,
+    x,
+    num_samples=5000,
+    num_temperatures=None,
+    num_chains=None,
+    *,
+    initial="laplace",
+    seed=0,
+    verbose=1,
+    **sampling,
+):
     """Checks importance sampling on a few examples against annealed importance sampling.
 
     Args:
@@ -150,6 +161,8 @@ def check(model, x, num_samples=5000, num_temperatures=None, num_chains=None, *,
       initial: str.
       seed: int.
       verbose: 0 for no progress bar.
+      **sampling: of `likelihood.estimate_log_prob`, how importance samples are drawn: `proposal`, `chunk_size` and
+        `tile_rows`.
 
     Returns:
       `Check`.
@@ -157,7 +170,7 @@ def check(model, x, num_samples=5000, num_temperatures=None, num_chains=None, *,
     Raises:
       ValueError: as `likelihood.estimate_log_prob` and `annealing.estimate_log_prob`.
     """
-    sampled = likelihood.estimate_dataset(model, x, num_samples, seed, method="importance", verbose=0)
+    sampled = likelihood.estimate_dataset(model, x, num_samples, seed, method="importance", verbose=0, **sampling)
     options = {"initial": initial, "seed": seed, "verbose": verbose}
     annealed = annealing.estimate_log_prob(model, x, num_temperatures, num_chains, **options)
 

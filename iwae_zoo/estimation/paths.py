@@ -18,7 +18,17 @@ from iwae_zoo.distributions import moments, noise
 from iwae_zoo.estimation import laplace
 from iwae_zoo.model import particles, supports
 
-__all__ = ["INITIAL", "Initial", "Path", "Randomness", "State", "anneal", "is_continuous", "step_sizes"]
+__all__ = [
+    "INITIAL",
+    "Initial",
+    "Path",
+    "Randomness",
+    "State",
+    "anneal",
+    "check_continuous",
+    "is_continuous",
+    "step_sizes",
+]
 
 
 class Initial(NamedTuple):
@@ -111,6 +121,15 @@ def is_continuous(posterior):
     return posterior.reparameterization_type == tfd.FULLY_REPARAMETERIZED and supports.is_everywhere(posterior)
 
 
+def check_continuous(posterior):
+    """Raises ValueError unless `is_continuous`."""
+    if not is_continuous(posterior):
+        raise ValueError(
+            f"Annealing moves z along gradients in R^D, and {posterior.name} is no distribution of a continuous z "
+            "that may be anywhere there. Use importance sampling (method='importance')."
+        )
+
+
 class Path:
     """The path of one example.
 
@@ -126,11 +145,7 @@ class Path:
 
     def __init__(self, networks, x, initial, num_leapfrog_steps):
         posterior, prior = networks.encoder.posterior(x), networks.prior.distribution()
-        if not is_continuous(posterior):
-            raise ValueError(
-                f"Annealing moves z along gradients in R^D, and {posterior.name} is no distribution of a continuous z "
-                "that may be anywhere there. Use importance sampling (method='importance')."
-            )
+        check_continuous(posterior)
         self._decoder, self._prior, self._x = networks.decoder, networks.prior, x
         self._num_leapfrog_steps = num_leapfrog_steps
         self.whitened = initial.whitened

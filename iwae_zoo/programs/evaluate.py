@@ -115,28 +115,35 @@ def main(name):
         options |= {"chunk_size": particle_chunk, "tile_rows": tile_rows}
         shown: dict[str, Any] = {"seed": _SEED.value, "verbose": int(is_chief and console.is_interactive())}
         walked = {"initial": _INITIAL.value, "num_temperatures": _TEMPERATURES.value, "num_chains": _CHAINS.value}
+        if _AIS.value or _SANDWICH.value:  # Not after an evaluation of hours.
+            annealing.check_possible(model, **walked)
         with strategies.watching(strategy):
             result = evaluation.evaluate(model, x, _NUM_SAMPLES.value, **shown, **options)
             measures = {}
             if isinstance(head, likelihoods.Likelihood):  # A user's own decoder may have none.
                 measures = head.measures(result.log_prob, x.shape[1:])
-            tables, results = [evaluation.table(result, measures=measures)], dataclasses.asdict(result) | measures
+            results = dataclasses.asdict(result) | measures
             results |= {"particle_chunk": particle_chunk, "tile_rows": tile_rows}
+            _show(evaluation.table(result, measures=measures), results, is_chief)
             if _AIS.value:
-                check = evaluation.check(model, x[: _AIS.value], _NUM_SAMPLES.value, **walked, **shown)
-                tables.append(evaluation.check_table(check))
+                sampling = {name: options[name] for name in ("proposal", "chunk_size", "tile_rows")}
+                check = evaluation.check(model, x[: _AIS.value], _NUM_SAMPLES.value, **walked, **shown, **sampling)
                 results["annealed"] = dataclasses.asdict(check)
+                _show(evaluation.check_table(check), results, is_chief)
             if _SANDWICH.value:
                 bounds = annealing.sandwich(model, _SANDWICH.value, **walked, **shown)
-                tables.append(evaluation.sandwich_table(bounds))
                 results["sandwich"] = evaluation.sandwich_summary(bounds)
+                _show(evaluation.sandwich_table(bounds), results, is_chief)
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         console.fail(name, error)
-    if not is_chief:
-        return
-    print("\n".join(tables))
-    if _OUTPUT.value:
-        training.write_json(_OUTPUT.value, results)
+
+
+def _show(table, results, is_chief):
+    """Prints a table and writes all results so far: what follows takes long, and may fail."""
+    if is_chief:
+        print(table, flush=True)
+        if _OUTPUT.value:
+            training.write_json(_OUTPUT.value, results)
 
 
 run = functools.partial(console.run, main, _FLAGS, __doc__)

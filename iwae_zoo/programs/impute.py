@@ -73,6 +73,8 @@ def _array(model, progress):
     x = np.load(_INPUT.value, mmap_mode="r", allow_pickle=False)
     if not isinstance(x, np.ndarray) or x.ndim < 2 or not len(x):
         raise ValueError(f"{_INPUT.value} must hold an array [N, ...] with at least one row.")
+    if x.dtype.kind not in "buif":
+        raise ValueError(f"{_INPUT.value} must hold real numbers: received an array of {x.dtype}.")
     progress.reset(total=len(x))
     parts = []
     for row in range(0, len(x), _ROWS):
@@ -102,7 +104,7 @@ def main(name):
         imputation.check_takes_missing(model)
         with tqdm.tqdm(unit="row", disable=None if console.is_interactive() else True) as progress:
             rows, untrusted = (_array if wanted == ".npz" else _table)(model, progress)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, MemoryError) as error:
         console.fail(name, error)
     print(f"{rows} rows in {output}; {untrusted} of them are marked as not to be trusted.")
 

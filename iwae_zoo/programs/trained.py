@@ -58,10 +58,13 @@ def load(path, preset):
         return presets.load(preset.value)
     if not os.path.isfile(path.value):
         raise FileNotFoundError(f"There is no model file {path.value!r}.")
+    if path.value.endswith(".keras") and not zipfile.is_zipfile(path.value):
+        raise ValueError(f"The model file {path.value} is damaged: it is no whole .keras file.")
     try:
         model = keras.saving.load_model(path.value)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"The model file {path.value} is damaged: {error}") from error
+    except (zipfile.BadZipFile, KeyError, TypeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"The model file {path.value} is damaged, or of somebody else's classes: {reason}") from error
     if not isinstance(model, ImportanceWeightedAutoencoder):
         raise ValueError(f"{path.value} holds a {type(model).__name__} and no model of this library.")
     return model
@@ -72,4 +75,7 @@ def config(path, preset):
     if preset.value is not None:
         return presets.card(preset.value)["config"]
     beside = os.path.join(os.path.dirname(path.value), "config.json")
-    return training.read_config(beside) if os.path.isfile(beside) else {}
+    try:
+        return training.read_config(beside) if os.path.isfile(beside) else {}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{beside} is not the configuration of a run: {error!r}.") from error

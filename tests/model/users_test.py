@@ -259,13 +259,16 @@ def test_a_loss_and_metrics_are_refused(name):
 
 def test_a_subclass_stays_one_with_its_metrics(tmp_path):
     class Own(ImportanceWeightedAutoencoder):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            self.seen = keras.metrics.Sum(name="seen")
+
         def train_step(self, data):
             self.seen.update_state(1.0)
             return {**super().train_step(data), "seen": self.seen.result()}
 
     model = Own.from_preset("digits_miwae")
     assert type(model) is Own
-    model.seen = keras.metrics.Sum(name="seen")
     model.compile("sgd")
     x = np.zeros([4, 8, 8, 1], np.float32)
     assert model.fit(x, batch_size=2, epochs=2, verbose=0).history["seen"] == [2.0, 2.0]
@@ -273,8 +276,8 @@ def test_a_subclass_stays_one_with_its_metrics(tmp_path):
     assert not {"evaluated_batches"} & {metric.name for metric in model.metrics}
     model(x)
     model.export(tmp_path / "own", verbose=False)  # Keras' own.
-    served = tf.saved_model.load(tmp_path / "own").serve(x)
-    np.testing.assert_allclose(served, model(x), rtol=1e-5)
+    loaded = tf.saved_model.load(tmp_path / "own")
+    np.testing.assert_allclose(loaded.serve(x), model(x), rtol=1e-5)
 
 
 def test_perceptrons_keep_their_options():

@@ -1,5 +1,6 @@
 """The command line, in processes of its own where it has to be, and the work directory it leaves."""
 
+import dataclasses
 import json
 import pathlib
 import signal
@@ -254,7 +255,10 @@ def test_a_run_goes_on_with_its_own_data_only(tmp_path):
         with pytest.raises(ValueError, match="was on other data: 48 training examples, [0-9a-f]{16} there and"):
             training.Run(begun, tmp_path / "run", resume=True)
     table.write_text("\n".join(["size,count", *rows]) + "\n")
-    training.Run(begun, tmp_path / "run", resume=True)
+    # With as much at once as there is memory for now: what a run out of memory is told to do.
+    resumed = training.Run(dataclasses.replace(begun, particle_chunk=1), tmp_path / "run", resume=True)
+    model = resumed.train(verbose=0)
+    assert model.particle_chunk == model.get_compile_config()["particle_chunk"] == 1
 
 
 def exhausted(*_, **__):
