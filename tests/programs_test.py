@@ -64,8 +64,10 @@ def test_evaluate_main(trained, tmp_path, monkeypatch):
     assert (written["particle_chunk"], written["tile_rows"]) == (300, 1)  # There is memory for all.
     assert abs(written["annealed"]["difference"]) < 5
     assert written["sandwich"]["gap"] == pytest.approx(written["sandwich"]["upper"] - written["sandwich"]["lower"])
+    (tmp_path / "cut.keras").write_bytes((trained / "model.keras").read_bytes()[:1000])
     for flags, message in (
         (["--model=nowhere.keras"], "There is no model file"),
+        (["--model=cut.keras"], "cut.keras is damaged"),
         ([f"--model={trained / 'model.keras'}", "--num_samples=0"], "num_samples must be an integer of at least 1"),
     ):
         result = call(evaluate, *flags, cwd=tmp_path)

@@ -232,7 +232,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
 
         Args:
           optimizer: a `keras.optimizers.Optimizer` or the name of one, for whichever network has none of its own below;
-            each gets a copy.
+            if that is both, each gets a copy, which has taken no step.
           decoder_optimizer: of the decoder and the prior.
           encoder_optimizer: of the encoder.
           backward_particles: int, back-propagate only through so many of an example's M K particles, resampled in

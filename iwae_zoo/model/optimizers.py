@@ -24,7 +24,7 @@ class OptimizerPair:
         """The pair from what a user passes; names and instances alike.
 
         Args:
-          optimizer: for whichever of the two is not given; each gets a copy, which has not taken a step.
+          optimizer: for whichever of the two is not given; if that is both, each gets a copy, which has taken no step.
           encoder: for the encoder.
           decoder: for the decoder.
 
@@ -32,11 +32,11 @@ class OptimizerPair:
           ValueError: if one instance is given for both: its state belongs to one list of variables; on a
             `LossScaleOptimizer`.
         """
-        if encoder is None or decoder is None:
+        if encoder is None and decoder is None:
             given = keras.optimizers.get(optimizer)
-            encoder, decoder = (
-                type(given).from_config(given.get_config()) if each is None else each for each in (encoder, decoder)
-            )
+            encoder, decoder = (type(given).from_config(given.get_config()) for _ in range(2))
+        encoder = optimizer if encoder is None else encoder
+        decoder = optimizer if decoder is None else decoder
         if encoder is decoder and not isinstance(encoder, str):
             raise ValueError(
                 "encoder_optimizer and decoder_optimizer must be two instances: received the same one. Pass it as "

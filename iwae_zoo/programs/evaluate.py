@@ -107,6 +107,9 @@ def main(name):
         is_chief = strategies.is_chief(strategy)
         with strategy.scope():
             model = trained.load(_MODEL, _PRESET)
+        walked = {"initial": _INITIAL.value, "num_temperatures": _TEMPERATURES.value, "num_chains": _CHAINS.value}
+        if _AIS.value or _SANDWICH.value:  # Not after an evaluation of hours.
+            annealing.check_possible(model, **walked)
         head = getattr(model.decoder, "head", None)
         x = _dataset(head).evaluation_array(_SPLIT.value)[: _EXAMPLES.value]
         options: dict[str, Any] = {"method": _METHOD.value, "tolerance": _TOLERANCE.value, "proposal": _PROPOSAL.value}
@@ -114,9 +117,6 @@ def main(name):
         particle_chunk, tile_rows = chunks.chosen(*asked, model, _NUM_SAMPLES.value, _PROPOSAL.value)
         options |= {"chunk_size": particle_chunk, "tile_rows": tile_rows}
         shown: dict[str, Any] = {"seed": _SEED.value, "verbose": int(is_chief and console.is_interactive())}
-        walked = {"initial": _INITIAL.value, "num_temperatures": _TEMPERATURES.value, "num_chains": _CHAINS.value}
-        if _AIS.value or _SANDWICH.value:  # Not after an evaluation of hours.
-            annealing.check_possible(model, **walked)
         with strategies.watching(strategy):
             result = evaluation.evaluate(model, x, _NUM_SAMPLES.value, **shown, **options)
             measures = {}

@@ -247,8 +247,6 @@ def test_an_optimizer_serves_once_more():
             model.compile(given)
             assert [int(side.iterations) for side in (model.encoder_optimizer, model.decoder_optimizer)] == [0, 0]
             model.fit(x, batch_size=4, verbose=0)
-    model.compile(encoder_optimizer="sgd", optimizer=given)
-    assert model.decoder_optimizer is not given and int(model.decoder_optimizer.iterations) == 0
 
 
 @pytest.mark.parametrize("name", ["loss", "loss_weights", "metrics", "weighted_metrics"])

@@ -103,6 +103,8 @@ GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"
             ["--dataset=digits", "--input=x.npy"],
             "one of --input=x.npy, --dataset=digits and --csv=table.csv is needed",
         ),
+        (evaluate, ["--preset=mnist_sbn", "--ais=2"], "Annealing moves z along gradients in R^D"),
+        (evaluate, ["--preset=digits_miwae", "--sandwich=2", "--num_chains=0"], "num_chains must be an integer"),
         (serve, [], "flag --model_base_path=None"),
         (serve, ["--model_base_path=x", "--port=65536"], "flag --port=65536"),
         (query, ["--protocol=soap"], "value should be one of <rest|grpc>"),

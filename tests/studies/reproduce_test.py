@@ -69,6 +69,7 @@ def test_cells_become_a_table(tiny, tmp_path, monkeypatch):
     (line,) = (line for line in table.splitlines() if line.startswith("| VAE "))
     assert "-86.69 (0.08)" in line and f"{there['iwae_bound']:.2f} ({there['iwae_bound_error']:.2f})" in line
     assert "2 epochs" in line
+    assert "| log p(x), 5,000 samples: published | log p(x), 20 samples: ours |" in table
     (line,) = (line for line in table.splitlines() if line.startswith("| 2 layers, IWAE, k = 5 "))
     first, second = found["looks"]["burda_2_iwae_5"][0]["active_units"]
     assert "| -83.89 |" in line and f"| {first}+{second} |" in line

@@ -1,6 +1,7 @@
 """The figure of samples: what a panel shows of each kind of data, and the program on work directories."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -56,11 +57,15 @@ def test_panels(workdirs):
     }
 
 
-def test_the_figure(workdirs):
-    names = ["colour", "table", "counts"]
+def test_the_figure(workdirs, monkeypatch):
+    shutil.copytree(workdirs / "counts", workdirs / "again")
+    names, shown = ["colour", "table", "counts", "again"], []
+    draw = samples_main.figures.side_by_side
+    monkeypatch.setattr(samples_main.figures, "side_by_side", lambda *a: shown.append(list(a[0])) or draw(*a))
     ended = call(samples_main, f"--workdirs={','.join(names)}", "--output=samples.png", cwd=workdirs)
     assert ended.returncode == 0, ended.stderr
     assert (workdirs / "samples.png").read_bytes()[1:4] == b"PNG"
+    assert shown == [["colour, small", "table, small", "counts, small", "counts, small, again"]]
     ended = call(samples_main, "--workdirs=nowhere", cwd=workdirs)
     assert ended.returncode != 0
     assert "nowhere" in ended.stderr
