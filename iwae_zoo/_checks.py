@@ -5,6 +5,12 @@ import difflib
 import math
 import numbers
 import operator
+import warnings
+
+import numpy as np
+
+# Share of a column's standard deviation that rounding may take.
+_LOST = 1e-3
 
 
 def look_up(table, name, what):
@@ -116,3 +122,25 @@ def fraction(name, value, hint=""):
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 <= value <= 1.0:
         raise ValueError(f"{name} must be in [0, 1]: received {value!r}.{hint}")
     return value
+
+
+def warn_of_lost_digits(values, rounded, column):
+    """Warns where numbers differ by little beside their size, such as times in seconds since 1970.
+
+    Args:
+      values: float array [N], NaN where missing.
+      rounded: float32 array [N], the same.
+      column: str or int, what they are called.
+
+    Warns:
+      UserWarning: if float32 has not the digits to tell them apart.
+    """
+    there = np.isfinite(values)
+    values, rounded = values[there].astype(np.float64), rounded[there].astype(np.float64)
+    if len(values) > 1 and np.std(rounded - values) > _LOST * np.std(values):
+        warnings.warn(
+            f"The numbers of column {column} differ by so little beside their size that float32, in which models "
+            f"compute, loses what tells them apart: mean {np.mean(values):.10g}, standard deviation "
+            f"{np.std(values):.3g}. Subtract a constant, such as their mean, first.",
+            stacklevel=4,
+        )

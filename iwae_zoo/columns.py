@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from iwae_zoo._checks import look_up
+from iwae_zoo._checks import look_up, warn_of_lost_digits
 
 __all__ = ["KINDS", "Column", "Seen", "decoded", "encoded", "in_order", "is_missing", "overridden", "seen", "used"]
 
@@ -211,6 +211,7 @@ def encoded(column, cells, first=0):
     refused = ~(_HOLDS[column.kind](single) & np.isfinite(single)) & ~np.isnan(numbers)
     refused[wrong] = True
     _refuse(column, cells, first, refused, KINDS[column.kind])
+    warn_of_lost_digits(numbers, single, column.name)
     return single
 
 

@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import assert_all_finite, check_is_fitted, validate_data
 
 from iwae_zoo import data, objectives, presets
-from iwae_zoo._checks import integer, look_up, positive
+from iwae_zoo._checks import integer, look_up, positive, warn_of_lost_digits
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.estimation import imputation, likelihood
 from iwae_zoo.model import particles
@@ -254,10 +254,15 @@ def _float32(X):
 
     Raises:
       ValueError: if a number is too large for that.
+
+    Warns:
+      UserWarning: of columns whose numbers differ by too little for that.
     """
     with np.errstate(over="ignore"):
         x = X.astype(np.float32)
     assert_all_finite(x, allow_nan=True, input_name="X")
+    for place in range(X.shape[1]):
+        warn_of_lost_digits(X[:, place], x[:, place], place)
     return x
 
 

@@ -207,3 +207,11 @@ def test_tables_that_it_cannot_take(tiny, table, method):
 def test_parameters_are_checked_in_fit(table, name, value, message):
     with pytest.raises(ValueError, match=message):
         Imputer(**{name: value}).fit(table[:10])
+
+
+@pytest.mark.filterwarnings("ignore:Even though")
+def test_lost_digits_are_told(eager):
+    """Once it is fitted, nothing could be seen of them."""
+    times = 1.7e9 + 10.0 * np.random.default_rng(0).normal(size=(20, 2))
+    with pytest.warns(UserWarning, match="numbers of column 1 differ by so little"):
+        LikelihoodEstimator(**TINY).fit(np.column_stack([times[:, 0] - 1.7e9, times[:, 1]]))

@@ -168,6 +168,7 @@ def test_names_are_in_one_order_and_none_is_lost():
     assert seen("a", np.array([0.1, 1e-80])).kind == "real"  # In single precision it is 0.
 
 
+@pytest.mark.filterwarnings("ignore:The numbers of column large")
 def test_parquet_of_every_type(tmp_path):
     """A column that nobody learns from keeps no table from being read; numbers may be texts, and holes words."""
     columns = {
@@ -202,3 +203,12 @@ def test_long_texts_take_no_more_memory_than_they_are():
     assert seen("notes", cells, "ignore").kind == "ignore"
     assert tracemalloc.get_traced_memory()[1] < 10e6
     tracemalloc.stop()
+
+
+def test_digits_that_float32_has_not_are_told(tmp_path):
+    """Seconds since 1970, which are one number there; a price in millions, and small numbers, are not."""
+    times = 1.7e9 + 10.0 * np.random.default_rng(0).normal(size=50)
+    with pytest.warns(UserWarning, match="numbers of column time differ by so little .* Subtract a constant"):
+        encoded(Column("time", "real"), times)
+    for values in (times - 1.7e9, 1e6 + 1e3 * (times - 1.7e9), 1e-20 * (times - 1.7e9), np.full(5, 1.7e9), times[:1]):
+        encoded(Column("time", "real"), values)
