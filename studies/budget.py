@@ -28,17 +28,20 @@ def epochs_within(config, minutes, path, clock=time.perf_counter):
     Args:
       config: `training.Config` without epochs.
       minutes: float.
-      path: of a JSON file that keeps the number, so that a study that goes on has the same epochs.
+      path: of a JSON file that keeps the number, so that a study that goes on has the same epochs; with the minutes in
+        its name.
       clock: function that returns seconds. `time.process_time` for minutes of one core, whatever else runs beside.
 
     Returns:
       int, at least 1.
     """
     settings = {"title": dataclasses.replace(config, seed=0).title, "minutes": minutes}
-    found = cells.kept(path, settings)
+    path = pathlib.Path(path)
+    older, path = path, path.with_stem(f"{path.stem}_{minutes:g}_minutes")
+    found = cells.kept(path, settings) or cells.kept(older, settings)
     if not found:
         found = {"epochs": max(1, int(60.0 * minutes / _seconds_per_epoch(config, clock)))}
-        pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         cells.keep(path, settings, found)
         print(f"{config.title}: {found['epochs']} epochs in {minutes:g} minutes.", flush=True)
     return found["epochs"]

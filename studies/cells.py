@@ -69,8 +69,9 @@ def run_grid(configs, root, workers=1):
       dict from the keys to the results of `run_cell`, in the order of `configs`.
 
     Raises:
-      ValueError: if `workers` is not a positive int, two cells have the same folder, or as `run_cell`. An error in one
-        cell ends all that are running; what they have saved stays.
+      ValueError: if `workers` is not a positive int, two cells have the same folder, a finished cell was of other data
+        or looked at in other epochs, or as `run_cell`. An error in one cell ends all that are running; what they have
+        saved stays.
       RuntimeError: if a worker died.
     """
     integer("workers", workers)
@@ -78,12 +79,15 @@ def run_grid(configs, root, workers=1):
     if repeated := {title for title in titles if titles.count(title) > 1}:
         raise ValueError(f"Every cell must have a title, and thus a folder, of its own: received twice {repeated}.")
     results = {key: result for key, config in configs.items() if (result := _finished(config, root))}
+    for key, result in results.items():
+        _check_looks(configs[key], result["history"])
     if results:
         print(f"{len(results)} of {len(configs)} cells were finished before.", flush=True)
     missing = {key: config for key, config in configs.items() if key not in results}
     countdown = Countdown("cell", len(configs), len(results))
 
     def done(key, result):
+        _check_looks(configs[key], result["history"])  # What was trained before comes by here, too.
         results[key] = result
         countdown.step(configs[key].title)
 
@@ -163,7 +167,13 @@ def _read(workdir):
 
 
 def _finished(config, root):
-    """What `run_cell` returns, if exactly this configuration is finished, or None. Loads no data set."""
+    """What `run_cell` returns, if exactly this configuration is finished, or None.
+
+    Loads no data set, unless its file has been written since.
+
+    Raises:
+      ValueError: if the data are others by now.
+    """
     workdir = folder(config, root)
     try:
         there = training.read_config(workdir / "config.json")
@@ -171,7 +181,23 @@ def _finished(config, root):
     except (OSError, ValueError, KeyError, TypeError):
         return None  # If anything is wrong there, `training.Run` says what.
     same = there == dataclasses.asdict(config.resolved())
-    return result if same and _evaluated(workdir) == (config.eval_samples, config.eval_method) else None
+    if not same or _evaluated(workdir) != (config.eval_samples, config.eval_method):
+        return None
+    source = pathlib.Path(config.dataset)
+    if source.is_file() and source.stat().st_mtime_ns > (workdir / "evaluation.json").stat().st_mtime_ns:
+        training.Run(config, workdir, resume=True)  # Which compares them.
+    return result
+
+
+def _check_looks(config, history):
+    """Raises ValueError if diagnostics saw other epochs of a finished cell than they would now."""
+    every = config.diagnostics_every
+    seen = [row["epoch"] for row in history if "diagnostics_encoder_snr" in row]
+    if every and seen != [*range(every, len(history) + 1, every)]:
+        raise ValueError(
+            f"{config.title} is finished, and its diagnostics are of epochs {seen}, not of every {every}: ask for "
+            "those, or run it in another --workdir."
+        )
 
 
 def _evaluated(workdir):

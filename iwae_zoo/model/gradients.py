@@ -210,12 +210,13 @@ def _log_joint_in_chunks(model, x, z, particle_chunk, dtype):
     if chunks.shape[0] == 1:
         return one(chunks[0])
     log_joint = tf.map_fn(one, chunks, fn_output_signature=dtype, parallel_iterations=1)
-    return tf.reshape(log_joint, tf.shape(z)[:-1])
+    return _of_chunks(log_joint, tf.shape(z)[:-1])
 
 
 def _backward_in_chunks(model, x, z, upstream, by_z, particle_chunk):
     """The gradients of a `_decoder_pass`, a chunk of particles at a time."""
-    chunks, upstreams = _in_chunks(z, particle_chunk), _in_chunks(upstream, particle_chunk)
+    # What fills the last chunk has no part in the sums.
+    chunks, upstreams = _in_chunks(z, particle_chunk), _in_chunks(upstream, particle_chunk, tf.zeros_like)
     if chunks.shape[0] == 1:
         return _decoder_pass(model, x, chunks[0], by_z)[1](upstreams[0])
 
@@ -234,14 +235,28 @@ def _backward_in_chunks(model, x, z, upstream, by_z, particle_chunk):
         ),
         parallel_iterations=1,
     )
-    return sums, tf.reshape(of_chunks.stack(), tf.shape(z)) if by_z else None
+    return sums, _of_chunks(of_chunks.stack(), tf.shape(z)) if by_z else None
 
 
-def _in_chunks(array, particle_chunk):
-    """[P, ...] as [P / C, C, ...], with C the largest divisor of P that is not above `particle_chunk`."""
+def _in_chunks(array, particle_chunk, filler=tf.identity):
+    """[P, ...] as [N, C, ...], with C the largest divisor of P that is not above `particle_chunk`.
+
+    If that is less than half of what may be, as of a prime number P, C is as large as it needs to be for the least N,
+    and the `filler` of the first particles fills the last chunk.
+    """
     count = array.shape[0]
-    size = next(size for size in range(min(particle_chunk or count, count), 0, -1) if count % size == 0)
-    return tf.reshape(array, tf.concat([[count // size, size], tf.shape(array)[1:]], axis=0))
+    most = min(particle_chunk or count, count)
+    size = next(size for size in range(most, 0, -1) if count % size == 0)
+    if 2 * size < most:
+        size = -(-count // -(-count // most))
+        array = tf.concat([array, filler(array[: -count % size])], axis=0)
+    return tf.reshape(array, tf.concat([[-(-count // size), size], tf.shape(array)[1:]], axis=0))
+
+
+def _of_chunks(chunks, shape):
+    """What chunks [N, C, ...] say of all P particles, of shape [P, ...]."""
+    rows = tf.reshape(chunks, tf.concat([[-1], tf.shape(chunks)[2:]], axis=0))
+    return tf.reshape(rows[: shape[0]], shape)
 
 
 def _resample(weights, count, uniform):

@@ -34,6 +34,18 @@ def test_chunks_do_not_change_gradients(name, particle_chunk, traced, linear_gau
     np.testing.assert_allclose(flat(chunked.decoder), flat(whole.decoder), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["dreg", "rws"])
+def test_a_last_chunk_may_be_filled(name, linear_gaussian):
+    """Of a number of particles that has no divisor: what fills it changes nothing."""
+    models = [linear_gaussian.model(objectives.get(name, m=1, k=7), mismatch=0.4, dtype="float64") for _ in range(2)]
+    x, answers = linear_gaussian.sample(5), []
+    for model, chunk in zip(models, (None, 4), strict=True):
+        model.compile(particle_chunk=chunk)
+        answers.append(tf.function(model.compute_gradients, autograph=False)(x, seed=tf.constant([1, 2])))
+    for chunked, whole in zip(answers[1], answers[0], strict=True):
+        np.testing.assert_allclose(flat(chunked), flat(whole), rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize(("particle_chunk", "passes"), [(M * K - 1, 2), (M * K, 1), (1000, 1)])
 def test_a_chunk_of_all_particles_is_decoded_once(particle_chunk, passes, linear_gaussian, monkeypatch):
     model = model_of(linear_gaussian, "iwae", particle_chunk=particle_chunk)
@@ -46,6 +58,11 @@ def test_a_chunk_of_all_particles_is_decoded_once(particle_chunk, passes, linear
 @pytest.mark.parametrize(("count", "size"), [(1, 1), (5, 4), (6, 6), (11, 6), (12, 12), (100, 12)])
 def test_a_chunk_is_a_divisor(count, size):
     assert gradients._in_chunks(tf.zeros([12, 3, 2]), count).shape == (12 // size, size, 3, 2)
+
+
+@pytest.mark.parametrize(("particles", "most", "chunks"), [(61, 60, (2, 31)), (101, 64, (2, 51)), (13, 6, (3, 5))])
+def test_few_divisors_are_not_many_passes(particles, most, chunks):
+    assert gradients._in_chunks(tf.zeros([particles, 2]), most).shape == (*chunks, 2)
 
 
 @pytest.mark.parametrize("count", [1, 3, 11])

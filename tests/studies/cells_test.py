@@ -94,6 +94,23 @@ def test_a_finished_grid_is_only_read(workers, study, tiny, no_processes, monkey
 
 
 @pytest.mark.slow
+def test_a_finished_grid_is_of_its_data_and_its_looks(study, tiny, tmp_path):
+    """A file that was written again is read again; diagnostics are not of other epochs than they say."""
+    np.save(tmp_path / "tiny.npy", np.load(tiny))
+    cell = config(str(tmp_path / "tiny.npy"), epochs=1, eval_samples=2)
+    first = cells.run_grid({0: cell}, tmp_path / "study")
+    np.save(tmp_path / "tiny.npy", np.load(tiny))
+    assert cells.run_grid({0: cell}, tmp_path / "study") == first
+    np.save(tmp_path / "tiny.npy", 1.0 - np.load(tiny))
+    with pytest.raises(ValueError, match="was on other data"):
+        cells.run_grid({0: cell}, tmp_path / "study")
+    shutil.copytree(study[0], tmp_path / "looked")
+    for _ in range(2):  # Whether or not its settings are those that are asked for by now.
+        with pytest.raises(ValueError, match=r"diagnostics are of epochs \[\], not of every 2"):
+            cells.run_grid({0: config(tiny, diagnostics_every=2)}, tmp_path / "looked")
+
+
+@pytest.mark.slow
 def test_another_accuracy_or_configuration_is_not_finished(study, tiny, tmp_path, monkeypatch):
     root = tmp_path / "study"
     shutil.copytree(study[0], root)
