@@ -46,7 +46,9 @@ _BUDGET = flags.DEFINE_enum(
     "How long a cell trains: --minutes, or as in the papers.",
     flag_values=_FLAGS,
 )
-_MINUTES = flags.DEFINE_float("minutes", 30.0, "Of a cell, with --budget=minutes.", 0.001, flag_values=_FLAGS)
+_MINUTES = flags.DEFINE_float(
+    "minutes", 30.0, "Of a cell that has the whole machine, with --budget=minutes.", 0.001, flag_values=_FLAGS
+)
 _EPOCHS = flags.DEFINE_integer(
     "epochs", None, "Passes over the training set, instead of what the budget has.", lower_bound=1, flag_values=_FLAGS
 )
