@@ -263,7 +263,7 @@ def test_versions_ascend_and_appear_whole(cheap, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "rename", watched)
     (directory / "7").mkdir(parents=True)
     assert saved_model.export(cheap, directory, 10, 20).name == "8"
-    assert saved_model.export(cheap, directory, 10, 20).name == "9"
+    assert saved_model.export(cheap, directory, np.int64(10), np.int32(20), seed=np.uint8(0)).name == "9"
     assert seen == [["7"], ["7", "8"]] or seen == [["7"], ["8", "7"]]
     assert sorted(p.name for p in directory.iterdir()) == ["7", "8", "9"]
     (directory / "²").mkdir()  # A digit to Python, but no number; and one that is none of int64.

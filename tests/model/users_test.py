@@ -224,6 +224,8 @@ def test_what_would_be_lost_silently_is_refused():
         model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()))
     model.compile("sgd")
     x = np.zeros([4, 1], np.float32)
+    with pytest.raises(ValueError, match="SwapEMAWeights knows one optimizer"):
+        model.fit(x, verbose=0, callbacks=[keras.callbacks.SwapEMAWeights()])
     for call in (model.fit, model.evaluate):
         with pytest.raises(ValueError, match="leave out sample_weight and class_weight"):
             call(x, x, sample_weight=np.ones(4), verbose=0)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iwae_zoo import presets, training
+from iwae_zoo import figures, presets, training
 from iwae_zoo.model import memory
 from iwae_zoo.training import workdir
 
@@ -157,6 +157,17 @@ def test_of_equal_epochs_the_first_is_the_best():
     history = [{workdir.MONITOR: bound} for bound in (-3.0, -2.0, -2.0)]
     assert workdir.best_epoch(history) == 2
     assert workdir.best_epoch([]) == 0
+    assert workdir.best_epoch([{workdir.MONITOR: float("nan")}, *history]) == 3
+
+
+def test_a_bound_that_is_no_number_does_not_end_a_run():
+    """A validation example may be outside the support: the curves are of what is finite."""
+    rows = [{prefix + side: -50.0 for prefix in ("", "val_") for side in ("decoder_bound", "encoder_bound")}] * 3
+    history = [{**row, "epoch": epoch} for epoch, row in enumerate(rows, 1)]
+    history[1]["val_decoder_bound"], history[2]["val_encoder_bound"] = -np.inf, np.nan
+    low, high = figures.training_curves(history, "bounds").axes[0].get_ylim()
+    assert -51 < low < -50 < high < -49
+    figures.training_curves([{**row, **dict.fromkeys(row.keys() - {"epoch"}, np.nan)} for row in history], "bounds")
 
 
 def interrupt_after(run, epochs, between_files):
