@@ -31,6 +31,7 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs/anomaly", "Folder of the study."
 _PROBLEMS = flags.DEFINE_list(
     "problems", ["breast_cancer", "digits_9"], f"Of {', '.join(anomaly.PROBLEMS)}.", flag_values=_FLAGS
 )
+flags.register_validator(_PROBLEMS, bool, "at least one is needed", flag_values=_FLAGS)
 _RATES = flags.DEFINE_list("rates", ["0", "30", "50"], "Percent of the cells that are missing.", flag_values=_FLAGS)
 _OBJECTIVE = flags.DEFINE_string("objective", "iwae", "As in studies/comparison.py.", flag_values=_FLAGS)
 _PEERS = flags.DEFINE_list("peers", list(anomaly.PEERS), "scikit-learn's detectors; of these.", flag_values=_FLAGS)

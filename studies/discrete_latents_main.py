@@ -34,6 +34,7 @@ _PRESET = flags.DEFINE_string(
 _METHODS = flags.DEFINE_list(
     "methods", list(discrete_latents.METHODS), "Which to compare, by the names in the code.", flag_values=_FLAGS
 )
+flags.register_validator(_METHODS, bool, "at least one is needed", flag_values=_FLAGS)
 _SEEDS = flags.DEFINE_integer("seeds", 1, "Number of seeds of each method.", lower_bound=1, flag_values=_FLAGS)
 _MINUTES = flags.DEFINE_float(
     "minutes", 2.0, "Time of one core that each cell trains for.", lower_bound=0.001, flag_values=_FLAGS

@@ -30,6 +30,7 @@ with console.quiet():
 _FLAGS = console.flag_values()
 _WORKDIR = flags.DEFINE_string("workdir", "runs/imputation", "Folder of the study.", flag_values=_FLAGS)
 _TABLES = flags.DEFINE_list("tables", ["breast_cancer", "wine"], f"Of {', '.join(holes.TABLES)}.", flag_values=_FLAGS)
+flags.register_validator(_TABLES, bool, "at least one is needed", flag_values=_FLAGS)
 _RATES = flags.DEFINE_list("rates", ["30", "50"], "Percent of the cells that are missing.", flag_values=_FLAGS)
 _MECHANISMS = flags.DEFINE_list(
     "mechanisms", list(holes.MECHANISMS), "How cells are lost: of mcar, mar, mnar.", flag_values=_FLAGS

@@ -32,6 +32,7 @@ with console.quiet():
 _FLAGS = console.flag_values()
 _WORKDIR = flags.DEFINE_string("workdir", "runs/reproduce", "Folder of the study.", flag_values=_FLAGS)
 _TABLES = flags.DEFINE_list("tables", list(reproduce.PAPERS), f"Of {', '.join(reproduce.TABLES)}.", flag_values=_FLAGS)
+flags.register_validator(_TABLES, bool, "at least one is needed", flag_values=_FLAGS)
 _ROWS = flags.DEFINE_list(
     "rows",
     None,

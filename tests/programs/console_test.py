@@ -113,6 +113,7 @@ GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"
         (anomaly_main, ["--problems=digits_10"], "Unknown problem: received 'digits_10'."),
         (anomaly_main, ["--rates=100"], "A rate must be a whole number from 0 to 99, in percent: received '100'."),
         (anomaly_main, ["--objective=piwea"], "Did you mean 'piwae'?"),
+        (imputation_main, ["--tables="], "flag --tables=[]: at least one is needed"),
         (imputation_main, ["--tables=wein"], "Did you mean 'wine'?"),
         (imputation_main, ["--rates=0.3"], "A rate must be a whole number from 1 to 99, in percent: received '0.3'."),
         (imputation_main, ["--objectives=piwea"], "Did you mean 'piwae'?"),
