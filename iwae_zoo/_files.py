@@ -1,8 +1,9 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and those that do not."""
 
 import contextlib
 import os
 import pathlib
+import zipfile
 
 
 @contextlib.contextmanager
@@ -15,3 +16,10 @@ def whole(path):
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_model(path):
+    """Raises ValueError if a .keras file has been cut off, of which Keras says that there is none."""
+    path = pathlib.Path(path)
+    if path.suffix == ".keras" and path.is_file() and not zipfile.is_zipfile(path):
+        raise ValueError(f"The model file {path} is damaged: it is no whole .keras file.")

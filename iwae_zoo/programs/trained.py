@@ -7,6 +7,7 @@ import keras
 from absl import flags
 
 from iwae_zoo import presets, training
+from iwae_zoo._files import check_model
 from iwae_zoo.model.autoencoder import ImportanceWeightedAutoencoder
 
 __all__ = ["check", "config", "define", "load"]
@@ -58,8 +59,7 @@ def load(path, preset):
         return presets.load(preset.value)
     if not os.path.isfile(path.value):
         raise FileNotFoundError(f"There is no model file {path.value!r}.")
-    if path.value.endswith(".keras") and not zipfile.is_zipfile(path.value):
-        raise ValueError(f"The model file {path.value} is damaged: it is no whole .keras file.")
+    check_model(path.value)
     try:
         model = keras.saving.load_model(path.value)
     except (zipfile.BadZipFile, KeyError, TypeError) as error:

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from iwae_zoo import data, figures, presets
+from iwae_zoo._files import check_model
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import annealing, diagnostics, evaluation, likelihood
@@ -279,6 +280,7 @@ class Run:
         return model
 
     def _restored(self, path):
+        check_model(path)
         return keras.saving.load_model(path) if path.exists() else None
 
     def _best(self, model, history, verbose):

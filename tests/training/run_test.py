@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iwae_zoo import figures, presets, training
+from iwae_zoo import figures, presets, saved_model, training
 from iwae_zoo.model import memory
 from iwae_zoo.training import workdir
 
@@ -270,6 +270,12 @@ def test_a_run_goes_on_with_its_own_data_only(tmp_path):
     resumed = training.Run(dataclasses.replace(begun, particle_chunk=1), tmp_path / "run", resume=True)
     model = resumed.train(verbose=0)
     assert model.particle_chunk == model.get_compile_config()["particle_chunk"] == 1
+    kept = tmp_path / "run" / "model.keras"
+    kept.write_bytes(kept.read_bytes()[:1000])  # As a full disk leaves it.
+    with pytest.raises(ValueError, match=r"model.keras is damaged: it is no whole .keras file"):
+        training.Run(begun, tmp_path / "run", resume=True).train(verbose=0)
+    with pytest.raises(ValueError, match=r"model.keras is damaged: it is no whole .keras file"):
+        saved_model.export_run(tmp_path / "run", tmp_path / "served")
 
 
 def exhausted(*_, **__):
