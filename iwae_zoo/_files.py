@@ -18,8 +18,20 @@ def whole(path):
         partial.unlink(missing_ok=True)
 
 
-def check_model(path):
-    """Raises ValueError if a .keras file has been cut off, of which Keras says that there is none."""
+def load_model(path):
+    """As `keras.saving.load_model`.
+
+    Raises:
+      ValueError: on a file that is damaged, or of classes that nobody here knows; of one that has been cut off Keras
+        says that there is none.
+    """
+    import keras  # Not for those who only write files.
+
     path = pathlib.Path(path)
     if path.suffix == ".keras" and path.is_file() and not zipfile.is_zipfile(path):
         raise ValueError(f"The model file {path} is damaged: it is no whole .keras file.")
+    try:
+        return keras.saving.load_model(path)
+    except (zipfile.BadZipFile, KeyError, TypeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"The model file {path} is damaged, or of somebody else's classes: {reason}") from error

@@ -35,7 +35,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo._checks import integer, look_up
-from iwae_zoo._files import check_model
+from iwae_zoo._files import load_model
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, read_once
 from iwae_zoo._version import __version__
@@ -166,8 +166,6 @@ def export_run(workdir, directory, num_samples=1000, max_num_samples=10_000, **o
     Raises:
       ValueError: if the work directory holds no trained model, or as `export`.
     """
-    import keras
-
     workdir = pathlib.Path(workdir)
     if not (workdir / "model.keras").is_file() or not (workdir / "config.json").is_file():
         raise ValueError(
@@ -176,8 +174,7 @@ def export_run(workdir, directory, num_samples=1000, max_num_samples=10_000, **o
     card = json.loads((workdir / "config.json").read_text())
     if (workdir / "evaluation.json").is_file():
         card["evaluation"] = json.loads((workdir / "evaluation.json").read_text())
-    check_model(workdir / "model.keras")
-    model = keras.saving.load_model(workdir / "model.keras")
+    model = load_model(workdir / "model.keras")
     return export(model, directory, num_samples, max_num_samples, **options, card=card)
 
 

@@ -153,10 +153,9 @@ class Model:
                 servable = Servable(path, version)
             except Exception as error:  # Whatever a broken file makes a loader raise, the old version stays.
                 self._faults[version] = stamp
-                code = getattr(error, "code", None)  # Of a `ServingError`; TensorFlow's errors have a number.
-                number = getattr(error, "error_code", grpc.StatusCode.UNKNOWN.value[0])
-                number = code.value[0] if isinstance(code, grpc.StatusCode) else number
-                self._set(version, "END", number, str(error))
+                code = getattr(error, "error_code", grpc.StatusCode.UNKNOWN.value[0])  # Of TensorFlow's.
+                code = error.code.value[0] if isinstance(error, ServingError) else code
+                self._set(version, "END", code, str(error))
                 logging.error("Loading version %d of %s failed: %s", version, self.name, error)
                 continue
             old, self._served = self._served, servable

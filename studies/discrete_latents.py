@@ -5,10 +5,10 @@ import math
 import time
 from typing import Any
 
-import keras
 import numpy as np
 
 from iwae_zoo import likelihood, relaxation, training
+from iwae_zoo._files import load_model
 from studies import budget, cells, true_likelihood
 
 __all__ = ["METHODS", "TITLES", "configs", "load", "measure", "rows", "snr_curves"]
@@ -63,7 +63,7 @@ def configs(names, seeds, minutes, workdir, looks, **shared):
 
 def load(config, workdir):
     """The trained model of a cell, with classes for latents where it was trained with relaxed ones."""
-    model = keras.saving.load_model(cells.folder(config, workdir) / "model.keras")
+    model = load_model(cells.folder(config, workdir) / "model.keras")
     return relaxation.discrete(model) if config.posterior else model
 
 

@@ -19,10 +19,10 @@ from absl import flags
 import iwae_zoo_console as console
 
 with console.quiet():
-    import keras
     import tensorflow as tf
 
     from iwae_zoo import figures, particles, presets, resampling, training
+    from iwae_zoo._files import load_model
     from studies import cells
 
 _FLAGS = console.flag_values()
@@ -85,7 +85,7 @@ def main(name):
     axis = np.linspace(-_EXTENT.value, _EXTENT.value, _GRID.value)
     panels: dict[str, list] = {}
     for name, config in configs.items():
-        model = keras.saving.load_model(workdir / "cells" / config.title / "model.keras")
+        model = load_model(workdir / "cells" / config.title / "model.keras")
         draws, ess = resampling.sample_posterior(model, x, _DRAWS.value, _PARTICLES.value, _SEED.value)
         print(f"{name}: effective number of {_PARTICLES.value} particles {np.round(ess, 1)}")
         panels[name] = []

@@ -23,10 +23,9 @@ from absl import flags
 import iwae_zoo_console as console
 
 with console.quiet():
-    import keras
-
     from iwae_zoo import training
     from iwae_zoo._checks import look_up
+    from iwae_zoo._files import load_model
     from studies import budget, cells, reproduce
 
 _FLAGS = console.flag_values()
@@ -101,7 +100,7 @@ def looked_at(cell):
     path = workdir / "looked_at.json"
     if found := cells.kept(path, settings):
         return found
-    model = keras.saving.load_model(workdir / "model.keras")
+    model = load_model(workdir / "model.keras")
     x = training.Run(cell, workdir, resume=True).test_set
     found = reproduce.looked_at(model, x, **settings)
     cells.keep(path, settings, found)

@@ -17,9 +17,8 @@ from absl import flags
 import iwae_zoo_console as console
 
 with console.quiet():
-    import keras
-
     from iwae_zoo import data, figures, training
+    from iwae_zoo._files import load_model
     from iwae_zoo.training import pictures
     from studies import cells
 
@@ -35,7 +34,7 @@ def load(workdir):
     config = training.read_config(workdir / "config.json")
     settings = training.data_settings(config, config["dataset"])
     dataset = data.load(config["dataset"], config["data_dir"], **settings)
-    return keras.saving.load_model(workdir / "model.keras"), dataset, config
+    return load_model(workdir / "model.keras"), dataset, config
 
 
 def main(name):

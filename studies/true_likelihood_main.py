@@ -26,6 +26,7 @@ with console.quiet():
     import keras
 
     from iwae_zoo import data, figures, likelihood, training, walks
+    from iwae_zoo._files import load_model
     from studies import cells, comparison, estimate_cost, true_likelihood
 
 _FLAGS = console.flag_values()
@@ -50,7 +51,7 @@ def measured(configs, x, workdir):
     models: list[keras.Model] = []
 
     def load(config):
-        model = keras.saving.load_model(cells.folder(config, workdir) / "model.keras")
+        model = load_model(cells.folder(config, workdir) / "model.keras")
         if models:  # All have the same networks: what was traced for the first serves the others.
             models[0].set_weights(model.get_weights())
         else:
@@ -87,7 +88,7 @@ def orders_tables(orders, labels):
 
 def draw_cost(config, x, workdir):
     """Writes cost.png."""
-    model = keras.saving.load_model(cells.folder(config, workdir) / "model.keras")
+    model = load_model(cells.folder(config, workdir) / "model.keras")
     curves = estimate_cost.curves(model, x, workdir / "cost.json", config.title)
     title = f"{config.title}, {len(x)} test examples"
     figures.write(figures.estimates_over_cost(curves, title), workdir / "cost.png")

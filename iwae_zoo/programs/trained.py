@@ -1,13 +1,11 @@
 """Which trained model a program asks: that of a file, or a preset with weights."""
 
 import os
-import zipfile
 
-import keras
 from absl import flags
 
 from iwae_zoo import presets, training
-from iwae_zoo._files import check_model
+from iwae_zoo._files import load_model
 from iwae_zoo.model.autoencoder import ImportanceWeightedAutoencoder
 
 __all__ = ["check", "config", "define", "load"]
@@ -59,12 +57,7 @@ def load(path, preset):
         return presets.load(preset.value)
     if not os.path.isfile(path.value):
         raise FileNotFoundError(f"There is no model file {path.value!r}.")
-    check_model(path.value)
-    try:
-        model = keras.saving.load_model(path.value)
-    except (zipfile.BadZipFile, KeyError, TypeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"The model file {path.value} is damaged, or of somebody else's classes: {reason}") from error
+    model = load_model(path.value)
     if not isinstance(model, ImportanceWeightedAutoencoder):
         raise ValueError(f"{path.value} holds a {type(model).__name__} and no model of this library.")
     return model

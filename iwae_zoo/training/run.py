@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from iwae_zoo import data, figures, presets
-from iwae_zoo._files import check_model
+from iwae_zoo._files import load_model
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import annealing, diagnostics, evaluation, likelihood
@@ -280,8 +280,7 @@ class Run:
         return model
 
     def _restored(self, path):
-        check_model(path)
-        return keras.saving.load_model(path) if path.exists() else None
+        return load_model(path) if path.exists() else None
 
     def _best(self, model, history, verbose):
         """The model to keep: the last, or, with early stopping, the best one that was saved."""
