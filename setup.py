@@ -34,6 +34,7 @@ setuptools.setup(
         "tensorflow-serving-api>=2.21,<2.22",
         "matplotlib>=3.9",
         "numpy>=2.0",
+        "psutil>=5.9",
         "pyarrow>=17",
         "scikit-learn>=1.6",
         "scipy>=1.14",

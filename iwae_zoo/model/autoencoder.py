@@ -247,7 +247,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
           ValueError: on a loss or metrics, which a bound has not; if the objective's estimator needs derivatives that
             draws of z do not have; if one optimizer instance is given for both, whose state belongs to one list of
             variables; on a number of particles that is not positive, or not below M K where it has to be; on
-            `steps_per_execution` above 1 with several devices, which Keras cannot do.
+            `steps_per_execution` above 1, or optimizers that accumulate gradients, with several devices, which Keras
+            cannot do.
         """
         for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
             if kwargs.get(name) is not None:
@@ -256,6 +257,11 @@ class ImportanceWeightedAutoencoder(keras.Model):
                     f"metrics: received {name}={kwargs[name]!r}. Leave it out."
                 )
         pair = OptimizerPair.of(optimizer, encoder_optimizer, decoder_optimizer)
+        if pair.accumulates and self.distribute_strategy.num_replicas_in_sync > 1:
+            raise ValueError(
+                "gradient_accumulation_steps is for one device: Keras' optimizers cannot take some of several replicas' "
+                "gradients later. Leave it out, and take larger batches; particle_chunk=N bounds their memory."
+            )
         steps = kwargs.get("steps_per_execution", 1)
         check_training(self.objective, self.distribute_strategy, backward_particles, particle_chunk, steps)
         self._compile_arguments = {

@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import pathlib
 
+import psutil
 import tensorflow as tf
 
 from iwae_zoo._tracing import Networks, per_model
@@ -17,8 +18,8 @@ __all__ = ["available", "bytes_per_particle", "card_megabytes", "enough", "fitti
 _SHARE = 0.5
 # Of a trace, a number that no other size is a multiple of.
 _PARTICLES = 1009
-# What Linux says of a machine, and of the container that a process is in.
-_MACHINE, _CONTAINER = pathlib.Path("/proc/meminfo"), pathlib.Path("/sys/fs/cgroup")
+# What Linux says of the container that a process is in.
+_CONTAINER = pathlib.Path("/sys/fs/cgroup")
 # They return the memory that they are given.
 _ALIASES = {
     "EnsureShape",
@@ -96,7 +97,7 @@ def of_device():
     """Bytes of memory of the device that computes: of a GPU, or a logical one's share of it, or of the machine."""
     gpus = tf.config.list_logical_devices("GPU")
     if not gpus:
-        return _of_machine("MemTotal", "memory.max")
+        return _of_machine("total", "memory.max")
     physical = tf.config.list_physical_devices("GPU")[0]
     parts = tf.config.get_logical_device_configuration(physical) or [None]
     limit = getattr(parts[0], "memory_limit", None)
@@ -107,7 +108,7 @@ def available():
     """Bytes of it that are free: of a GPU, those that TensorFlow has not given away."""
     if tf.config.list_logical_devices("GPU"):
         return max(of_device() - tf.config.experimental.get_memory_info("GPU:0")["current"], 0)
-    return _of_machine("MemAvailable", "memory.max", "memory.current")
+    return _of_machine("available", "memory.max", "memory.current")
 
 
 def fitting_chunk(rows, of_particle, most):
@@ -178,10 +179,8 @@ def card_megabytes(index):
 
 
 def _of_machine(field, limit, used=None):
-    """Bytes that /proc/meminfo has in a field, or what the limit of a container leaves if that is less."""
-    for line in _MACHINE.read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            size = int(line.split()[1]) * 1024
+    """Bytes that psutil has in a field, or what the limit of a container leaves if that is less."""
+    size = getattr(psutil.virtual_memory(), field)
     try:
         most = int((_CONTAINER / limit).read_text())
         size = min(size, most - (int((_CONTAINER / used).read_text()) - _of_files() if used else 0))

@@ -83,6 +83,11 @@ class OptimizerPair:
         """Whether one of the two keeps averages of the weights."""
         return any(optimizer.use_ema for optimizer in (self.encoder, self.decoder))
 
+    @property
+    def accumulates(self):
+        """Whether one of the two adds up the gradients of several steps."""
+        return any(optimizer.gradient_accumulation_steps for optimizer in (self.encoder, self.decoder))
+
     def finalize(self, encoder_variables, decoder_variables):
         """Sets variables to their averages, where an optimizer keeps some: the end of training."""
         self.encoder.finalize_variable_values(encoder_variables)

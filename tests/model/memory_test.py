@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import tensorflow as tf
 
@@ -53,9 +54,8 @@ def test_the_chunk_that_fits(monkeypatch):
 
 
 def test_memory_of_a_machine_and_of_a_container(monkeypatch, tmp_path):
-    machine = f"MemTotal: {8 * 2**20} kB\nMemFree: 1 kB\nMemAvailable: {6 * 2**20} kB\n"
-    (tmp_path / "meminfo").write_text(machine)
-    monkeypatch.setattr(memory, "_MACHINE", tmp_path / "meminfo")
+    machine = SimpleNamespace(total=8 * GIB, available=6 * GIB, free=1)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
     monkeypatch.setattr(memory, "_CONTAINER", tmp_path)
     for limit, total, free in ((None, 8, 6), ("max", 8, 6), (3 * GIB, 3, 2), (100 * GIB, 8, 6)):
         if limit:

@@ -56,11 +56,13 @@ def test_settings_on_several_devices(settings):
     np.testing.assert_allclose(flat(several.get_weights()), flat(one.get_weights()), rtol=0, atol=2e-6)
 
 
-def test_steps_per_execution_is_for_one_device():
+def test_what_is_for_one_device():
     with mirrored(2).scope():
         model = presets.build("small", data_shape=(3, 3, 1))
         with pytest.raises(ValueError, match="steps_per_execution must be 1 on several devices: received 4"):
             model.compile(steps_per_execution=4)
+        with pytest.raises(ValueError, match="gradient_accumulation_steps is for one device"):
+            model.compile(encoder_optimizer=keras.optimizers.SGD(gradient_accumulation_steps=2))
 
 
 @pytest.mark.slow
