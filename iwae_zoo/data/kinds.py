@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from iwae_zoo._checks import look_up
+from iwae_zoo._checks import look_up, warn_of_lost_digits
 from iwae_zoo._rows import Rows, mapped
 
 __all__ = ["TABLE", "Kind", "cast", "get", "names", "none_there", "seen"]
@@ -136,6 +136,9 @@ def cast(arrays, name, what):
 
     Raises:
       ValueError: if they hold other numbers, or some unsigned bytes and others not.
+
+    Warns:
+      UserWarning: of columns whose numbers float32 cannot tell apart, by the first block of the first array.
     """
     kind = get(name)
     if len({array.dtype == np.uint8 for array in arrays.values()}) > 1:
@@ -155,6 +158,10 @@ def cast(arrays, name, what):
             )
     if is_byte and (kind.draw or name == "byte"):
         return dict(arrays)
+    first = next(Rows.of(next(iter(arrays.values()))).blocks())
+    if first.ndim == 2 and first.dtype.itemsize > 4:
+        for place, column in enumerate(first.T):
+            warn_of_lost_digits(column, _single(column), place)
     return {key: mapped(array, _single, np.float32) for key, array in arrays.items()}
 
 

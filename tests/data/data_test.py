@@ -121,6 +121,14 @@ def test_the_arrays_of_a_file_are_read_alike(tmp_path):
         data.load(str(tmp_path / "val.npz"))
 
 
+def test_numbers_that_float32_cannot_tell_apart(tmp_path):
+    noise = np.random.default_rng(0).normal(size=(60, 2))
+    np.save(tmp_path / "times.npy", [0.0, 1.7e9] + 10.0 * noise)
+    with pytest.warns(UserWarning, match="numbers of column 1 differ by so little") as warned:
+        data.load(str(tmp_path / "times.npy"))
+    assert len(warned) == 1
+
+
 def test_files_that_are_not_what_they_are_called(tmp_path):
     x = np.linspace(0.0, 1.0, 120).reshape(30, 4)
     np.savez(tmp_path / "own.npz", x)
