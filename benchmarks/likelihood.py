@@ -43,9 +43,9 @@ flags.adopt_module_key_flags(report)
 
 def peak_memory(num_samples):
     """Peak resident memory in MiB of a process that estimates log p(x) of four examples."""
-    output = subprocess.run(
-        [sys.executable, __file__, f"--child={num_samples}"], check=True, stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, __file__, f"--child={num_samples}"]
+    command += [f"--chunk_size={_CHUNK_SIZE.value}"] if _CHUNK_SIZE.value else []
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return float(output.stdout.split()[-1])
 
 
@@ -74,9 +74,17 @@ def errors(model, x):
 
 def main(_):
     """Prints the ratios."""
-    model = keras.saving.load_model(_MODEL.value) if _MODEL.value else workload.build("iwae")
+    model = untrained = workload.build("iwae")
+    if _MODEL.value:
+        model = keras.saving.load_model(_MODEL.value)
+        received, expected = ([w.shape for w in each.decoder.get_weights()] for each in (model, untrained))
+        if received != expected:
+            raise app.UsageError(
+                f"--model={_MODEL.value} has a decoder of weights {received}, and the bare products are those of "
+                f"{expected}, as --preset=rainforth trains them."
+            )
     if _CHILD.value:
-        likelihood.estimate_log_prob(model, workload.images(4).numpy(), _CHILD.value)
+        likelihood.estimate_log_prob(model, workload.images(4).numpy(), _CHILD.value, chunk_size=_CHUNK_SIZE.value)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
     count, examples = _NUM_SAMPLES.value, _EXAMPLES.value
