@@ -16,6 +16,8 @@ __all__ = ["NegativeBinomial", "Poisson", "ZeroInflatedNegativeBinomial"]
 _LEAST_LOG_RATE, _LARGEST_LOG_RATE = -1e4, 40.0
 # Total that stands for a row without any count.
 _NO_TOTAL = 1e-30
+# Of a concentration over a rate, where products with it are finite.
+_LARGEST_RELATIVE = 1e30
 # From where Stieltjes' fraction of five terms is accurate to 1e-10.
 _STIRLING = 4.0
 
@@ -205,7 +207,10 @@ def _information(log_rate, r):
 
 
 def _negative_binomial(statistics, parameters, shared):
-    """x log(rate / x) - (x + r) log((r + rate) / (r + x)), relative to its value where the rate is x."""
+    """x log(rate / x) - (x + r) log((r + rate) / (r + x)), relative to its value where the rate is x.
+
+    That is r log(x / rate) - (x + r) log((r + rate) x / ((r + x) rate)), too.
+    """
     x, log_x, offset = tf.unstack(statistics, axis=-2)
     return _relative(x, _log_rate(parameters, offset) - log_x, positive(shared[0]))
 
@@ -214,18 +219,24 @@ def _negative_binomial(statistics, parameters, shared):
 def _relative(x, excess, r):
     """The same of x [..., V], log(rate / x) [..., V] (of the rate alone for x = 0) and r [V]; no gradient by x."""
     rate, precision = tf.maximum(x, 1.0) * tf.exp(excess), 1.0 / (r + x)
-    # log(1 + growth) is that of a ratio; where r is large, rounding it loses most of a growth that is known better.
-    growth, ratio = (rate - x) * precision, (r + rate) * precision
-    kept, log_ratio = ratio - 1.0, tf.math.log(ratio)
-    log_growth = log_ratio + (growth - kept) / tf.maximum(ratio, 1.0)
+    # x log(rate / x) grows with x, and r log(x / rate) with r: what is left of the larger would be rounding.
+    relative = r / rate
+    swapped = (x > r) & (relative < _LARGEST_RELATIVE)
+    missed = tf.where(x > 0.0, x * tf.math.expm1(excess), rate)  # rate - x
+    ratio = tf.where(swapped, (1.0 + relative) * (x * precision), (r + rate) * precision)
+    growth = tf.where(swapped, -relative, 1.0) * (missed * precision)
+    # log(1 + growth) is that of a ratio; rounding a ratio loses most of a small growth, which is known better.
+    log_growth = tf.math.log(ratio) + (growth - (ratio - 1.0)) / tf.maximum(ratio, 1.0)
 
     def gradient(upstream):
+        slope = missed / (r + rate)
         # The sum over particles as a product with ones, which is faster.
-        by_r = tf.reshape(upstream * (kept / ratio - log_ratio), [-1, tf.shape(upstream)[-1]])
+        by_r = upstream * (slope - log_growth - tf.where(swapped, excess, 0.0))
+        by_r = tf.reshape(by_r, [-1, tf.shape(upstream)[-1]])
         by_r = tf.matmul(tf.ones([1, tf.shape(by_r)[0]], by_r.dtype), by_r)[0]
-        return None, upstream * r * (x - rate) / (r + rate), by_r
+        return None, -upstream * r * slope, by_r
 
-    return x * excess - (x + r) * log_growth, gradient
+    return tf.where(swapped, -r, x) * excess - (x + r) * log_growth, gradient
 
 
 @fusion.custom_gradient

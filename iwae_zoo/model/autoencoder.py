@@ -259,8 +259,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
         pair = OptimizerPair.of(optimizer, encoder_optimizer, decoder_optimizer)
         if pair.accumulates and self.distribute_strategy.num_replicas_in_sync > 1:
             raise ValueError(
-                "gradient_accumulation_steps is for one device: Keras' optimizers cannot take some of several replicas' "
-                "gradients later. Leave it out, and take larger batches; particle_chunk=N bounds their memory."
+                "gradient_accumulation_steps is for one device: Keras' optimizers cannot hold back those of replicas. "
+                "Leave it out, and take larger batches: particle_chunk=N bounds their memory."
             )
         steps = kwargs.get("steps_per_execution", 1)
         check_training(self.objective, self.distribute_strategy, backward_particles, particle_chunk, steps)
