@@ -96,7 +96,7 @@ def evaluate(model, x, num_samples=SAMPLES, **options):
         warnings.filterwarnings("ignore", message=r"log p\(x\)", category=UserWarning)
         result = evaluation.evaluate(model, x, num_samples, m=1, k=PARTICLES, verbose=0, **options)
     found: dict[str, Any] = dataclasses.asdict(result)
-    found |= model.decoder.head.measures(result.log_prob, x.shape[1:])
+    found |= model.decoder.head.measures(result.log_prob, x)
     found["active_units"] = int(diagnostics.latent_use(model, x[:ACTIVE_EXAMPLES]).active_units)
     found["latent_size"] = int(model.latent_size)
     found["untrusted"] = result.num_untrusted / len(x)

@@ -65,8 +65,9 @@ class _Bytes(ValueLikelihood):
     def holds(self, x):
         return (x >= 0.0) & (x <= 255.0) & (x == tf.round(x))
 
-    def measures(self, log_prob, data_shape):
-        return {"bits_per_dimension": -log_prob / (math.prod(data_shape) * math.log(2.0))}
+    def measures(self, log_prob, x):
+        there = (x.size - np.isnan(x).sum()) / len(x)  # Values of an example; those that are missing tell nothing.
+        return {"bits_per_dimension": -log_prob / (there * math.log(2.0))}
 
     def _fitted(self, data):
         values = data.map(lambda block: block.reshape(len(block), -1), data.dtype, [math.prod(data.shape[1:])])

@@ -127,17 +127,17 @@ class Likelihood(abc.ABC):
         """What is said of each value of x, said of its features: `flags` [B, *data_shape], shaped as `features`."""
         return flags
 
-    def measures(self, log_prob, data_shape):
+    def measures(self, log_prob, x):
         """The same mean log-likelihood in the other units that this kind of data is reported in.
 
         Args:
           log_prob: float, nats per example.
-          data_shape: shape of one x.
+          x: array [N, ...], the examples, NaN where a value is missing.
 
         Returns:
           dict from a name to a float.
         """
-        del log_prob, data_shape
+        del log_prob, x
         return {}
 
     def independent(self):

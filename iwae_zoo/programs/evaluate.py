@@ -121,7 +121,7 @@ def main(name):
             result = evaluation.evaluate(model, x, _NUM_SAMPLES.value, **shown, **options)
             measures = {}
             if isinstance(head, likelihoods.Likelihood):  # A user's own decoder may have none.
-                measures = head.measures(result.log_prob, x.shape[1:])
+                measures = head.measures(result.log_prob, x)
             results = dataclasses.asdict(result) | measures
             results |= {"particle_chunk": particle_chunk, "tile_rows": tile_rows}
             _show(evaluation.table(result, measures=measures), results, is_chief)

@@ -230,7 +230,7 @@ class Run:
         if isinstance(head, likelihoods.Likelihood):  # A user's own decoder may have none.
             result["baseline"] = evaluation.baseline(head.fitted(self.dataset.training_values), x)
             baselines[f"independent {pictures.noun(x.shape[1:])} ({head.title})"] = result["baseline"]
-            measures = head.measures(result["log_prob"], x.shape[1:])
+            measures = head.measures(result["log_prob"], x)
             result |= measures
         if self.is_chief:
             self._write_figures(model, x)

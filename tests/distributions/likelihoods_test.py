@@ -94,6 +94,16 @@ def test_classes_that_the_training_data_lack():
     np.testing.assert_allclose(rare, np.log(1e-3 / (3 + 10 * 1e-3)), rtol=1e-5)
 
 
+def test_bits_are_those_of_the_values_that_are_there():
+    """Uniform bytes have eight each, whether or not others are missing."""
+    x = np.zeros([4, 6], np.float32)
+    x[1:, :2] = np.nan
+    log_prob = -np.mean([6, 4, 4, 4]) * np.log(256.0)
+    for name in ("discretized_logistic", "discretized_logistic_mixture"):
+        assert likelihoods.get(name).measures(log_prob, x)["bits_per_dimension"] == pytest.approx(8.0)
+    assert likelihoods.get("normal").measures(log_prob, x) == {}
+
+
 @pytest.mark.parametrize("smoothing", ["x", "5", "0"])
 @pytest.mark.parametrize("name", ["bernoulli", "continuous_bernoulli"])
 def test_smoothing_is_a_small_number(name, smoothing):
