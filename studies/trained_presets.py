@@ -7,15 +7,29 @@ import warnings
 from typing import Any
 
 import iwae_zoo
-from iwae_zoo import presets, training
+from iwae_zoo import likelihood, presets, training
 from iwae_zoo._checks import look_up
 from iwae_zoo.estimation import diagnostics, evaluation
 from studies import comparison
 
-__all__ = ["ACTIVE_EXAMPLES", "PARTICLES", "SAMPLES", "chosen", "configured", "evaluate", "make", "spent", "table"]
+__all__ = [
+    "ACTIVE_EXAMPLES",
+    "FIRST_EXAMPLES",
+    "PARTICLES",
+    "SAMPLES",
+    "chosen",
+    "configured",
+    "evaluate",
+    "first",
+    "make",
+    "spent",
+    "table",
+]
 
 # Of the bound in every card, whatever the model was trained on, and importance samples per example.
 PARTICLES, SAMPLES = 64, 5000
+# First examples of which a card says something that can be found again by other noise, without the error of the data.
+FIRST_EXAMPLES = 500
 # First examples that active units are counted on: its time grows with their square.
 ACTIVE_EXAMPLES = 1000
 _HOURS = "hours.json"
@@ -73,6 +87,7 @@ def make(name, workdir, folder, data_dir=None, num_examples=None, verbose=1):
         "epochs": len(history),
         "hours": hours,
         "evaluation": evaluate(model, x),
+        "first": first(model, x[:FIRST_EXAMPLES]),
     }
     return presets.trained.save(model, name, found, folder)
 
@@ -101,6 +116,12 @@ def evaluate(model, x, num_samples=SAMPLES, **options):
     found["latent_size"] = int(model.latent_size)
     found["untrusted"] = result.num_untrusted / len(x)
     return found
+
+
+def first(model, x, seed=0):
+    """Mean bound at `PARTICLES` particles and ELBO of examples x [N, ...], nats: dict with "num_examples"."""
+    found = likelihood.estimate_dataset(model, x, PARTICLES, seed=seed, method=likelihood.IMPORTANCE, verbose=0)
+    return {"num_examples": len(x), "iwae_bound": float(found.log_prob.mean()), "elbo": float(found.elbo.mean())}
 
 
 def spent(workdir, checkpoint):

@@ -4,7 +4,7 @@ Beside each other in the folder `weights` there are, of a preset NAME,
 
     NAME.weights.h5   the weights, float32, as Keras writes them
     NAME.json         the card: what was run on which data, what it scores, the weights' checksum, and the networks as
-                      Keras describes them, with all that was fitted to the training data
+                      Keras describes them, with all that was fitted to the training data; and a checksum of its own
 """
 
 import hashlib
@@ -43,11 +43,12 @@ def card(name):
 
     Returns:
       dict: "preset", "summary", "data" (what the splits are), "config" (the fields of `training.Config`), "versions",
-      "epochs", "hours", "evaluation" (of the test set, nats), "weights" ("file", "sha256", "count"), and "data_shape"
-      and "model", which `load` builds the networks from.
+      "epochs", "hours", "evaluation" (of the test set, nats), "first" (of its first rows, for tests), "weights"
+      ("file", "sha256", "count"), "data_shape" and "model", which `load` builds the networks from, and "sha256" of all
+      else in the card.
 
     Raises:
-      ValueError: on an unknown name, a preset that has no weights, or a card that cannot be read.
+      ValueError: on an unknown name, a preset that has no weights, or a card that is damaged or another preset's.
 
     #### Examples
     >>> card("digits_miwae")["config"]["objective"]
@@ -68,9 +69,11 @@ def card(name):
         )
     try:
         found = json.loads(path.read_text())
-        _ = [found[key] for key in ("weights", *_BUILT_FROM)]
+        whole = found["sha256"] == _checksum(found) and found["preset"] == name
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not the card of a preset: {_AGAIN.format(name=name)}") from error
+    if not whole:
+        raise ValueError(f"{path} is damaged, or the card of another preset: {_AGAIN.format(name=name)}")
     return found
 
 
@@ -150,10 +153,16 @@ def save(model, name, found, folder=None):
         "data_shape": list(model.data_shape),
         "model": plain.get_config(),
     }
-    text = json.dumps(written, indent=1, allow_nan=False)
+    text = json.dumps(written | {"sha256": _checksum(written)}, indent=1, allow_nan=False)
     with whole(card_path) as partial:
         partial.write_text(text + "\n")
     return json.loads(text)
+
+
+def _checksum(found):
+    """SHA-256 of what a card says, but for its own; how it is laid out and ordered does not count."""
+    said = {key: value for key, value in found.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _paths(name, folder=None):
