@@ -41,7 +41,8 @@ class Row(NamedTuple):
       hidden_sizes: as `presets.Preset` has them.
       thorough: whether also what is dear, and most rows have in common: it goes on after loading, and is traced once
         more for its gradients.
-      annealed: whether it is exported with the annealed signatures: one row for each prior, and one for tables.
+      annealed: whether it is exported with the annealed signatures: one row for each prior, one
+        for tables, and one for several layers.
       replicas: None, or how near the weights that two replicas train are to those of one.
     """
 
@@ -92,7 +93,7 @@ ROWS = [
     ),
     # Weights of the decoder that no body has.
     Row("piwae", "negative_binomial,offset=True", posterior="coupling_flow", thorough=True),
-    Row("elbo", "poisson", posterior="coupling_flow", replicas=5e-6, **TWO_LAYERS),
+    Row("elbo", "poisson", posterior="coupling_flow", annealed=True, replicas=5e-6, **TWO_LAYERS),
     Row("iwae", "log_normal", posterior="relaxed_categorical,classes=2", prior=None, latent_size=4),
     # Weights of the decoder that no body has, on two replicas too.
     Row("miwae", "columns", (5,), thorough=True, annealed=True, replicas=5e-6),
