@@ -78,3 +78,13 @@ def test_export_says_what_the_card_says(table, tmp_path, monkeypatch):
     # As of a run, whose data a client loads as they were.
     assert received["card"]["config"]["dataset"] == "breast_cancer"
     json.dumps(received["card"])
+
+
+def test_a_preset_is_exported_as_it_answers(no_annealing, tmp_path):
+    flags = ["--preset=digits_miwae", "--export_dir=models", "--num_samples=20"]
+    ended = call(export, *flags, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    x = data.load("digits").evaluation_array("test")[:3]
+    expected = likelihood.estimate_log_prob(presets.load("digits_miwae"), x, 20, seed=5)
+    answer = saved_model.Exported(tmp_path / "models").estimate_log_prob(x, 20, seed=5)
+    np.testing.assert_allclose(answer.log_prob, expected.log_prob, rtol=1e-5)
