@@ -81,7 +81,8 @@ def orders_tables(orders, labels):
         for pair in pairs:
             judged = {way: f"{comparison.number(*pair[way][:2])}, {pair[way][2]}" for way in ways if way in pair}
             rows.append([f"{labels[pair['better']]} > {labels[pair['worse']]}", *(judged.get(way, "") for way in ways)])
-        text += f"\n{titles[order]}, differences of log p(x) in nats:\n\n"
+        of = "" if _FLAGS.seeds > 1 else " of these models, one run each"
+        text += f"\n{titles[order]}, differences of log p(x) in nats{of}:\n\n"
         text += comparison.markdown(["order", *ways.values()], rows or [["none", "", "", ""]])
     return text
 

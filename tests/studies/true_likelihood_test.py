@@ -74,7 +74,7 @@ def test_tables_and_figure(study):
     assert re.search(r"\(PIWAE\) > VAE \| 1.75 \(0.20\), holds \| .*(holds|reversed|undecided) \|", orders)
     published, disputed = orders.split("Pairs that the two estimates judge differently")
     assert len(published.strip().splitlines()) == 2 + 2 + 1
-    assert disputed.startswith(", differences of log p(x) in nats:")
+    assert disputed.startswith(", differences of log p(x) in nats of these models, one run each:")
     head, *rows = csv.reader((root / "table.csv").read_text().splitlines())
     assert head[:4] == ["objective", "bound", "bound_error", "sampled"]
     assert [len(row) for row in rows] == [1 + 2 * len(true_likelihood.COLUMNS)] * 2
