@@ -38,10 +38,14 @@ class FullNormal(Posterior):
 
     @property
     def num_parameters(self):
-        return self.latent_size + self.latent_size * (self.latent_size + 1) // 2
+        return self.latent_size + self._in_triangle
+
+    @property
+    def _in_triangle(self):
+        return self.latent_size * (self.latent_size + 1) // 2
 
     def distribution(self, parameters):
-        loc, raw_triangle = tf.split(parameters, [self.latent_size, -1], axis=-1)
+        loc, raw_triangle = tf.split(parameters, [self.latent_size, self._in_triangle], axis=-1)
         triangle = tfp.math.fill_triangular(raw_triangle)
         diagonal = positive_scale(tf.linalg.diag_part(triangle))
         # Up to D numbers below the diagonal add up in one variable, which is not to start larger for that.

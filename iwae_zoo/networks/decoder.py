@@ -1,11 +1,13 @@
 """Decoders: a body and a likelihood head."""
 
+import math
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from iwae_zoo.distributions import likelihoods, posteriors
-from iwae_zoo.networks import bodies
+from iwae_zoo.networks import bodies, outputs
 
 __all__ = ["Decoder", "MLPDecoder"]
 
@@ -55,9 +57,11 @@ class Decoder(keras.Layer):
         z = z if self.latent is None else self.latent.features(z)
         # One tall matrix: matrix products over more axes would be split into many small ones.
         rows = tf.reshape(tf.cast(z, self.compute_dtype), [-1, z.shape[-1]])
-        parameters = getattr(self, self._body_name)(rows)
+        body, parameter_shape = getattr(self, self._body_name), self.head.parameter_shape(self.data_shape)
+        needed = math.prod(parameter_shape)
+        parameters = outputs.checked(self, body, body(rows), needed, f"likelihood {self.head.name!r}")
         batch = [static or dynamic for static, dynamic in zip(z.shape[:-1], tf.unstack(tf.shape(z)[:-1]), strict=True)]
-        parameters = tf.reshape(parameters, [*batch, *self.head.parameter_shape(self.data_shape)])
+        parameters = tf.reshape(parameters, [*batch, *parameter_shape])
         shared = {"shared": tf.convert_to_tensor(self.shared)} if self.head.shared_parameters else {}
         return self.head.distribution(parameters, len(self.data_shape), self.variable_dtype, **shared)
 

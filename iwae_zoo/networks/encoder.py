@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from iwae_zoo.distributions import likelihoods, posteriors
+from iwae_zoo.networks import outputs
 from iwae_zoo.networks.holes import Holes
 from iwae_zoo.networks.perceptron import Perceptron
 from iwae_zoo.networks.weights import add_weights
@@ -61,8 +62,10 @@ class Encoder(keras.Layer):
 
     def _parameters(self, features):
         """What the head reads, [B, head.num_parameters]."""
-        features = tf.cast(features, self.compute_dtype)
-        return tf.cast(getattr(self, self._body_name)(features), self.variable_dtype)
+        body, head = getattr(self, self._body_name), self.head
+        parameters = body(tf.cast(features, self.compute_dtype))
+        parameters = outputs.checked(self, body, parameters, head.num_parameters, f"posterior {head.name!r}", flat=True)
+        return tf.cast(parameters, self.variable_dtype)
 
     def _read(self, parameters):
         return self.head.distribution(parameters, *self.head_weights)

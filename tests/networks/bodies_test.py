@@ -140,6 +140,43 @@ def test_a_body_of_ones_own_by_its_place(monkeypatch):
     assert isinstance(model.encoder.body, networks.Perceptron)
 
 
+@pytest.mark.parametrize("name", posteriors.names())
+def test_an_encoder_with_other_outputs_than_its_posterior_reads(name):
+    posterior = posteriors.get(name, 4)
+    needed = posterior.num_parameters
+    message = rf"'encoder.*', 'mine', must have {needed} outputs for each row in one axis, which the posterior '{name}'"
+    for size in (needed - 1, needed + 1, 2 * needed, needed + posterior.latent_size):
+        encoder = networks.Encoder(keras.layers.Dense(size, name="mine"), posterior)
+        with pytest.raises(ValueError, match=rf"{message} reads: received {size}, of shape \[N, {size}\]"):
+            encoder.posterior(tf.zeros([1, 3]))
+    encoder = networks.Encoder(keras.layers.Reshape((needed, 1), name="mine"), posterior)
+    with pytest.raises(ValueError, match=rf"{message} reads: received {needed}, of shape \[N, {needed}, 1\]"):
+        encoder.posterior(tf.zeros([2, needed]))
+
+
+def test_a_triangle_of_another_size_is_no_covariance():
+    """In a network of one's own around the head: 2 means and a triangle of 3 rows."""
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        posteriors.FullNormal(2).distribution(tf.zeros([1, 8]))
+
+
+@pytest.mark.parametrize("name", [name for name in likelihoods.names() if name != "columns"])
+def test_a_decoder_with_other_outputs_than_its_likelihood_reads(name):
+    head = likelihoods.get(name)
+    needed = 6 * head.parameters_per_value
+    for size in (needed - 1, 2 * needed):
+        decoder = networks.Decoder(keras.layers.Dense(size, name="mine"), head, (3, 2))
+        message = rf"'decoder.*', 'mine', must have {needed} outputs .* likelihood '{name}' reads: received {size},"
+        with pytest.raises(ValueError, match=message):
+            decoder.likelihood(tf.zeros([2, 4]))
+
+
+def test_a_layer_between_latents_with_other_outputs():
+    layer = networks.Conditional(keras.layers.Dense(5), posteriors.Normal(2))
+    with pytest.raises(ValueError, match="The body of the Conditional .* must have 4 outputs .* received 5"):
+        layer.distribution(tf.zeros([3, 2]))
+
+
 def test_batch_normalisation_is_refused():
     """A row's log p(x) would depend on the rows beside it."""
     posterior = posteriors.Normal(2)
