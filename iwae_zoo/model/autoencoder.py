@@ -389,9 +389,10 @@ class ImportanceWeightedAutoencoder(keras.Model):
         still moves the weights then.
 
         Raises:
-          ValueError: if an array holds NaN or infinity, with the row. NaN is a missing value where the networks take
-            that. On `SwapEMAWeights`: averages of the weights are put in place when training ends. If batches are to be
-            made on the device, and there are several.
+          ValueError: if the model is not compiled; if an array holds NaN or
+            infinity, with the row. NaN is a missing value where the
+            networks take that. On `SwapEMAWeights`: averages of the weights are put in place when training ends. If
+            batches are to be made on the device, and there are several.
           tf.errors.InvalidArgumentError: if log weights are not finite.
 
         Warns:
@@ -423,9 +424,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
             if x.make is not self._make_x:
                 self._make_x, self.train_function = x.make, None  # Traced anew.
             x = x.plans
-        if getattr(self.optimizer, "averages", False) and not isinstance(
-            kwargs.get("callbacks"), keras.callbacks.CallbackList
-        ):
+        averages = self.compiled and self.optimizer.averages  # Keras says what it is to be compiled for.
+        if averages and not isinstance(kwargs.get("callbacks"), keras.callbacks.CallbackList):
             kwargs["callbacks"] = [_Averages(), *callbacks]
         return super().fit(x, **kwargs)
 

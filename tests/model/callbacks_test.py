@@ -161,6 +161,12 @@ def test_nan_is_told_by_its_row_before_training(x):
             fresh().fit(**arguments, verbose=0)
 
 
+def test_a_model_that_is_not_compiled_says_so(x):
+    model = presets.build("plane", data_shape=x.shape[1:])
+    with pytest.raises(ValueError, match=r"You must call `compile\(\)`"):
+        model.fit(x, verbose=0)
+
+
 @pytest.mark.slow
 def test_columns_far_from_any_scale_are_named():
     exact = LinearGaussian.random(latent_size=2, data_size=3)
