@@ -389,7 +389,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
         still moves the weights then.
 
         Raises:
-          ValueError: if the model is not compiled; if an array holds NaN or
+          ValueError: if the model is not compiled; on x of another shape than it is built for; if an array holds NaN or
             infinity, with the row. NaN is a missing value where the
             networks take that. On `SwapEMAWeights`: averages of the weights are put in place when training ends. If
             batches are to be made on the device, and there are several.
@@ -405,6 +405,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
         validation = kwargs.get("validation_data")
         validation = validation[0] if isinstance(validation, (tuple, list)) else validation
         examples.check(validation, "validation_data", missing)
+        examples.check_shape(self, x)
+        examples.check_shape(self, validation, "validation_data")
         examples.warn_of_scale(x, getattr(self.encoder, "inputs", None))
         callbacks = tf.nest.flatten(kwargs.get("callbacks") or [])
         if any(isinstance(callback, keras.callbacks.SwapEMAWeights) for callback in callbacks):
@@ -430,9 +432,14 @@ class ImportanceWeightedAutoencoder(keras.Model):
         return super().fit(x, **kwargs)
 
     @tensor_float_32(False)
-    def evaluate(self, *args, **kwargs):
-        """Keras' own `evaluate`, without TensorFloat-32; so `fit` validates, too."""
-        return super().evaluate(*args, **kwargs)
+    def evaluate(self, x=None, *args, **kwargs):
+        """Keras' own `evaluate`, without TensorFloat-32; so `fit` validates, too.
+
+        Raises:
+          ValueError: on x of another shape than the model is built for.
+        """
+        examples.check_shape(self, x)
+        return super().evaluate(x, *args, **kwargs)
 
     # Computing.
 

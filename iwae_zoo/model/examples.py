@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from iwae_zoo.model import particles
 
-__all__ = ["check", "data_shape", "fitting", "some", "warn_of_scale"]
+__all__ = ["check", "check_shape", "data_shape", "fitting", "some", "warn_of_scale"]
 
 # Root mean square above which a column is far from the scale that networks start at.
 _LARGE = 30.0
@@ -16,12 +16,26 @@ _SHOWN = 8
 
 def data_shape(x):
     """Shape of one example of an array or a `tf.data.Dataset`; None where it cannot be known beforehand."""
-    if isinstance(x, tf.data.Dataset):
-        spec = x.element_spec[0] if isinstance(x.element_spec, tuple) else x.element_spec
-        shape = getattr(spec, "shape", tf.TensorShape(None))
-        return tuple(shape[1:]) if shape.rank and shape[1:].is_fully_defined() else None
-    shape = getattr(x, "shape", None)
-    return tuple(shape[1:]) if shape is not None and len(shape) > 1 else None
+    shape = _shape(x)
+    return tuple(shape[1:]) if shape.rank and shape.rank > 1 and shape[1:].is_fully_defined() else None
+
+
+def check_shape(model, x, name="x"):
+    """Raises ValueError if an array or a `tf.data.Dataset` cannot be of the shape that the model is built for.
+
+    Args:
+      model: `ImportanceWeightedAutoencoder`; of one that is not built nothing is known.
+      x: what the user passes.
+      name: str, what it is called.
+    """
+    shape = _shape(x)
+    if not model.built or shape.rank is None or shape[1:].is_compatible_with(model.data_shape):
+        return
+    batched = "x.batch(...)" if isinstance(x, tf.data.Dataset) else "x[np.newaxis]"
+    raise ValueError(
+        f"{name} must have shape [B, {', '.join(map(str, model.data_shape))}]: received shape {shape.as_list()}."
+        + (f" Add a batch axis: {batched}." if shape.as_list() == list(model.data_shape) else "")
+    )
 
 
 def check(x, name="x", missing=False):
@@ -66,11 +80,7 @@ def fitting(model, x):
     x = np.asarray(x, np.float32)
     if not model.built:
         model.build((None, *x.shape[1:]))
-    if x.shape[1:] != tuple(model.data_shape):
-        raise ValueError(
-            f"x must have shape [B, {', '.join(map(str, model.data_shape))}]: received shape {list(x.shape)}."
-            + (" Add a batch axis: x[np.newaxis]." if x.shape == tuple(model.data_shape) else "")
-        )
+    check_shape(model, x)
     return check(x, missing=particles.takes_missing(model.decoder))
 
 
@@ -110,6 +120,13 @@ def warn_of_scale(x, inputs=None):
             "Standardise them: subtract each column's mean and divide by its standard deviation.",
             stacklevel=3,
         )
+
+
+def _shape(x):
+    """`tf.TensorShape` of a batch of x."""
+    if isinstance(x, tf.data.Dataset):
+        x = x.element_spec[0] if isinstance(x.element_spec, tuple) else x.element_spec
+    return tf.TensorShape(getattr(x, "shape", None))
 
 
 def _array(x):

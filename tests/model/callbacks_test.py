@@ -12,6 +12,7 @@ import tensorflow_probability as tfp
 
 from iwae_zoo import ImportanceWeightedAutoencoder, likelihood, networks, objectives, presets
 from iwae_zoo.distributions import posteriors
+from iwae_zoo.model import examples
 from iwae_zoo.testing import LinearGaussian
 
 CALLBACKS = keras.callbacks
@@ -165,6 +166,35 @@ def test_a_model_that_is_not_compiled_says_so(x):
     model = presets.build("plane", data_shape=x.shape[1:])
     with pytest.raises(ValueError, match=r"You must call `compile\(\)`"):
         model.fit(x, verbose=0)
+
+
+def test_another_shape_is_told_before_anything_is_traced(x, monkeypatch):
+    model = fresh()
+    model.build((None, 3, 3))
+    monkeypatch.setattr(model, "train_step", None)
+    monkeypatch.setattr(model, "test_step", None)
+    wrong = [x[..., np.newaxis], x[:, :2], x[0], x[:, 0, 0]]
+    wrong += [tf.data.Dataset.from_tensor_slices(rows).batch(4) for rows in wrong[:2]]
+    wrong += [wrong[-1].map(lambda rows: (rows, rows)), tf.constant(wrong[0])]
+    for call in (model.fit, model.evaluate, lambda rows, verbose: model.fit(x, validation_data=(rows, rows))):
+        for rows in wrong:
+            with pytest.raises(ValueError, match=r"must have shape \[B, 3, 3\]: received shape \[(None|40|3)[],]"):
+                call(rows, verbose=0)
+    with pytest.raises(ValueError, match=r"received shape \[3, 3\]. Add a batch axis: x\[np.newaxis\]"):
+        model.fit(x[0])
+    with pytest.raises(ValueError, match=r"received shape \[3, 3\]. Add a batch axis: x.batch"):
+        model.evaluate(tf.data.Dataset.from_tensor_slices(x))
+
+
+def test_a_shape_that_is_not_known_beforehand_is_no_other(x):
+    model = fresh()
+    unknown = tf.data.Dataset.from_generator(lambda: iter([x]), tf.float32)
+    partly = tf.data.Dataset.from_generator(lambda: iter([x]), output_signature=tf.TensorSpec([None, 3, None]))
+    model.build((None, 3, 3))
+    for rows in (unknown, partly, {"x": x}, None):
+        examples.check_shape(model, rows)
+    with pytest.raises(ValueError, match=r"received shape \[None, 2, None\]"):
+        examples.check_shape(model, partly.map(lambda rows: rows[:, :2]))
 
 
 @pytest.mark.slow
