@@ -42,6 +42,9 @@ class Bernoulli(Likelihood):
     def distribution(self, parameters, event_ndims, dtype=None):
         return IndependentBernoulli(tf.squeeze(parameters, axis=-1 - event_ndims), event_ndims, dtype, self.missing)
 
+    def holds(self, x):
+        return _holds(x)
+
     def _fitted(self, data):
         mean = np.clip(data.mean(), self.smoothing, 1.0 - self.smoothing)
         return dataclasses.replace(self, start=(np.log(mean) - np.log1p(-mean))[np.newaxis])
@@ -99,12 +102,16 @@ class IndependentBernoulli(tfd.Independent):
         event_ndims = self.event_shape.rank
         x = _flatten_event(tf.cast(x, self.dtype), event_ndims)
         observed = [~tf.math.is_nan(x)] if self._missing else []
-        holds = (x == 0.0) | (x == 1.0)
+        holds = _holds(x)
         x = tf.where(holds, x, tf.zeros_like(x))  # No gradient may be NaN: 0 * NaN is.
         log_prob = _log_likelihood(x, _flatten_event(self._logits, event_ndims), *observed)
         for seen in observed:
             holds |= ~seen
         return tf.where(tf.reduce_all(holds, axis=-1), log_prob, tf.constant(float("-inf"), log_prob.dtype))
+
+
+def _holds(x):
+    return (x == 0.0) | (x == 1.0)
 
 
 def _flatten_event(x, event_ndims):

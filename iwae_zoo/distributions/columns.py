@@ -121,6 +121,11 @@ class Columns(Likelihood):
     def of_features(self, flags):
         return tf.concat([group.head.of_features(_of_group(flags, group)) for group in self.groups], axis=-1)
 
+    def holds(self, x):
+        self._check_fitted()
+        of_groups = [group.head.holds(_of_group(x, group)) for group in self.groups]
+        return None if any(flags is None for flags in of_groups) else _joined(self.groups, of_groups)
+
     def fitted(self, data):
         data = Rows.of(data)
         columns = used(self.columns)
@@ -242,13 +247,17 @@ class JoinedColumns(tfd.Distribution):
         return self._joined(padded, axis=-2)
 
     def _joined(self, of_parts, axis=-1):
-        """What is said of the columns group by group, in the order of x."""
-        order = np.argsort([place for group in self._groups for place in group.places])
-        return tf.gather(tf.concat(of_parts, axis=axis), order, axis=axis)
+        return _joined(self._groups, of_parts, axis)
 
 
 def _at(rows, places):
     return rows[:, places]
+
+
+def _joined(groups, of_parts, axis=-1):
+    """What is said of the columns group by group, in the order of x."""
+    order = np.argsort([place for group in groups for place in group.places])
+    return tf.gather(tf.concat(of_parts, axis=axis), order, axis=axis)
 
 
 def _of_group(x, group):

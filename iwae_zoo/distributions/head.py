@@ -89,6 +89,14 @@ class Likelihood(abc.ABC):
           `tfd.Distribution`, batch [...], event `data_shape`.
         """
 
+    def holds(self, x):
+        """Whether each value is in the support, of x [..., V] with all its values in one axis.
+
+        Returns:
+          bool tensor [..., V]; None where the head does not say.
+        """
+        del x
+
     def fitted(self, data):
         """The same head, with `start`, `shared_start` and the units of its configuration fitted to the data.
 

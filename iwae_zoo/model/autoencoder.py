@@ -390,7 +390,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
 
         Raises:
           ValueError: if the model is not compiled; on x of another shape than it is built for; if an array holds NaN or
-            infinity, with the row. NaN is a missing value where the
+            infinity, or values outside the support of the likelihood, with the row. NaN is a missing value where the
             networks take that. On `SwapEMAWeights`: averages of the weights are put in place when training ends. If
             batches are to be made on the device, and there are several.
           tf.errors.InvalidArgumentError: if log weights are not finite.
@@ -406,7 +406,6 @@ class ImportanceWeightedAutoencoder(keras.Model):
         validation = validation[0] if isinstance(validation, (tuple, list)) else validation
         examples.check(validation, "validation_data", missing)
         examples.check_shape(self, x)
-        examples.check_shape(self, validation, "validation_data")
         examples.warn_of_scale(x, getattr(self.encoder, "inputs", None))
         callbacks = tf.nest.flatten(kwargs.get("callbacks") or [])
         if any(isinstance(callback, keras.callbacks.SwapEMAWeights) for callback in callbacks):
@@ -421,6 +420,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
         if shape is not None:  # Callbacks look at the model before its first step.
             with self.distribute_strategy.scope():
                 self.build((None, *shape))
+        examples.check_shape(self, validation, "validation_data")
+        examples.check_support(self.decoder, x)
         if isinstance(x, Deferred):
             check_strategy(self.distribute_strategy)
             if x.make is not self._make_x:

@@ -5,9 +5,11 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
+from iwae_zoo._rows import Rows
+from iwae_zoo.distributions import likelihoods
 from iwae_zoo.model import particles
 
-__all__ = ["check", "check_shape", "data_shape", "fitting", "some", "warn_of_scale"]
+__all__ = ["check", "check_shape", "check_support", "data_shape", "fitting", "some", "warn_of_scale"]
 
 # Root mean square above which a column is far from the scale that networks start at.
 _LARGE = 30.0
@@ -68,6 +70,34 @@ def check(x, name="x", missing=False):
                 f"mend these examples{remedy}."
             )
     return x
+
+
+def check_support(decoder, x):
+    """Raises ValueError if an array holds values outside the support of a decoder's likelihood, with the first row.
+
+    Args:
+      decoder: layer with `likelihood(z)`; of one without a `Likelihood` nothing is known.
+      x: what the user passes, of a shape that fits.
+    """
+    head, array = getattr(decoder, "head", None), _array(x)
+    if not isinstance(head, likelihoods.Likelihood) or array is None or array.dtype.kind not in "buif":
+        return
+    outside, done = 0, 0
+    first = None
+    for block in Rows.of(array).blocks():
+        values = tf.cast(block.reshape(len(block), -1), tf.float32)
+        holds = head.holds(values)
+        if holds is None:
+            return
+        holds = holds | tf.math.is_nan(values) if head.missing else holds
+        rows = np.flatnonzero(~tf.reduce_all(holds, axis=1).numpy())
+        first = done + rows[0] if first is None and len(rows) else first
+        outside, done = outside + len(rows), done + len(block)
+    if outside:
+        raise ValueError(
+            f"x is outside the support of the likelihood ({likelihoods.support(decoder)}) in {outside} of {len(array)} "
+            f"examples, the first at row {first}."
+        )
 
 
 def fitting(model, x):

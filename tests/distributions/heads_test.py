@@ -402,6 +402,7 @@ def test_outside_of_the_support_a_row_is_minus_infinity_and_its_neighbours_are_n
         value = head.distribution(parameters, 1).log_prob(x)
     assert np.isfinite(value[0])
     assert (value[1:].numpy() == -np.inf).all()
+    assert np.all(head.holds(tf.constant(x)), axis=1).tolist() == [True] + [False] * len(outside)
     assert np.isfinite(tape.gradient(value, parameters)).all()
     finite = x[np.isfinite(x).all(axis=1)]
     assert np.isfinite(head.features(finite)).all()

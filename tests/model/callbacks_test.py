@@ -2,6 +2,7 @@
 
 import csv
 import pathlib
+import types
 import warnings
 
 import keras
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+import toy_data
 
 from iwae_zoo import ImportanceWeightedAutoencoder, likelihood, networks, objectives, presets
-from iwae_zoo.distributions import posteriors
+from iwae_zoo._rows import Rows
+from iwae_zoo.distributions import likelihoods, posteriors
 from iwae_zoo.model import examples
 from iwae_zoo.testing import LinearGaussian
 
@@ -170,7 +173,8 @@ def test_a_model_that_is_not_compiled_says_so(x):
 
 def test_another_shape_is_told_before_anything_is_traced(x, monkeypatch):
     model = fresh()
-    model.build((None, 3, 3))
+    with pytest.raises(ValueError, match=r"validation_data must have shape \[B, 3, 3\]: received shape \[40, 2, 3\]"):
+        model.fit(x, validation_data=x[:, :2], verbose=0)
     monkeypatch.setattr(model, "train_step", None)
     monkeypatch.setattr(model, "test_step", None)
     wrong = [x[..., np.newaxis], x[:, :2], x[0], x[:, 0, 0]]
@@ -195,6 +199,31 @@ def test_a_shape_that_is_not_known_beforehand_is_no_other(x):
         examples.check_shape(model, rows)
     with pytest.raises(ValueError, match=r"received shape \[None, 2, None\]"):
         examples.check_shape(model, partly.map(lambda rows: rows[:, :2]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
+def test_grey_values_are_told_by_their_row_before_training(x, dtype, monkeypatch):
+    grey = x.astype(dtype)
+    grey[[7, 9], 1, 2] = 255 if dtype == "uint8" else 0.5
+    message = r"a Bernoulli takes 0 and 1 only: binarise grey values\) in 2 of 40 examples, the first at row 7"
+    monkeypatch.setattr(Rows, "blocks", lambda rows: (rows[i : i + 3] for i in range(0, 40, 3)))
+    for rows in (grey, tf.constant(grey)):
+        with pytest.raises(ValueError, match=f"x is outside the support of the likelihood .{message}"):
+            fresh().fit(rows, verbose=0)
+
+
+def test_what_no_column_of_a_table_holds_is_told_by_its_row():
+    """Missing values are in every support; columns are read group by group."""
+    rows = toy_data.examples("table", 20, (5,))
+    decoder = types.SimpleNamespace(head=likelihoods.Columns(columns=toy_data.COLUMNS).fitted(rows))
+    assert np.isnan(rows).any()
+    examples.check_support(decoder, rows)
+    for place, value in ((1, -1.0), (2, 0.5), (3, 2.0), (4, 3.0)):
+        wrong = rows.copy()
+        wrong[6, place] = value
+        with pytest.raises(ValueError, match="in 1 of 20 examples, the first at row 6"):
+            examples.check_support(decoder, wrong)
+    examples.check_support(types.SimpleNamespace(head=None), wrong)
 
 
 @pytest.mark.slow
