@@ -91,6 +91,8 @@ def flag_values():
 def run(program, values, about, name, arguments):
     """Parses the flags and calls `program(name)`; a wrong flag is one line on stderr. GPUs are shared.
 
+    Modules of the current folder can be imported, as after `python -m`.
+
     Args:
       program: function of the program's name.
       values: `flag_values()` with the program's flags.
@@ -107,6 +109,8 @@ def run(program, values, about, name, arguments):
         fail(name, " ".join(str(error).split()))
     if left:
         fail(name, f"unexpected arguments {left}; flags are written --name=value.")
+    if os.getcwd() not in sys.path:  # For networks of one's own; last, so that nothing else is taken from there.
+        sys.path.append(os.getcwd())
     share_gpus()
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     flags.FLAGS.mark_as_parsed()  # Absl's logging looks there, and warns that nobody has.

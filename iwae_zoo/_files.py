@@ -1,6 +1,8 @@
 """Files that appear whole or not at all, and those that do not."""
 
 import contextlib
+import importlib
+import json
 import os
 import pathlib
 import zipfile
@@ -19,19 +21,41 @@ def whole(path):
 
 
 def load_model(path):
-    """As `keras.saving.load_model`.
+    """As `keras.saving.load_model`; a network of one's own is imported first, where a config.json beside names it.
 
     Raises:
-      ValueError: on a file that is damaged, or of classes that nobody here knows; of one that has been cut off Keras
-        says that there is none.
+      ValueError: on a file that is damaged, or of classes that nobody here knows, with the module that is missing; of
+        one that has been cut off Keras says that there is none.
     """
     import keras  # Not for those who only write files.
 
     path = pathlib.Path(path)
     if path.suffix == ".keras" and path.is_file() and not zipfile.is_zipfile(path):
         raise ValueError(f"The model file {path} is damaged: it is no whole .keras file.")
+    missing = _import_network(path.with_name("config.json"))
     try:
         return keras.saving.load_model(path)
     except (zipfile.BadZipFile, KeyError, TypeError) as error:
+        if missing:
+            raise ValueError(f"The model file {path} is of classes that are not here: {missing}.") from error
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"The model file {path} is damaged, or of somebody else's classes: {reason}") from error
+
+
+def _import_network(path):
+    """Imports the module of a network "module:attribute" that the configuration of a run names, if it does.
+
+    Returns:
+      The ImportError, or None: a network of one's own may be of everybody's classes.
+    """
+    try:
+        network = json.loads(path.read_text())["config"]["network"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    module, colon, _ = str(network).partition(":")
+    try:
+        if colon:
+            importlib.import_module(module)
+    except ImportError as error:
+        return error
+    return None

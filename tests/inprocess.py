@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import sys
 import warnings
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ def call(program, *flags, cwd):
     """Runs a module's `run` with flags in a folder."""
     for flag in program._FLAGS:  # What an earlier call has set.
         program._FLAGS[flag].unparse()
-    show, before = warnings.formatwarning, os.getcwd()
+    show, before, path = warnings.formatwarning, os.getcwd(), sys.path[:]
     printed = io.StringIO()
     status, message = 0, ""
     try:
@@ -30,5 +31,6 @@ def call(program, *flags, cwd):
         status, message = (end.code, "") if isinstance(end.code, int) else (1, f"{end.code}\n")
     finally:
         os.chdir(before)
+        sys.path[:] = path
         warnings.formatwarning = show
     return Ended(status, printed.getvalue(), message)
