@@ -51,6 +51,11 @@ class OptimizerPair:
         return cls(*both)
 
     @property
+    def name(self):
+        """str, the names of both, for callbacks that log it."""
+        return f"{self.encoder.name}+{self.decoder.name}"
+
+    @property
     def learning_rate(self):
         """float, the larger of the two. Setting it sets both, in the ratio that they had.
 

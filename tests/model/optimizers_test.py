@@ -30,6 +30,7 @@ def test_of_two_the_one_that_is_given_stands_for_its_side():
     pair = OptimizerPair.of("adam", encoder="sgd")
     assert isinstance(pair.encoder, keras.optimizers.SGD)
     assert isinstance(pair.decoder, keras.optimizers.Adam)
+    assert OptimizerPair.of(encoder=keras.optimizers.SGD(name="slow"), decoder="adam").name.startswith("slow+adam")
     same = keras.optimizers.Adam()
     with pytest.raises(ValueError, match="must be two instances"):
         OptimizerPair.of(encoder=same, decoder=same)
