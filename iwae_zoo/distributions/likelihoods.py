@@ -84,15 +84,23 @@ def default(kind):
     raise ValueError(f"There is no likelihood for data of kind {kind!r}. Choose one of {', '.join(TABLE)}.")
 
 
-def checked(head, kind):
+def checked(head, kind, drawn_from=None):
     """Returns the head.
+
+    Args:
+      head: `Likelihood`.
+      kind: name of the kind of x.
+      drawn_from: name of the kind of the data that x is drawn from, if it is another one.
 
     Raises:
       ValueError: if it is not for data of the kind.
     """
     if kind not in head.kinds:
+        drawn = f", binarised from data of kind {drawn_from}" if drawn_from not in (None, kind) else ""
         raise ValueError(
-            f"The likelihood {head.name!r} is for data of kind {' or '.join(head.kinds)}: received data of kind {kind}."
+            f"The likelihood {head.name!r} is for data of kind {' or '.join(head.kinds)}: received data of kind {kind}"
+            f"{drawn}."
+            + (" Pass --binarize=none to leave them as they are." if drawn and drawn_from in head.kinds else "")
             + (f" Of a table's columns, use 'columns,{head.kinds[0]}={head.name}'." if kind == "table" else "")
         )
     return head

@@ -46,7 +46,7 @@ def choose_likelihood(name, likelihood=None, data=None):
     head = likelihoods.get(likelihood or table.get(name).likelihood or likelihoods.default(kind))
     if data is None:
         return head
-    likelihoods.checked(head, kind)
+    likelihoods.checked(head, kind, data.kind)
     return dataclasses.replace(head, columns=data.columns) if isinstance(head, likelihoods.Columns) else head
 
 

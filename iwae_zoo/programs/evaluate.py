@@ -91,7 +91,7 @@ def _dataset(head):
         settings["columns"] = head.columns
     dataset = data.load(name, _DATA_DIR.value, **settings)
     if isinstance(head, likelihoods.Likelihood):
-        likelihoods.checked(head, dataset.kind_of_x)
+        likelihoods.checked(head, dataset.kind_of_x, dataset.kind)
     return dataset
 
 

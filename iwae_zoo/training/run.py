@@ -253,7 +253,7 @@ class Run:
                 f"The preset {self.config.from_preset!r} is for x of shape {tuple(start.data_shape)}: received data of "
                 f"shape {tuple(self.dataset.data_shape)}."
             )
-        likelihoods.checked(self.likelihood, self.dataset.kind_of_x)
+        likelihoods.checked(self.likelihood, self.dataset.kind_of_x, self.dataset.kind)
 
     def build(self):
         """The model that training begins with, compiled."""

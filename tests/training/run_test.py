@@ -222,8 +222,13 @@ def test_an_older_runs_configuration_is_the_same_run(tiny, tmp_path):
         ({"likelihood": "norml"}, "Unknown likelihood: received 'norml'. Did you mean 'normal'"),
         ({"likelihood": "normal,spred=column"}, "Unknown setting of normal: received 'spred'. Did you mean 'spread'"),
         ({"likelihood": "normal,spread=row"}, "spread must be 'value', 'column' or a number of at least 0.002"),
-        ({"likelihood": "normal"}, "'normal' is for data of kind real: received data of kind binary"),
-        ({"likelihood": "beta"}, "'beta' is for data of kind intensity: received data of kind binary"),
+        ({"likelihood": "normal"}, "kind real: received data of kind binary, binarised from data of kind intensity.$"),
+        (
+            {"likelihood": "beta"},
+            "'beta' is for data of kind intensity: received data of kind binary, binarised from data of kind "
+            "intensity. Pass --binarize=none to leave them as they are.$",
+        ),
+        ({"likelihood": "normal", "binarize": "none"}, "'normal' is for data of kind real: .* of kind intensity.$"),
         ({"kind": "bytes"}, "Unknown kind of data: received 'bytes'. Did you mean 'byte'"),
         ({"kind": "count"}, "must hold whole numbers from 0 to be of kind count"),
         ({"binarize": "always"}, "Unknown binarize: received 'always'"),
