@@ -1,6 +1,7 @@
 """Arrays to matplotlib figures; nothing is computed here."""
 
 import math
+import textwrap
 
 import matplotlib.figure
 import matplotlib.patches
@@ -24,6 +25,9 @@ __all__ = [
     "training_curves",
     "write",
 ]
+
+# Letters of a title in an inch, and the height of its lines, inches.
+_LETTERS, _LINE = 9, 0.2
 
 
 def training_curves(history, title):
@@ -52,7 +56,8 @@ def training_curves(history, title):
     if tail:
         margin = 0.05 * (max(tail) - min(tail)) + 1e-3
         axes.set_ylim(min(tail) - margin, max(tail) + margin)
-    axes.set(xlabel="epoch", ylabel="bound on log p(x) (nats per example)", title=title)
+    axes.set(xlabel="epoch", ylabel="bound on log p(x) (nats per example)")
+    _title(figure, title)
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
@@ -86,7 +91,7 @@ def image_grid(rows, title, labels=None):
             axes.text(-0.6 * pitch, i * pitch, labels[i], ha="right", va="center")
     axes.set(xlim=(-0.55 * pitch, (columns - 0.45) * pitch), ylim=((count - 0.45) * pitch, -0.55 * pitch))
     axes.axis("off")
-    figure.suptitle(title)
+    _title(figure, title)
     return figure
 
 
@@ -108,7 +113,7 @@ def pairs(columns, names, title):
         for axes, (label, values) in zip(row, columns.items(), strict=True):
             axes.plot(values[:, j], values[:, i], ".", markersize=3, alpha=0.4)
             axes.set(title=label, xlabel=names[j], ylabel=names[i])
-    figure.suptitle(title)
+    _title(figure, title)
     return figure
 
 
@@ -124,7 +129,7 @@ def dispersion(columns, title):
     """
     figure = matplotlib.figure.Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
-    axes.set_title(title)
+    _title(figure, title)
     _moments(axes, columns)
     return figure
 
@@ -162,7 +167,7 @@ def snr_over_epochs(curves, title):
         axes.set(yscale="log", xlabel="epoch", ylabel="SNR, median over parameters", title=f"{side}'s gradient")
         axes.grid(alpha=0.3, which="both")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
-    figure.suptitle(title)
+    _title(figure, title)
     return figure
 
 
@@ -194,7 +199,7 @@ def curves(grid, title):
         axes.set(xlabel=panel["xlabel"], ylabel=panel["ylabel"], title=panel["title"])
         axes.grid(alpha=0.3)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize="small")
-    figure.suptitle(title)
+    _title(figure, title)
     return figure
 
 
@@ -232,7 +237,7 @@ def posterior_grid(panels, extent, title):
             axis.set_ylabel(f"{name}\n{label}\n$z_2$")
     for axis in grid[-1]:
         axis.set_xlabel("$z_1$")
-    figure.suptitle(title)
+    _title(figure, title)
     return figure
 
 
@@ -265,7 +270,7 @@ def snr_slopes(curves, title):
         axes.grid(alpha=0.3)
         axes.margins(y=0.4)  # Room for the legend.
         axes.legend(fontsize="small")
-    figure.suptitle(f"{title}; bars of one standard error")
+    _title(figure, f"{title}; bars of one standard error")
     return figure
 
 
@@ -317,7 +322,7 @@ def ratio_bars(rows, title, xlabel, reference=1.0):
     axes.invert_yaxis()
     axes.grid(alpha=0.3, axis="x")
     axes.set_axisbelow(True)
-    figure.suptitle(title)
+    _title(figure, title)
     return figure
 
 
@@ -383,7 +388,7 @@ def side_by_side(panels, title):
             axes.legend()
         else:
             _moments(axes, panel["moments"])
-    figure.suptitle(title)
+    _title(figure, title)
     return figure
 
 
@@ -393,9 +398,15 @@ def write(figure, path):
         figure.savefig(partial, dpi=120)
 
 
+def _title(figure, title):
+    """Writes a title over a figure, in as many lines as it needs: names of runs can be long."""
+    lines = textwrap.wrap(title, int(_LETTERS * figure.get_figwidth()))
+    figure.set_figheight(figure.get_figheight() + _LINE * (len(lines) - 1))
+    figure.suptitle("\n".join(lines))
+
+
 def _as_image(x):
-    if x.ndim == 3 and x.shape[-1] == 1:
-        return x[..., 0]
-    if x.ndim == 2 or (x.ndim == 3 and x.shape[-1] in (3, 4)):
-        return x
-    return x.reshape(len(x) if x.ndim > 2 else 1, -1)
+    """Grey [H, W], or [H, W, 3] in colours: other channels than three have no colours, and their mean is shown."""
+    if x.ndim == 3 and x.shape[-1] != 3:
+        return x.mean(axis=-1)
+    return x if x.ndim in (2, 3) else x.reshape(len(x) if x.ndim > 2 else 1, -1)
