@@ -16,8 +16,8 @@ __all__ = ["NegativeBinomial", "Poisson", "ZeroInflatedNegativeBinomial"]
 _LEAST_LOG_RATE, _LARGEST_LOG_RATE = -1e4, 40.0
 # Total that stands for a row without any count.
 _NO_TOTAL = 1e-30
-# Of a concentration over a rate, where products with it are finite.
-_LARGEST_RELATIVE = 1e30
+# Of a concentration over a rate, where derivatives of it are finite.
+_LARGEST_RELATIVE = 1e9
 # From where Stieltjes' fraction of five terms is accurate to 1e-10.
 _STIRLING = 4.0
 
@@ -220,8 +220,8 @@ def _relative(x, excess, r):
     """The same of x [..., V], log(rate / x) [..., V] (of the rate alone for x = 0) and r [V]; no gradient by x."""
     rate, precision = tf.maximum(x, 1.0) * tf.exp(excess), 1.0 / (r + x)
     # x log(rate / x) grows with x, and r log(x / rate) with r: what is left of the larger would be rounding.
-    relative = r / rate
-    swapped = (x > r) & (relative < _LARGEST_RELATIVE)
+    swapped = (x > r) & (rate * _LARGEST_RELATIVE > r)
+    relative = r / tf.where(swapped, rate, 1.0)
     missed = tf.where(x > 0.0, x * tf.math.expm1(excess), rate)  # rate - x
     ratio = tf.where(swapped, (1.0 + relative) * (x * precision), (r + rate) * precision)
     growth = tf.where(swapped, -relative, 1.0) * (missed * precision)
