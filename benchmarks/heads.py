@@ -125,12 +125,14 @@ def measure(fields, share):
 
 def main(_):
     """Prints medians and ratios."""
+    unknown = [name for name in _ONLY.value or () if name not in ROWS]
+    if unknown:
+        raise app.UsageError(f"--only has no row {', '.join(unknown)}. Rows: {', '.join(ROWS)}.")
     title = f"[{_M.value * _K.value * _BATCH_SIZE.value}, {_SIZE}] values"
     print(f"{title}\n{'':48}{'ms':>8}{'/ bare':>8}{'TFP / bare':>12}", flush=True)
     rows = {}
-    for name, (fields, share) in ROWS.items():
-        if _ONLY.value and name not in _ONLY.value:
-            continue
+    for name in _ONLY.value or ROWS:
+        fields, share = ROWS[name]
         row = rows[name] = measure(fields, share)
         tfp = f"{row['tfp_over_bare']:12.2f}" if "tfp_over_bare" in row else ""
         print(f"{name:48}{row['milliseconds']:8.2f}{row['over_bare']:8.2f}{tfp}", flush=True)
