@@ -20,11 +20,11 @@ from absl import app, flags
 from iwae_zoo_console import quiet
 
 with quiet():
-    import keras
     import numpy as np
 
     from benchmarks import report, workload
     from iwae_zoo import annealing, data, figures, likelihood
+    from iwae_zoo._files import load_model
 
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 5000, "Particles per example, for the time.", lower_bound=1)
 _EXAMPLES = flags.DEFINE_integer("examples", 20, "Examples of one call.", lower_bound=1)
@@ -76,7 +76,7 @@ def main(_):
     """Prints the ratios."""
     model = untrained = workload.build("iwae")
     if _MODEL.value:
-        model = keras.saving.load_model(_MODEL.value)
+        model = load_model(_MODEL.value)
         received, expected = ([w.shape for w in each.decoder.get_weights()] for each in (model, untrained))
         if received != expected:
             raise app.UsageError(

@@ -124,23 +124,24 @@ def fraction(name, value, hint=""):
     return value
 
 
-def warn_of_lost_digits(values, rounded, column):
-    """Warns where numbers differ by little beside their size, such as times in seconds since 1970.
+def warn_of_lost_digits(table, rounded, columns):
+    """Warns of columns whose numbers differ by little beside their size, such as times in seconds since 1970.
 
     Args:
-      values: float array [N], NaN where missing.
-      rounded: float32 array [N], the same.
-      column: str or int, what they are called.
+      table: array [N, P], NaN where missing.
+      rounded: float32 array [N, P], the same.
+      columns: sequence of P str or int, what they are called.
 
     Warns:
-      UserWarning: if float32 has not the digits to tell them apart.
+      UserWarning: for each of which float32 has not the digits to tell its numbers apart.
     """
-    there = np.isfinite(values)
-    values, rounded = values[there].astype(np.float64), rounded[there].astype(np.float64)
-    if len(values) > 1 and np.std(rounded - values) > _LOST * np.std(values):
-        warnings.warn(
-            f"The numbers of column {column} differ by so little beside their size that float32, in which models "
-            f"compute, loses what tells them apart: mean {np.mean(values):.10g}, standard deviation "
-            f"{np.std(values):.3g}. Subtract a constant, such as their mean, first.",
-            stacklevel=4,
-        )
+    for name, exact, single in zip(columns, np.transpose(table), np.transpose(rounded), strict=True):
+        there = np.isfinite(exact)
+        values, kept = exact[there].astype(np.float64), single[there].astype(np.float64)
+        if len(values) > 1 and np.std(kept - values) > _LOST * np.std(values):
+            warnings.warn(
+                f"The numbers of column {name} differ by so little beside their size that float32, in which models "
+                f"compute, loses what tells them apart: mean {np.mean(values):.10g}, standard deviation "
+                f"{np.std(values):.3g}. Subtract a constant, such as their mean, first.",
+                stacklevel=4,
+            )

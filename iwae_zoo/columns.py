@@ -211,7 +211,7 @@ def encoded(column, cells, first=0):
     refused = ~(_HOLDS[column.kind](single) & np.isfinite(single)) & ~np.isnan(numbers)
     refused[wrong] = True
     _refuse(column, cells, first, refused, KINDS[column.kind])
-    warn_of_lost_digits(numbers, single, column.name)
+    warn_of_lost_digits(numbers[:, np.newaxis], single[:, np.newaxis], [column.name])
     return single
 
 

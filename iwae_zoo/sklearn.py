@@ -261,8 +261,7 @@ def _float32(X):
     with np.errstate(over="ignore"):
         x = X.astype(np.float32)
     assert_all_finite(x, allow_nan=True, input_name="X")
-    for place in range(X.shape[1]):
-        warn_of_lost_digits(X[:, place], x[:, place], place)
+    warn_of_lost_digits(X, x, range(X.shape[1]))
     return x
 
 

@@ -159,9 +159,8 @@ def cast(arrays, name, what):
     if is_byte and (kind.draw or name == "byte"):
         return dict(arrays)
     first = next(Rows.of(next(iter(arrays.values()))).blocks())
-    if first.ndim == 2 and first.dtype.itemsize > 4:
-        for place, column in enumerate(first.T):
-            warn_of_lost_digits(column, _single(column), place)
+    if first.ndim == 2 and not np.can_cast(first.dtype, np.float32):
+        warn_of_lost_digits(first, _single(first), range(first.shape[1]))
     return {key: mapped(array, _single, np.float32) for key, array in arrays.items()}
 
 

@@ -82,21 +82,20 @@ def check_support(decoder, x):
     head, array = getattr(decoder, "head", None), _array(x)
     if not isinstance(head, likelihoods.Likelihood) or array is None or array.dtype.kind not in "buif":
         return
-    outside, done = 0, 0
-    first = None
+    outside: list[int] = []
+    done = 0
     for block in Rows.of(array).blocks():
         values = tf.cast(block.reshape(len(block), -1), tf.float32)
         holds = head.holds(values)
         if holds is None:
             return
         holds = holds | tf.math.is_nan(values) if head.missing else holds
-        rows = np.flatnonzero(~tf.reduce_all(holds, axis=1).numpy())
-        first = done + rows[0] if first is None and len(rows) else first
-        outside, done = outside + len(rows), done + len(block)
+        outside.extend(done + np.flatnonzero(~tf.reduce_all(holds, axis=1).numpy()))
+        done += len(block)
     if outside:
         raise ValueError(
-            f"x is outside the support of the likelihood ({likelihoods.support(decoder)}) in {outside} of {len(array)} "
-            f"examples, the first at row {first}."
+            f"x is outside the support of the likelihood ({likelihoods.support(decoder)}) in {len(outside)} of "
+            f"{len(array)} examples, the first at row {outside[0]}."
         )
 
 
