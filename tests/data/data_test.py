@@ -127,7 +127,7 @@ def test_numbers_that_float32_cannot_tell_apart(tmp_path):
     with pytest.warns(UserWarning, match="numbers of column 1 differ by so little") as warned:
         data.load(str(tmp_path / "times.npy"))
     assert len(warned) == 1
-    np.save(tmp_path / "whole.npy", (1.7e9 + 10.0 * noise).astype(np.int32))
+    np.save(tmp_path / "whole.npy", (1.7e9 + 10.0 * noise[:, :1]).astype(np.int32))
     with pytest.warns(UserWarning, match="numbers of column 0 differ by so little"):
         data.load(str(tmp_path / "whole.npy"))
 
