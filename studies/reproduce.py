@@ -104,6 +104,7 @@ def _half_hour():
     for name in ("dreg_8", "dreg_elu"):
         label, settings = runs[name]
         rows[f"two_layers_{name}"] = Row(f"2 layers, {label}", "burda_2", settings, {})
+    rows["convolutions_dreg_8"] = Row("convolutions, DReG, k = 8, elu", "conv_28", dreg, {})
     return rows
 
 
