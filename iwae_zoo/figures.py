@@ -118,7 +118,7 @@ def pairs(columns, names, title):
 
 
 def dispersion(columns, title):
-    """Variance of each column of counts against its mean, beside Poisson's.
+    """Variance of each column, or pixel, of counts against its mean, beside Poisson's.
 
     Args:
       columns: dict from a label to (means [C], variances [C]).
@@ -141,7 +141,7 @@ def _moments(axes, columns):
     axes.plot(ends, ends, "k:", linewidth=1, label="Poisson")
     for label, (mean, variance) in columns.items():
         axes.plot(mean, variance, ".", alpha=0.6, label=label)
-    axes.set(xscale="log", yscale="log", xlabel="mean of a column", ylabel="variance")
+    axes.set(xscale="log", yscale="log", xlabel="mean", ylabel="variance")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
 

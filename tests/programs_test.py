@@ -100,7 +100,9 @@ def test_every_kind_of_data_from_the_command_line(kind, shape, flags, pictures, 
     result = call(evaluate, *arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     again = json.loads((tmp_path / "again.json").read_text())
-    assert again["log_prob"] == pytest.approx(written["log_prob"], rel=1e-6)
+    for name in ("log_prob", "baseline"):
+        assert again[name] == pytest.approx(written[name], rel=1e-6)
+    assert f"{written['baseline']:.2f}" in result.stdout
     if kind == "byte":
         assert "bits per dimension" in result.stdout
         bits = -written["log_prob"] / (8 * 8 * 3 * np.log(2))

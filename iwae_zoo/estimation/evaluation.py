@@ -15,6 +15,7 @@ __all__ = [
     "check",
     "check_table",
     "evaluate",
+    "labelled_baseline",
     "sandwich_summary",
     "sandwich_table",
     "table",
@@ -269,6 +270,21 @@ def baseline(head, x):
     """
     independent = head.independent()
     return float(np.mean(independent.log_prob(np.asarray(x, independent.dtype.as_numpy_dtype))))
+
+
+def labelled_baseline(head, training_values, x):
+    """`baseline` of a head as it is fitted to training values, and what it is called beside a bound.
+
+    Args:
+      head: `likelihoods.Likelihood`.
+      training_values: array [N, ...] or `Rows`.
+      x: array [N, ...], in its support.
+
+    Returns:
+      (str, float), the latter in the head's units.
+    """
+    values = "columns" if np.ndim(x) == 2 else "pixels"
+    return f"independent {values} ({head.title})", baseline(head.fitted(training_values), x)
 
 
 def bernoulli_baseline(train_mean, x, smoothing=1e-3):

@@ -111,7 +111,8 @@ def main(name):
         if _AIS.value or _SANDWICH.value:  # Not after an evaluation of hours.
             annealing.check_possible(model, **walked)
         head = getattr(model.decoder, "head", None)
-        x = _dataset(head).evaluation_array(_SPLIT.value)[: _EXAMPLES.value]
+        dataset = _dataset(head)
+        x = dataset.evaluation_array(_SPLIT.value)[: _EXAMPLES.value]
         options: dict[str, Any] = {"method": _METHOD.value, "tolerance": _TOLERANCE.value, "proposal": _PROPOSAL.value}
         asked = (_PARTICLE_CHUNK.value, _TILE_ROWS.value)
         particle_chunk, tile_rows = chunks.chosen(*asked, model, _NUM_SAMPLES.value, _PROPOSAL.value)
@@ -119,12 +120,14 @@ def main(name):
         shown: dict[str, Any] = {"seed": _SEED.value, "verbose": int(is_chief and console.is_interactive())}
         with strategies.watching(strategy):
             result = evaluation.evaluate(model, x, _NUM_SAMPLES.value, **shown, **options)
-            measures = {}
+            results = dataclasses.asdict(result) | {"particle_chunk": particle_chunk, "tile_rows": tile_rows}
+            context: dict[str, Any] = {}
             if isinstance(head, likelihoods.Likelihood):  # A user's own decoder may have none.
+                label, results["baseline"] = evaluation.labelled_baseline(head, dataset.training_values, x)
                 measures = head.measures(result.log_prob, x)
-            results = dataclasses.asdict(result) | measures
-            results |= {"particle_chunk": particle_chunk, "tile_rows": tile_rows}
-            _show(evaluation.table(result, measures=measures), results, is_chief)
+                context = {"baselines": {label: results["baseline"]}, "units": head.units, "measures": measures}
+                results |= measures
+            _show(evaluation.table(result, **context), results, is_chief)
             if _AIS.value:
                 sampling = {name: options[name] for name in ("proposal", "chunk_size", "tile_rows")}
                 check = evaluation.check(model, x[: _AIS.value], _NUM_SAMPLES.value, **walked, **shown, **sampling)

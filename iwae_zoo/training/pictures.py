@@ -8,7 +8,7 @@ from iwae_zoo.columns import used
 from iwae_zoo.distributions.head import Likelihood
 from iwae_zoo.model import particles
 
-__all__ = ["TABLE", "draw", "noun", "panel", "sample_means", "samples"]
+__all__ = ["TABLE", "draw", "panel", "sample_means", "samples"]
 
 _ROWS, _COLUMNS = 5, 10
 # Columns of a table whose pairs are shown, and rows.
@@ -109,19 +109,15 @@ def panel(model, x, seed=0):
     return {"images": {label: _grey(model, x, rows).reshape(_COLUMNS, *shape) for label, rows in shown.items()}}
 
 
-# What one value of x is called, and the figures by file name: functions (model, x [N, ...], seed, title) -> figure.
+# The figures by file name: functions (model, x [N, ...], seed, title) -> figure.
 _DRAWN = {"samples": _image_samples, "reconstructions": _image_reconstructions}
 TABLE = {
-    "image": ("pixels", _DRAWN),
-    "strip": ("columns", _DRAWN),  # Vectors of zeros and ones, or of intensities.
-    "vector": ("columns", {"pairs": _pairs}),
-    "counts": ("columns", {"pairs": _pairs, "dispersion": _dispersion}),
+    "image": _DRAWN,
+    "image of counts": {**_DRAWN, "dispersion": _dispersion},
+    "strip": _DRAWN,  # Vectors of zeros and ones, or of intensities.
+    "vector": {"pairs": _pairs},
+    "counts": {"pairs": _pairs, "dispersion": _dispersion},
 }
-
-
-def noun(data_shape):
-    """What the values of one x are called."""
-    return TABLE["vector" if len(data_shape) == 1 else "image"][0]
 
 
 def draw(model, x, seed, title):
@@ -136,7 +132,7 @@ def draw(model, x, seed, title):
     Returns:
       dict from a file's name to a `matplotlib.figure.Figure`.
     """
-    return {name: figure(model, x, seed, title) for name, figure in TABLE[_form(model, x)][1].items()}
+    return {name: figure(model, x, seed, title) for name, figure in TABLE[_form(model, x)].items()}
 
 
 def _kind(model):
@@ -147,7 +143,7 @@ def _kind(model):
 
 def _form(model, x):
     if x.ndim > 2:
-        return "image"
+        return "image of counts" if _kind(model) == "count" else "image"
     return {"binary": "strip", "intensity": "strip", "count": "counts", None: "strip"}.get(_kind(model), "vector")
 
 

@@ -228,8 +228,8 @@ class Run:
         result |= {"method": config.eval_method, "untrained_iwae_bound": baselines[before]}
         head, measures = getattr(model.decoder, "head", None), {}
         if isinstance(head, likelihoods.Likelihood):  # A user's own decoder may have none.
-            result["baseline"] = evaluation.baseline(head.fitted(self.dataset.training_values), x)
-            baselines[f"independent {pictures.noun(x.shape[1:])} ({head.title})"] = result["baseline"]
+            label, result["baseline"] = evaluation.labelled_baseline(head, self.dataset.training_values, x)
+            baselines[label] = result["baseline"]
             measures = head.measures(result["log_prob"], x)
             result |= measures
         if self.is_chief:
