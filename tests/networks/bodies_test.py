@@ -55,7 +55,7 @@ def shaken(layer, seed):
     return [variable.numpy() for variable in layer.variables]
 
 
-@pytest.mark.parametrize("size", [(8, 8), (7, 10)])
+@pytest.mark.parametrize("size", [(8, 8), (7, 10), (64, 64)])
 def test_down_convolution_is_numpys(size, seed):
     layer = networks.DownConvolution((3, 4), 5)
     x = np.random.default_rng(seed).normal(size=(2, *size, 2)).astype("float32")
@@ -71,7 +71,7 @@ def test_down_convolution_is_numpys(size, seed):
         np.testing.assert_allclose(received, elu(y).ravel() @ dense + dense_bias, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("size", [(8, 8), (7, 10)])
+@pytest.mark.parametrize("size", [(8, 8), (7, 10), (64, 64)])
 def test_up_convolution_is_numpys(size, seed):
     """Two numbers for each value: all first ones, then all second ones."""
     layer = networks.UpConvolution((4, 3), (*size, 2), parameters_per_value=2)
