@@ -78,7 +78,7 @@ def _burda():
 
 
 def _half_hour():
-    """What could get one layer of `rainforth`'s size furthest in the same time: one thing changed in each row."""
+    """What could get furthest on MNIST in the same time: one thing changed in each row, the networks in the last."""
     dreg, constant = {"objective": "dreg", "m": 1, "k": 8}, {"learning_rate": 1e-3, "schedule": "constant"}
     piwae, iwae = {"objective": "piwae", "m": 8, "k": 8}, {"objective": "iwae", "m": 1, "k": 8}
     runs = {
@@ -100,7 +100,7 @@ def _half_hour():
         "dreg_bfloat16": ("DReG, k = 8, bfloat16", {**dreg, "mixed_precision": "bfloat16"}),
     }
     rows = {name: Row(label, "rainforth", settings, {}) for name, (label, settings) in runs.items()}
-    # What `modern` is chosen from: the best of those once more with two stochastic layers.
+    # The same with other networks: `modern` is chosen from those with two stochastic layers.
     for name in ("dreg_8", "dreg_elu"):
         label, settings = runs[name]
         rows[f"two_layers_{name}"] = Row(f"2 layers, {label}", "burda_2", settings, {})

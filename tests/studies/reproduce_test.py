@@ -32,9 +32,10 @@ def test_half_hour_changes_one_thing_a_row():
     settings = {**reproduce.BUDGETS["minutes"], "epochs": 10}
     configs = {name: reproduce.config(row, 0, **settings) for name, row in reproduce.TABLES["half_hour"].items()}
     assert len({str(config) for config in configs.values()}) == len(configs)
-    for name in ("dreg_8", "dreg_elu"):  # The last rows are of two layers.
-        two_layers = configs.pop(f"two_layers_{name}")
-        assert dataclasses.replace(two_layers, preset="rainforth") == configs[name] != two_layers
+    # The last rows have other networks.
+    for other, name in (("two_layers_", "dreg_8"), ("two_layers_", "dreg_elu"), ("convolutions_", "dreg_8")):
+        networks = configs.pop(other + name)
+        assert dataclasses.replace(networks, preset="rainforth") == configs[name] != networks
     assert {config.preset for config in configs.values()} == {"rainforth"}
     assert configs["dreg_fast"].learning_rate == 4e-3 and configs["dreg_fast"].schedule == "cosine"
     assert configs["dreg_batch_50"].batch_size == 50 and configs["dreg_8"].batch_size == 100
