@@ -255,16 +255,18 @@ def _numbers(cells):
         return cells.astype(np.float64), []
     there = np.array([cell is not None for cell in cells], bool)
     numbers = np.full(len(cells), np.nan)
-    if max(map(len, cells[there]), default=0) <= _LONGEST_NUMBER:
+    texts = cells[there]
+    # Python reads 1_2 as 12, which nobody else does.
+    if max(map(len, texts), default=0) <= _LONGEST_NUMBER and not any("_" in text for text in texts):
         try:
-            numbers[there] = cells[there].astype(str).astype(np.float64)
+            numbers[there] = texts.astype(str).astype(np.float64)
             return numbers, []
         except ValueError:
             pass
     wrong = []
     for row in np.flatnonzero(there):
         try:
-            numbers[row] = float(cells[row])
+            numbers[row] = float(cells[row].replace("_", "?"))
         except ValueError:
             wrong.append(int(row))
     return numbers, wrong

@@ -143,7 +143,11 @@ def export(
             description = _card(model, num_samples, max_num_samples, seed, budget, tile, card)
             card_path = pathlib.Path(folder) / CARD
             card_path.write_text(json.dumps(description, indent=2) + "\n")
-            _write(model, partial, card_path, num_samples, max_num_samples, seed, budget, tile)
+            try:
+                _write(model, partial, card_path, num_samples, max_num_samples, seed, budget, tile)
+            except tf.errors.OpError as error:
+                reason = error.message.partition("\n")[0]
+                raise OSError(f"No version can be written to {directory}: {reason}") from error
         return _publish(partial, directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -212,6 +216,9 @@ class Exported:
     @tensor_float_32(False)
     def estimate_log_prob(self, x, num_samples=1000, seed=0, first_row=0, method=likelihood.IMPORTANCE):
         """As `likelihood.estimate_log_prob` of the model that was exported, with the same random numbers.
+
+        The numbers depend on the particles of a chunk: where `num_samples` is above the model card's `particle_chunk`,
+        they are those of `likelihood.estimate_log_prob` with that as its `chunk_size`.
 
         Args:
           x: array [B, ...].

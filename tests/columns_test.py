@@ -22,6 +22,7 @@ def cells(*texts):
         (("0", "1", "0"), "binary", ()),
         (("yes", "no", "", "no"), "binary", ("no", "yes")),
         (("True", "False"), "binary", ("False", "True")),
+        (("1_2", "3_4", "1_2", "3_4"), "binary", ("1_2", "3_4")),  # Names, which Python would read as numbers.
         (("b", "c", "a", "a", "b", "c"), "categorical", ("a", "b", "c")),
         (("p1", "p2", "p3", "p4"), "ignore", ()),  # Another name in each row.
         (("only", "only"), "ignore", ()),
@@ -47,6 +48,8 @@ def test_a_kind_that_is_given():
 def test_numbers_and_text_mixed():
     with pytest.raises(ValueError, match=r"'c' holds numbers, and text in 1 rows, the first at row 1: 'x'.*c:categ"):
         columns.seen("c", cells("1.5", "x", "2.5"))
+    with pytest.raises(ValueError, match=r"text in 1 rows, the first at row 0: '1_2'"):
+        columns.seen("c", cells("1_2", "12", "13"))
     assert columns.seen("c", cells("1.5", "x", "2.5"), "categorical").categories == ("1.5", "2.5", "x")
 
 

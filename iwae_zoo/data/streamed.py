@@ -137,9 +137,12 @@ def npy(path):
     """The rows of a .npy file.
 
     Raises:
-      ValueError: if it is none, is shorter than it says, or keeps its columns together.
+      ValueError: if it is none, an archive of several, is shorter than it says, or keeps its columns together.
     """
     array = np.load(path, allow_pickle=False, mmap_mode="r")
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise ValueError("it is an archive of arrays: call it .npz, or raise --stream_above")
     shape, dtype, offset = array.shape, array.dtype, array.offset
     if not array.flags.c_contiguous:
         raise ValueError(

@@ -188,12 +188,21 @@ def batches(path, size=_BATCH):
 def _batches_of_csv(path, size):
     with open(path, newline="", encoding="utf-8-sig") as file:
         records = _records(file, path)
-        header = next(records, None)
+        header = next((record for record in records if record[0]), None)
         if header is None:
             raise ValueError(f"{path} is empty: its first line must name the columns.")
         names = _checked([name.strip() for name in header[0]], path)
-        texts, raw = [], []
-        for row, (cells, raw_cells) in enumerate(records):
+        texts, raw, row, after_empty_line = [], [], -1, False
+        for cells, raw_cells in records:
+            if not cells:
+                after_empty_line = True
+                continue
+            row += 1
+            if after_empty_line and len(names) == 1:
+                raise ValueError(
+                    f"{path}, before row {row}: in a table of one column an empty line may be a row without a value. "
+                    "Write NA there, or take the line out."
+                )
             if len(cells) != len(names):
                 raise ValueError(f"{path}, row {row}: received {len(cells)} cells for {len(names)} columns.")
             texts.append([None if columns_.is_missing(cell) else cell for cell in cells])
@@ -206,7 +215,7 @@ def _batches_of_csv(path, size):
 
 
 def _records(file, path):
-    """Pairs of the cells of a record and the same as they stand in the file; empty lines are none."""
+    """Pairs of the cells of a record and the same as they stand in the file; of an empty line there are none."""
     lines = []
 
     def kept():
@@ -217,8 +226,7 @@ def _records(file, path):
     try:
         for cells in csv.reader(kept(), strict=True):
             text, lines[:] = "".join(lines).rstrip("\r\n"), []
-            if cells:
-                yield cells, [cell.removesuffix(",") for cell in _RAW.findall(text)][: len(cells)]
+            yield cells, [cell.removesuffix(",") for cell in _RAW.findall(text)][: len(cells)]
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as CSV in UTF-8 with commas: {error}.") from error
 

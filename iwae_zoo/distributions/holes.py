@@ -49,7 +49,8 @@ def completed(data):
     """
     columns = data.reshape(len(data), -1).copy()
     missing = np.isnan(columns)
-    anywhere = np.nanmedian(columns) if not missing.all() else 0.0  # Where a place was never observed.
+    # Where a place was never observed; 1 is in the support of every likelihood.
+    anywhere = np.nanmedian(columns) if not missing.all() else 1.0
     for column, holes in zip(columns.T, missing.T, strict=True):
         count = int(holes.sum())
         if count:

@@ -87,7 +87,7 @@ def evaluate(model, x, num_samples=5000, seed=0, *, m=None, k=None, verbose=1, *
     count = (m or model.objective.m) * (k or model.objective.k)
     # With M K samples the importance-sampled log p(x) is, example by example, a draw of the bound at M K particles.
     # Another seed than below, so that the two are independent.
-    bound = likelihood.estimate_dataset(model, x, count, seed + 1, method="importance", verbose=0)
+    bound = likelihood.estimate_dataset(model, x, count, (seed + 1) % 2**31, method="importance", verbose=0)
     marginal = likelihood.evaluate_log_prob(model, x, num_samples, seed, verbose=verbose, **options)
     inside = marginal.examples.in_support
     iwae_bound, iwae_bound_error = _mean_and_error(bound.log_prob[inside])

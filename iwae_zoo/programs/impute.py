@@ -17,6 +17,7 @@ from iwae_zoo._files import whole
 from iwae_zoo.data import filled
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import imputation
+from iwae_zoo.model import examples
 from iwae_zoo.programs import trained
 
 _FLAGS = console.flag_values()
@@ -75,6 +76,7 @@ def _array(model, progress):
         raise ValueError(f"{_INPUT.value} must hold an array [N, ...] with at least one row.")
     if x.dtype.kind not in "buif":
         raise ValueError(f"{_INPUT.value} must hold real numbers: received an array of {x.dtype}.")
+    examples.check(x, missing=True)
     progress.reset(total=len(x))
     parts = []
     for row in range(0, len(x), _ROWS):

@@ -93,7 +93,7 @@ def _server():
 
 def _write(output, outputs):
     """The answers of a table's imputation as the table with its holes filled; others as columns of their own."""
-    if not (_CSV.value and _SIGNATURE_NAME.value == "impute" and output.suffix == ".csv"):
+    if not (_CSV.value and _SIGNATURE_NAME.value == "impute") or output.suffix == ".npz":
         client.write(output, outputs)
         return
     from iwae_zoo._files import whole
@@ -116,8 +116,11 @@ def main(name):
     if (_CSV.value is None) != (_MODEL_CARD.value is None):
         console.fail(name, "--csv and --model_card go together: the card says what the table's columns are.")
     output = pathlib.Path(_OUTPUT.value)
-    if output.suffix not in (".csv", ".npz") or not output.parent.is_dir():
-        console.fail(name, f"--output={output} must end in .csv or .npz, in a folder that exists.")
+    # A table with its holes filled is written as it was read.
+    filled = _CSV.value and _SIGNATURE_NAME.value == "impute"
+    ending = ".parquet" if filled and not str(_CSV.value).endswith(".csv") else ".csv"
+    if output.suffix not in (ending, ".npz") or not output.parent.is_dir():
+        console.fail(name, f"--output={output} must end in {ending} or .npz, in a folder that exists.")
     try:
         x = _rows()
         with (

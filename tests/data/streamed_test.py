@@ -219,6 +219,10 @@ def test_files_that_cannot_be_streamed(tmp_path):
     np.save(path, np.asfortranarray(np.zeros((20, 3))))
     with pytest.raises(ValueError, match=r"keeps its columns together .*np\.ascontiguousarray"):
         data.load(path, stream_above=ALWAYS)
+    with open(path, "wb") as file:
+        np.savez(file, train=np.zeros((20, 3)))
+    with pytest.raises(ValueError, match=r"real\.npy cannot be read .*: it is an archive of arrays: call it \.npz"):
+        data.load(path, stream_above=ALWAYS)
     path = saved(tmp_path, "intensity")
     for settings in ({"missing": 0.5}, {"binarize": "fixed"}):
         with pytest.raises(ValueError, match="those of intensity are streamed. Leave it out, or raise --stream_above"):

@@ -102,6 +102,7 @@ def test_a_data_set(tmp_path):
         ("a,a\n1,2\n", None, "different name for each column"),
         ("a,b\n1,2\n3\n", None, "row 1: received 1 cells for 2 columns"),
         ('a,b\n1,"2\n', None, "cannot be read as CSV"),
+        ("a\n1\n\n2\n\n", None, "before row 1: in a table of one column an empty line may be a row without a value"),
         ("a,b\n1,2\n1,2\n", "z:count", "no column 'z': it has a, b"),
         ("a,b\n" + "1,2\n" * 5, None, "too few examples: nothing is left for the validation split, of sizes 5, 0, 0"),
         ("a\n" * 9, "a:ignore", "a column to learn from"),

@@ -110,6 +110,8 @@ def test_a_fit_to_data_with_holes_is_that_to_what_is_there(name):
     assert holed.independent().log_prob(x).numpy().mean() == pytest.approx(expected, abs=0.02 * VALUES)
     assert likelihoods.from_config(likelihoods.to_config(holed)) == holed
     assert np.isfinite(holed.independent().log_prob(twice[:1])).all()
+    blank = head.fitted(np.full_like(x, np.nan))  # Of these columns nothing is known at all.
+    assert np.isfinite(blank.independent().log_prob(np.ones_like(x))).all()
 
 
 def test_completion():

@@ -251,6 +251,7 @@ def test_summary_is_the_parts(linear_gaussian, seed):
     assert summary["bound_gap"] == values.iwae_bound - values.elbo
     assert summary["negative_kl"] == values.negative_kl and summary["importance_ess"] == values.importance_ess
     assert all(isinstance(value, float) for value in summary.values())
+    evaluation.evaluate(model, x, 50, 2**31 - 1, verbose=0)  # The largest seed there is.
 
 
 class Recorder(keras.callbacks.Callback):

@@ -39,6 +39,14 @@ def test_evaluate_has_the_presets_data(table, tmp_path):
     assert "received the 30 columns of a model, and digits has none" in ended.stderr
 
 
+def test_impute_names_the_row_of_a_long_array(tmp_path):
+    x = np.zeros([600, 30], np.float32)
+    x[399, 2] = np.inf
+    np.save(tmp_path / "x.npy", x)
+    ended = call(impute, "--preset=breast_cancer_table", "--input=x.npy", "--output=filled.npz", cwd=tmp_path)
+    assert "x holds infinity in 1 of 600 examples, the first at row 399" in ended.stderr
+
+
 def test_impute_fills_a_users_table(table, tmp_path):
     loaded = sklearn.datasets.load_breast_cancer()
     x = loaded.data[:6].astype(np.float32)

@@ -6,6 +6,7 @@ import json
 import keras
 import numpy as np
 import pyarrow
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import tensorflow as tf
@@ -155,6 +156,16 @@ def test_asked_of_a_server(run, tmp_path, monkeypatch, short_annealing):
     assert [[c for c in row if not number(c)] for row in served] == [
         [c for c in row if not number(c)] for row in filled
     ]
+    table = pyarrow.csv.read_csv(source)
+    pyarrow.parquet.write_table(table, tmp_path / "holes.parquet")
+    flags[0] = "--csv=holes.parquet"
+    result = call(query, *flags, "--signature=impute", "--output=served.csv", cwd=tmp_path)
+    assert result.returncode != 0 and "--output=served.csv must end in .parquet or .npz" in result.stderr
+    result = call(query, *flags, "--signature=impute", "--output=served.parquet", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    again = pyarrow.parquet.read_table(tmp_path / "served.parquet")
+    assert again.column_names == served[0]
+    np.testing.assert_allclose(again["log_prob"], numbers[0][:, served[0].index("log_prob")], rtol=1e-4)
     plain = call(query, *flags, "--output=log_prob.csv", cwd=tmp_path)
     assert plain.returncode == 0 and "pareto_k" in (tmp_path / "log_prob.csv").read_text().splitlines()[0]
     assert "go together" in call(query, f"--csv={source}", cwd=tmp_path).stderr
