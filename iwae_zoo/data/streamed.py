@@ -140,7 +140,7 @@ def npy(path):
       ValueError: if it is none, an archive of several, is shorter than it says, or keeps its columns together.
     """
     array = np.load(path, allow_pickle=False, mmap_mode="r")
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, np.memmap):
         array.close()
         raise ValueError("it is an archive of arrays: call it .npz, or raise --stream_above")
     shape, dtype, offset = array.shape, array.dtype, array.offset
