@@ -81,23 +81,29 @@ class _Bytes(ValueLikelihood):
         return dataclasses.replace(self, start=start.reshape(-1, *data.shape[1:]))
 
     def value_mean(self, parameters, shared):
-        return self._moments(parameters)[0]
+        """The sum of P(x > k) over k = 0 ... 254."""
+        return self._summed(parameters, lambda k, below, above: above)
 
     def value_stddev(self, parameters, shared):
-        mean, mean_square = self._moments(parameters)
-        return tf.sqrt(tf.maximum(mean_square - tf.square(mean), 0.0))
+        """About a byte c near the mean, as squares are large: (x - c)^2 sums 2 |k + 1/2 - c| over k between."""
+        mean = self.value_mean(parameters, shared)
+        centre = tf.round(mean)
 
-    def _moments(self, parameters):
-        """E[x] and E[x^2]: the sums of P(x > k) and of (2 k + 1) P(x > k) over k = 0 ... 254."""
+        def term(k, below, above):
+            return 2.0 * tf.abs(k + 0.5 - centre) * tf.where(k < centre, below, above)
+
+        return tf.sqrt(tf.maximum(self._summed(parameters, term) - tf.square(mean - centre), 0.0))
+
+    def _summed(self, parameters, term):
+        """The sum of a function of (k, P(x <= k), P(x > k)) over k = 0 ... 254."""
         weights, loc, spread = self._components_of(parameters)
 
-        def above(totals, k):
-            edge = (k + 0.5) / _HALF_RANGE - 1.0
-            share = tf.reduce_sum(weights * tf.sigmoid((loc - edge) / spread), axis=-2)
-            return totals[0] + share, totals[1] + (2.0 * k + 1.0) * share
+        def add(total, k):
+            t = ((k + 0.5) / _HALF_RANGE - 1.0 - loc) / spread
+            below, above = (tf.reduce_sum(weights * tf.sigmoid(end), axis=-2) for end in (t, -t))
+            return total + term(k, below, above)
 
-        zeros = tf.zeros_like(loc[..., 0, :])
-        return tf.foldl(above, tf.range(255, dtype=loc.dtype), (zeros, zeros))
+        return tf.foldl(add, tf.range(255, dtype=loc.dtype), tf.zeros_like(loc[..., 0, :]))
 
     def value_draw(self, shape, seed, parameters, shared):
         weights, loc, spread = self._components_of(parameters)
@@ -186,6 +192,7 @@ def _one_minus_exp(t):
 @fusion.custom_gradient
 def _log_mixed(logits, log_probs):
     """log sum_c softmax(logits)_c exp(log_probs_c), of [..., C, V]."""
+    logits -= _largest(logits)[..., tf.newaxis, :]  # What all have in common would cost digits.
 
     def gradient(upstream):
         def shares(values):
@@ -199,9 +206,12 @@ def _log_mixed(logits, log_probs):
 
 def _log_sum_exp(values):
     """Over C of [..., C, V], in terms that XLA computes once, where it would compute those of a reduction twice."""
-    terms = tf.unstack(values, axis=-2)
-    largest = functools.reduce(tf.maximum, terms)
-    return largest + tf.math.log(tf.add_n([tf.exp(term - largest) for term in terms]))
+    largest = _largest(values)
+    return largest + tf.math.log(tf.add_n([tf.exp(term - largest) for term in tf.unstack(values, axis=-2)]))
+
+
+def _largest(values):
+    return functools.reduce(tf.maximum, tf.unstack(values, axis=-2))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo._checks import integer, positive
+from iwae_zoo._rows import Rows
 from iwae_zoo.distributions.values import ValueLikelihood, limited
 
 __all__ = ["Categorical"]
@@ -55,6 +56,7 @@ class Categorical(ValueLikelihood):
     @staticmethod
     def log_density(statistics, parameters, shared):
         logits = limited(parameters)
+        logits -= tf.stop_gradient(tf.reduce_max(logits, axis=-2, keepdims=True))  # What all have would cost digits.
         names = tf.range(logits.shape[-2], dtype=logits.dtype)[:, tf.newaxis]
         chosen = tf.where(statistics[..., tf.newaxis, :] == names, logits, tf.zeros_like(logits))
         return tf.reduce_sum(chosen, axis=-2) - tf.reduce_logsumexp(logits, axis=-2)
@@ -85,9 +87,12 @@ class Categorical(ValueLikelihood):
         noisy = limited(parameters) - tf.math.log(-tf.math.log(uniform))
         return tf.cast(tf.argmax(noisy, axis=-2), parameters.dtype)
 
+    def fitted(self, data):
+        largest = max(np.fmax.reduce(block, axis=None, initial=0) for block in Rows.of(data).blocks())  # Of every row.
+        return super(Categorical, dataclasses.replace(self, classes=max(self.classes, int(largest) + 1))).fitted(data)
+
     def _fitted(self, data):
-        classes = max(self.classes, int(max(block.max() for block in data.blocks())) + 1)
-        counts = np.full([classes, *data.shape[1:]], self.smoothing)
+        counts = np.full([self.classes, *data.shape[1:]], self.smoothing)
         for block in data.blocks():
-            counts += np.stack([np.sum(block == name, axis=0) for name in range(classes)])
-        return dataclasses.replace(self, classes=classes, start=np.log(counts / counts.sum(axis=0)))
+            counts += np.stack([np.sum(block == name, axis=0) for name in range(self.classes)])
+        return dataclasses.replace(self, start=np.log(counts / counts.sum(axis=0)))

@@ -244,8 +244,7 @@ def _inflated(is_zero, gate, log_prob):
     """log(exp(gate) + p) for 0, log p for others, minus softplus(gate); gate and log p of one shape."""
     # Of both, the terms within [1, 2] share a logarithm.
     open_gate, excess = tf.nn.relu(gate), gate - log_prob
-    of_zero = tf.nn.relu(excess)
-    from_zero, from_gate = tf.exp(excess - 2.0 * of_zero), tf.exp(gate - 2.0 * open_gate)
+    from_zero, from_gate = tf.exp(-tf.abs(excess)), tf.exp(-tf.abs(gate))
     factor = tf.where(is_zero, 1.0 + from_zero, 1.0) / (1.0 + from_gate)
 
     def gradient(upstream):
@@ -254,7 +253,7 @@ def _inflated(is_zero, gate, log_prob):
         gone = tf.where(gate > 0.0, one, from_gate) / (1.0 + from_gate)
         return None, upstream * (lost - gone), upstream * (1.0 - lost)
 
-    return log_prob + tf.where(is_zero, of_zero, 0.0) - open_gate + tf.math.log(factor), gradient
+    return tf.where(is_zero, tf.maximum(gate, log_prob), log_prob) - open_gate + tf.math.log(factor), gradient
 
 
 @dataclasses.dataclass(frozen=True)

@@ -72,8 +72,10 @@ class ContinuousBernoulli(_Intensities):
         # Odd and even parts: at 0, where the sign of the logit has no derivative, the series has one.
         near = 0.5 * logit + square * _polynomial(tf.minimum(square, _SMALL_LOGIT**2), _SERIES)
         size = tf.maximum(tf.abs(logit), _SMALL_LOGIT)
-        far = tf.nn.relu(logit) + tf.math.log(-tf.math.expm1(-size) / size)
-        return statistics * logit - tf.where(tf.abs(logit) < _SMALL_LOGIT, near, far)
+        far = tf.math.log(-tf.math.expm1(-size) / size)
+        # From the end that is likelier: from 0, all digits of a large logit would be lost near 1.
+        distance = tf.where(logit < _SMALL_LOGIT, statistics, statistics - 1.0)
+        return distance * logit - tf.where(tf.abs(logit) < _SMALL_LOGIT, near, far)
 
     def information(self, statistics, parameters, shared):
         logit = limited(parameters[..., 0, :])

@@ -17,8 +17,8 @@ __all__ = ["Laplace", "LogNormal", "Normal", "StudentT"]
 
 # Least spread of a start, standardised: constant values would begin at a spread that nothing moves.
 _LEAST_START = 0.03
-# Means and draws of positive numbers stay finite, and so do their squares.
-_LARGEST_LOG = 40.0
+# Means and draws of positive numbers stay finite: so far from the middle of the data, in logarithms, and single.
+_FARTHEST_LOG, _LARGEST_LOG = 40.0, 85.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,13 +190,27 @@ class LogNormal(Normal):
     values = "any finite number above 0"
 
     def features(self, x):
-        return self.standardized_features(_log(x))
+        return limited(self._standardized_log(x), 1e6)
 
     def holds(self, x):
         return (x > 0.0) & tf.math.is_finite(x)
 
     def statistics(self, x):
-        return limited(self.standardized(_log(x)))
+        return limited(self._standardized_log(x))
+
+    def _standardized_log(self, x):
+        """The logarithm, standardised. Near the middle of the data x is divided first: large logarithms have few digits."""
+        plain = self.standardized(_log(x))
+        if not self.shift:
+            return plain
+        shift, scale = (numbers.astype(np.float64) for numbers in self._tiled(x.shape[-1], tf.float64))
+        dtype = x.dtype.as_numpy_dtype
+        factor = np.exp(-np.clip(shift, -_LARGEST_LOG, _LARGEST_LOG)).astype(dtype)
+        missed = np.log(factor.astype(np.float64)) + shift
+        ratio = x * factor
+        near = (ratio > 0.5) & (ratio < 2.0)
+        divided = (tf.math.log(tf.where(near, ratio, 1.0)) - missed.astype(dtype)) / scale.astype(dtype)
+        return tf.where(near, divided, plain)
 
     @staticmethod
     def constant(x, shared):
@@ -204,15 +218,22 @@ class LogNormal(Normal):
         return -_log(tf.cast(x, tf.float64))
 
     def value_mean(self, parameters, shared):
-        loc = super().value_mean(parameters, shared)
-        return tf.exp(limited(loc + 0.5 * tf.square(super().value_stddev(parameters, shared)), _LARGEST_LOG))
+        return self._exp(self._log_mean(parameters, shared))
 
     def value_stddev(self, parameters, shared):
-        variance = tf.minimum(tf.square(super().value_stddev(parameters, shared)), _LARGEST_LOG)
-        return self.value_mean(parameters, shared) * tf.sqrt(tf.math.expm1(variance))
+        variance = tf.minimum(tf.square(super().value_stddev(parameters, shared)), _FARTHEST_LOG)
+        relative = tf.maximum(tf.math.expm1(variance), np.finfo(np.float32).tiny)
+        return self._exp(self._log_mean(parameters, shared) + 0.5 * tf.math.log(relative))
 
     def value_draw(self, shape, seed, parameters, shared):
-        return tf.exp(limited(super().value_draw(shape, seed, parameters, shared), _LARGEST_LOG))
+        return self._exp(super().value_draw(shape, seed, parameters, shared))
+
+    def _log_mean(self, parameters, shared):
+        return super().value_mean(parameters, shared) + 0.5 * tf.square(super().value_stddev(parameters, shared))
+
+    def _exp(self, logarithm):
+        middle = self.in_units(tf.zeros_like(logarithm))
+        return tf.exp(limited(middle + limited(logarithm - middle, _FARTHEST_LOG), _LARGEST_LOG))
 
     def _fitted(self, data):
         return super()._fitted(data.map(lambda block: np.log(np.asarray(block, np.float64))))
@@ -277,8 +298,8 @@ class StudentT(_LocationScale):
         return log_gammas - 0.5 * tf.math.log(math.pi * freedom)
 
     def value_stddev(self, parameters, shared):
-        freedom = _freedom(shared)
-        stddev = _spread(parameters, shared) * tf.sqrt(freedom / (freedom - 2.0))
+        # freedom / (freedom - 2), whose difference would be rounding near 2.
+        stddev = _spread(parameters, shared) * tf.sqrt(1.0 + 2.0 / _freedom_above_2(shared))
         return self.in_units(stddev, shifted=False)
 
     def _standard_information(self, shared):
@@ -307,4 +328,8 @@ class StudentT(_LocationScale):
 
 def _freedom(shared):
     """At most some thousand: the difference to a Normal variable, and what rounding makes of it, stay small."""
-    return 2.0 + positive(shared[-1], 1e3)
+    return 2.0 + _freedom_above_2(shared)
+
+
+def _freedom_above_2(shared):
+    return positive(shared[-1], 1e3)

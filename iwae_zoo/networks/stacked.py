@@ -103,6 +103,11 @@ class StackedEncoder(_Stack):
         """The `Likelihood` whose features of x the first layer is given; None where it is given x."""
         return getattr(self.first, "inputs", None)
 
+    @property
+    def takes_missing(self):
+        """Whether the first layer takes x with missing values; None where it does not say."""
+        return getattr(self.first, "takes_missing", None)
+
     def posterior(self, x):
         """q(z | x): batch [B], event [D_1 + ... + D_L], for x [B, ...]."""
         return Stacked(self.first.posterior(x), [layer.distribution for layer in self.conditionals])
