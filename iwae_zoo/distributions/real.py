@@ -199,7 +199,7 @@ class LogNormal(Normal):
         return limited(self._standardized_log(x))
 
     def _standardized_log(self, x):
-        """The logarithm, standardised. Near the middle of the data x is divided first: large logarithms have few digits."""
+        """The logarithm, standardised. Near the middle of the data x is divided first: large logarithms lose digits."""
         plain = self.standardized(_log(x))
         if not self.shift:
             return plain

@@ -235,7 +235,7 @@ def in_batches(estimate, x, verbose=1):
 
     Args:
       estimate: function of a batch [B, ...] and the index of its first row that returns an `Estimate`.
-      x: array [N, ...], or an iterable of batches.
+      x: array [N, ...], or an iterable of batches; of a tuple the first is x.
       verbose: 0 for no progress bar.
 
     Returns:
@@ -250,6 +250,7 @@ def in_batches(estimate, x, verbose=1):
     parts = []
     row = 0
     for batch in batches:
+        batch = batch[0] if isinstance(batch, tuple) else batch
         parts.append(estimate(batch, row))
         row += len(batch)
         progress.update(row, values=[("log_prob", np.mean(parts[-1].log_prob))], finalize=False)

@@ -13,7 +13,7 @@ from iwae_zoo._deferred import Deferred, Plan, check_strategy
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.distributions.moments import point
-from iwae_zoo.model import dreams, examples, gradients, particles, replicas
+from iwae_zoo.model import dreams, examples, gradients, layers, particles, replicas
 from iwae_zoo.model.optimizers import OptimizerPair
 from iwae_zoo.model.supports import check_latent
 from iwae_zoo.objectives import bounds
@@ -22,17 +22,6 @@ __all__ = ["ImportanceWeightedAutoencoder"]
 
 # How the error of a step begins that would have poisoned the weights.
 NOT_FINITE = "The log weights of a training batch are not finite"
-# Layers that are other functions in training.
-_OF_TRAINING = (
-    keras.layers.AlphaDropout,
-    keras.layers.Dropout,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-    keras.layers.SpectralNormalization,
-)
 # Sub-streams of the model's seed.
 _TRAINING, _EVALUATION = 0, 1
 
@@ -51,10 +40,10 @@ class ImportanceWeightedAutoencoder(keras.Model):
       seed: int. With the same seed, data and starting weights, training gives the same weights.
 
     Raises:
-      ValueError: if a network lacks its method, or holds a batch normalisation or a layer that is another in training,
-        such as a dropout; the supports of posterior and prior differ, the seed is none, the objective is unknown, or
-        its estimator needs derivatives that draws of a discrete z do not have. When it is built: if shapes do not fit,
-        a network has a regularizer, or densities are of less than float32.
+      ValueError: if a network lacks its method, or holds a batch normalisation, a layer that is random or another in
+        training, such as a dropout, or one that computes in float16; the supports of posterior and prior differ, the
+        seed is none, the objective is unknown, or its estimator needs derivatives that draws of a discrete z do not
+        have. When it is built: if shapes do not fit, a network has a regularizer, or densities are below float32.
 
     Calling the model on x [B, ...] reconstructs it: the mean of p(x | z) at the mean of q(z | x); where z is discrete,
     at the most probable z.
@@ -63,28 +52,14 @@ class ImportanceWeightedAutoencoder(keras.Model):
     train_function: Any  # Keras'.
 
     def __init__(self, encoder, decoder, prior, *, objective="iwae", seed=0, **kwargs):
-        super().__init__(**kwargs)
+        # Networks see x as it is: a policy's short type would round it before it is standardised.
+        super().__init__(**{"autocast": False, **kwargs})
         for layer, role, method in (
             (encoder, "encoder", "posterior"),
             (decoder, "decoder", "likelihood"),
             (prior, "prior", "distribution"),
         ):
-            if not isinstance(layer, keras.Layer) or not callable(getattr(layer, method, None)):
-                raise ValueError(
-                    f"The {role} must be a keras.Layer with a method {method}(...) that returns a TFP distribution: "
-                    f"received {layer!r}."
-                )
-            for part in layer._flatten_layers():
-                if isinstance(part, keras.layers.BatchNormalization):
-                    raise ValueError(
-                        f"The {role} holds a batch normalisation, {part.name!r}, with which log p(x) of a row would "
-                        "depend on the rows beside it. Use keras.layers.LayerNormalization."
-                    )
-                if _does_more_in_training(part):
-                    raise ValueError(
-                        f"The {role} holds {part.name!r}, a {type(part).__name__}, which does something in training "
-                        "only. A network is one function here, in training and in answers: leave it out."
-                    )
+            layers.check(layer, role, method)
         if getattr(decoder, "takes_missing", False) and getattr(encoder, "takes_missing", None) is False:
             raise ValueError("The decoder takes missing values and the encoder does not: pass it inputs=decoder.head.")
         self.encoder = encoder
@@ -400,6 +375,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
         """
         kwargs = dict(inspect.signature(super().fit).bind(x, *args, **kwargs).arguments)
         x = kwargs.pop("x")
+        examples.check_unweighted(**kwargs)
         missing = particles.takes_missing(self.decoder)
         examples.check(x, missing=missing)
         validation = kwargs.get("validation_data")
@@ -437,14 +413,37 @@ class ImportanceWeightedAutoencoder(keras.Model):
         """Keras' own `evaluate`, without TensorFloat-32; so `fit` validates, too.
 
         Raises:
-          ValueError: on x of another shape than the model is built for.
+          ValueError: on x of another shape than the model is built for, or rows with weights.
         """
+        examples.check_unweighted(**inspect.signature(super().evaluate).bind(x, *args, **kwargs).arguments)
         examples.check_shape(self, x)
         return super().evaluate(x, *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        """Keras' own `predict`: reconstructions; raises ValueError on x of another shape."""
+        examples.check_shape(self, x)
+        return super().predict(x, *args, **kwargs)
+
+    def train_on_batch(self, x, *args, **kwargs):
+        """Keras' own `train_on_batch`; raises ValueError on rows with weights."""
+        examples.check_unweighted(**inspect.signature(super().train_on_batch).bind(x, *args, **kwargs).arguments)
+        return super().train_on_batch(x, *args, **kwargs)
+
+    def test_on_batch(self, x, *args, **kwargs):
+        """Keras' own `test_on_batch`; raises ValueError on rows with weights."""
+        examples.check_unweighted(**inspect.signature(super().test_on_batch).bind(x, *args, **kwargs).arguments)
+        return super().test_on_batch(x, *args, **kwargs)
+
+    def export(self, *args, **kwargs):
+        """Keras' own `export`, of reconstructions; `saved_model.export` is that of log p(x)."""
+        if self.built:
+            self(tf.zeros([1, *self.data_shape]))  # Keras exports what has been called, which training does not.
+        return super().export(*args, **kwargs)
 
     # Computing.
 
     def call(self, x):
+        x = tf.cast(x, self.variable_dtype)
         return self.decoder.likelihood(point(self.encoder.posterior(x))).mean()
 
     def log_weights(self, x, m, k, seed):
@@ -586,14 +585,6 @@ class _Averages(keras.callbacks.Callback):
         self.model.optimizer.finalize(self.model.encoder_variables, self.model.decoder_variables)
 
 
-def _does_more_in_training(layer):
-    """Whether a layer is another function in training, or may be for all that it says."""
-    if isinstance(layer, _OF_TRAINING):
-        return bool(getattr(layer, "rate", getattr(layer, "stddev", 1.0)))
-    dropped = (getattr(layer, name, None) for name in ("dropout", "recurrent_dropout"))
-    return any(isinstance(share, float) and share > 0.0 for share in dropped)
-
-
 def _x_of(data):
     """x of what Keras hands to a step: y is of no interest.
 
@@ -601,8 +592,7 @@ def _x_of(data):
       ValueError: if rows have weights.
     """
     x, _, weights = keras.utils.unpack_x_y_sample_weight(data)
-    if weights is not None:
-        raise ValueError("Bounds are means over rows that count alike: leave out sample_weight and class_weight.")
+    examples.check_unweighted(sample_weight=weights)
     return x
 
 

@@ -9,7 +9,16 @@ from iwae_zoo._rows import Rows
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.model import particles
 
-__all__ = ["check", "check_shape", "check_support", "data_shape", "fitting", "some", "warn_of_scale"]
+__all__ = [
+    "check",
+    "check_shape",
+    "check_support",
+    "check_unweighted",
+    "data_shape",
+    "fitting",
+    "some",
+    "warn_of_scale",
+]
 
 # Root mean square above which a column is far from the scale that networks start at.
 _LARGE = 30.0
@@ -30,6 +39,8 @@ def check_shape(model, x, name="x"):
       x: what the user passes.
       name: str, what it is called.
     """
+    if isinstance(x, list | tuple | dict):
+        raise ValueError(f"{name} must be one array, or batches of it: received a {type(x).__name__}.")
     shape = _shape(x)
     if not model.built or shape.rank is None or shape[1:].is_compatible_with(model.data_shape):
         return
@@ -38,6 +49,12 @@ def check_shape(model, x, name="x"):
         f"{name} must have shape [B, {', '.join(map(str, model.data_shape))}]: received shape {shape.as_list()}."
         + (f" Add a batch axis: {batched}." if shape.as_list() == list(model.data_shape) else "")
     )
+
+
+def check_unweighted(sample_weight=None, class_weight=None, **others):
+    """Raises ValueError on weights of rows, among the arguments of one of Keras' loops."""
+    if sample_weight is not None or class_weight is not None:
+        raise ValueError("Bounds are means over rows that count alike: leave out sample_weight and class_weight.")
 
 
 def check(x, name="x", missing=False):

@@ -29,9 +29,14 @@ class OptimizerPair:
           decoder: for the decoder.
 
         Raises:
-          ValueError: if one instance is given for both: its state belongs to one list of variables; on a
-            `LossScaleOptimizer`.
+          ValueError: if one is missing; if one instance is given for both: its state belongs to one list of variables;
+            on a `LossScaleOptimizer`.
         """
+        if optimizer is None and (encoder is None or decoder is None):
+            raise ValueError(
+                "There is no optimizer: received optimizer=None. Pass one or its name, or both encoder_optimizer and "
+                "decoder_optimizer."
+            )
         if encoder is None and decoder is None:
             given = keras.optimizers.get(optimizer)
             encoder, decoder = (type(given).from_config(given.get_config()) for _ in range(2))

@@ -208,7 +208,7 @@ class Ovis(_ScoreFunction):
 
     def __post_init__(self):
         object.__setattr__(self, "auxiliary", integer("auxiliary", self.auxiliary, 0))
-        fraction("gamma", self.gamma)
+        object.__setattr__(self, "gamma", float(fraction("gamma", self.gamma)))  # numpy's would be written as such.
         if self.auxiliary and self.gamma:
             raise ValueError(
                 f"gamma is of the form without auxiliary particles: received gamma={self.gamma!r} with "

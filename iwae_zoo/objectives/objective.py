@@ -202,8 +202,8 @@ def get(
 
     Args:
       identifier: one of `names()`, "vae" for "elbo", or an `Objective`.
-      m: int, number of groups of particles.
-      k: int, number of particles in a group.
+      m: int, number of groups of particles; an `Objective` keeps its own.
+      k: int, number of particles in a group; the same.
       beta: float in [0, 1], share of the ELBO in "combination" bounds (default 0.5).
       alpha: float in [0, 1), order of "vr_iwae" bounds (default 0.5).
       points: int from 2 to 50, number of betas of "thermodynamic" bounds (default 6).

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from iwae_zoo import objectives
+from iwae_zoo._checks import checked_seed
 from iwae_zoo.distributions import likelihoods, posteriors
 from iwae_zoo.model import ImportanceWeightedAutoencoder, supports
 from iwae_zoo.networks import Conditional, Decoder, Encoder, Perceptron, StackedEncoder, StackedPrior, bodies
@@ -135,11 +136,14 @@ def build(
         hidden_sizes=hidden_sizes,
         activation=activation,
     )
+    checked_seed(seed)
     if (data is None) == (data_shape is None) or (data is not None and data_mean is not None):
         raise ValueError("Pass either data, a Dataset, or data_shape (and data_mean, if it is known).")
     head = choose_likelihood(name, likelihood, data)
     if data is not None:
         data_shape, head = data.data_shape, head.fitted(data.training_values)
+    elif not isinstance(data_shape, list | tuple):
+        raise ValueError(f"data_shape must be a tuple, the shape of one x: received {data_shape!r}.")
     elif data_mean is not None:
         head = head.fitted(np.asarray(data_mean)[np.newaxis])
     # Each Keras layer has a seed of its own: seeds 1000 s, 1000 s + 1, ... for a model of seed s.

@@ -131,7 +131,7 @@ def test_rows_do_not_depend_on_each_other(truth, model):
 def test_data_set_is_the_same_however_it_is_batched(truth, model):
     x = truth.sample(120).astype("float32")
     whole = likelihood.evaluate_log_prob(model, x, 100, verbose=0)
-    batched = likelihood.evaluate_log_prob(model, tf.data.Dataset.from_tensor_slices(x).batch(32), 100, verbose=0)
+    batched = likelihood.evaluate_log_prob(model, tf.data.Dataset.from_tensor_slices((x, x)).batch(32), 100, verbose=0)
     np.testing.assert_array_equal(whole.examples.log_prob, batched.examples.log_prob)
     assert len(whole.examples.log_prob) == 120
     assert whole.log_prob == pytest.approx(whole.examples.log_prob.mean())

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
-from iwae_zoo import ImportanceWeightedAutoencoder, annealing, diagnostics, likelihood, particles
+from iwae_zoo import ImportanceWeightedAutoencoder, annealing, diagnostics, likelihood, particles, presets
 from iwae_zoo.distributions import likelihoods, posteriors
 from iwae_zoo.distributions.stacked import Stacked
 from iwae_zoo.model import supports
@@ -226,9 +226,62 @@ def test_what_would_be_lost_silently_is_refused():
     x = np.zeros([4, 1], np.float32)
     with pytest.raises(ValueError, match="SwapEMAWeights knows one optimizer"):
         model.fit(x, verbose=0, callbacks=[keras.callbacks.SwapEMAWeights()])
-    for call in (model.fit, model.evaluate):
-        with pytest.raises(ValueError, match="leave out sample_weight and class_weight"):
-            call(x, x, sample_weight=np.ones(4), verbose=0)
+    weighted = tf.data.Dataset.from_tensor_slices((x, x, np.ones(4))).batch(2)
+    with pytest.raises(ValueError, match="leave out sample_weight and class_weight"):
+        model.fit(weighted, verbose=0, shuffle=False)
+    for call in (model.fit, model.evaluate, model.train_on_batch, model.test_on_batch):
+        for y in (None, x):
+            with pytest.raises(ValueError, match="leave out sample_weight and class_weight"):
+                call(x, y, sample_weight=np.ones(4))
+    with pytest.raises(ValueError, match="There is no optimizer: received optimizer=None"):
+        model.compile(None)
+
+
+def test_layers_that_are_no_function_of_x_or_have_no_digits_are_refused():
+    flipped = keras.Sequential([keras.layers.RandomFlip(), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="a RandomFlip, which draws at random"):
+        model_of(Encoder(normal, body=flipped))
+    recurrent = keras.Sequential([keras.layers.Reshape((1, 1)), keras.layers.LSTM(3), keras.layers.Dense(2)])
+    model_of(Encoder(normal, body=recurrent))
+    with pytest.raises(ValueError, match="computes in float16.* Use bfloat16"):
+        model_of(Encoder(normal, body=keras.Sequential([keras.layers.Dense(2, dtype="mixed_float16")])))
+
+
+def test_a_short_global_type_leaves_x_its_digits():
+    """It is that of networks, which standardise x first."""
+    y = np.random.default_rng(0).normal(2000.0, 3.0, size=(50, 2)).astype("float32")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        head = likelihoods.get("normal").fitted(y)
+        model = presets.build("plane", data_shape=(2,), likelihood=head)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    direct = model.decoder.likelihood(model.encoder.posterior(y).mean()).mean()
+    np.testing.assert_allclose(model.predict(y, verbose=0), direct, rtol=0, atol=0.02)
+
+
+def test_what_is_no_array_is_told():
+    model = model_of()
+    model.compile("sgd")
+    x = np.zeros([4, 1], np.float32)
+    for call in (model.fit, model.evaluate, model.predict):
+        for wrapped in ([x], {"x": x}):
+            with pytest.raises(ValueError, match="x must be one array, or batches of it: received a (list|dict)"):
+                call(wrapped, verbose=0)
+    model.build((None, 1))
+    with pytest.raises(ValueError, match=r"x must have shape \[B, 1\]: received shape \[4, 2\]"):
+        model.predict(np.zeros([4, 2]), verbose=0)
+
+
+@pytest.mark.slow
+def test_what_was_fitted_is_exported_by_keras_too(tmp_path):
+    model = model_of()
+    model.compile("sgd")
+    x = np.random.default_rng(0).normal(size=[6, 1]).astype("float32")
+    model.fit(x, verbose=0)
+    model.export(str(tmp_path / "model"), verbose=False)
+    loaded = tf.saved_model.load(str(tmp_path / "model"))
+    np.testing.assert_allclose(loaded.serve(tf.constant(x)), model.predict(x, verbose=0), rtol=1e-5)
 
 
 def test_integers_have_no_values_between():

@@ -65,7 +65,7 @@ def test_draws_have_the_joint_moments(truth, seed):
 
 def small(**options):
     options = {"latent_size": (4, 3, 2), "hidden_sizes": ((8,), (7, 6), (5,)), **options}
-    return presets.build("plane", data_shape=(5,), **options)
+    return presets.build("plane", **{"data_shape": (5,), **options})
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +186,8 @@ def test_mixed_precision_keeps_densities_in_float32():
         ({"latent_size": ()}, "for each stochastic layer"),
         ({"latent_size": (4, 0, 2)}, "latent_size must be an integer of at least 1: received 0"),
         ({"hidden_sizes": (8, 2.5)}, "hidden_sizes must be an integer of at least 1: received 2.5"),
+        ({"data_shape": 4}, "data_shape must be a tuple, the shape of one x: received 4"),
+        ({"seed": 0.5}, "seed must be an integer of at least 0: received 0.5"),
     ],
 )
 def test_sizes_that_do_not_fit(options, message):
@@ -198,3 +200,7 @@ def test_errors(model):
         networks.StackedEncoder(model.encoder.first, [keras.layers.Dense(4)])
     with pytest.raises(ValueError, match="Encoder and prior disagree about the latent"):
         ImportanceWeightedAutoencoder(model.encoder, model.decoder, networks.StandardNormalPrior(4)).build((None, 5))
+    holed = presets.build("plane", data_shape=(5,), likelihood="normal,missing=True", latent_size=(4, 2))
+    blind = small(latent_size=(4, 2), hidden_sizes=((8,), (8,))).encoder
+    with pytest.raises(ValueError, match="The decoder takes missing values and the encoder does not"):
+        ImportanceWeightedAutoencoder(blind, holed.decoder, holed.prior)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from iwae_zoo import objectives
 from iwae_zoo.model import dreams, particles
-from iwae_zoo.objectives import bounds
+from iwae_zoo.objectives import bounds, estimators
 from iwae_zoo.testing import Enumerable
 
 M, K = 3, 2
@@ -298,6 +298,8 @@ def test_configurations():
         objective = of("iwae", estimator, sleep=0.25)
         config = objective.get_config()
         assert config["estimator"] == estimator and objectives.Objective.from_config(config) == objective
+    of_numpy = of("iwae", estimators.Ovis(gamma=np.float64(0.5), auxiliary=np.int64(0)))
+    assert of_numpy.get_config()["estimator"] == "ovis,gamma=0.5"
     old = {key: value for key, value in of("iwae", "wake").get_config().items() if key != "sleep"}
     assert objectives.Objective.from_config(old) == of("iwae", "wake")
     # The encoder follows no bound: one that could not give it a signal is no fault.
