@@ -14,7 +14,15 @@ from replicated import mirrored
 from served import ask, requests
 from toy_data import dataset
 
-from iwae_zoo import annealing, imputation, likelihood, objectives, presets, saved_model
+from iwae_zoo import (
+    ImportanceWeightedAutoencoder,
+    annealing,
+    imputation,
+    likelihood,
+    objectives,
+    presets,
+    saved_model,
+)
 from iwae_zoo.data import kinds
 from iwae_zoo.distributions import fusion, likelihoods, posteriors
 from iwae_zoo.estimation import importance
@@ -171,6 +179,38 @@ def test_everything_in_a_table_has_a_row():
     tops = [posteriors.get(row.posterior.split("+")[-1], 4) for row in ROWS]
     assert {(row.prior or q.prior).split(",")[0] for row, q in zip(ROWS, tops, strict=True)} == set(priors.names())
     assert {row.kind for row in ROWS} == set(OUTSIDE) == set(kinds.names())
+
+
+@pytest.mark.parametrize(
+    ("spec", "body"),
+    [
+        (spec, body)
+        for spec in sorted({row.likelihood for row in ROWS})
+        for body in bodies.names()
+        if (spec, body) != ("columns", "convolution")  # A table is no image.
+    ],
+)
+def test_every_objective_trains_every_likelihood_and_body(spec, body):
+    """Gradients of every weight, finite; and the decoder's are those of its bound, whatever the encoder follows."""
+    shape = {"columns": (5,)}.get(spec, {"perceptron": (4,), "convolution": (4, 4, 1)}[body])
+    sizes = {"latent_size": 2, "hidden_sizes": (3,)}
+    networks = presets.build("plane", data=dataset(spec, shape), likelihood=spec, network=body, **sizes)
+    x, of_bounds = dataset(spec, shape).test[:2], {}
+    for name in objectives.names():
+        objective = objectives.get(name, m=2, k=2)
+        model = ImportanceWeightedAutoencoder(networks.encoder, networks.decoder, networks.prior, objective=objective)
+        model.build((None, *shape))
+        with fusion.portable():
+            received = model.compute_gradients(x, seed=(3, 4))
+        for side, variables in (
+            (received.encoder, model.encoder_variables),
+            (received.decoder, model.decoder_variables),
+        ):
+            assert [g.shape for g in side] == [v.shape for v in variables]
+            assert np.isfinite(flat(side)).all() and np.abs(flat(side)).max() > 0
+        expected = of_bounds.setdefault(objective.decoder_bound, received.decoder)
+        np.testing.assert_allclose(flat(received.decoder), flat(expected), rtol=1e-5, atol=1e-5, err_msg=name)
+    assert len(of_bounds) < len(objectives.names())  # Several objectives share one.
 
 
 def test_gradients_are_those_of_two_naive_tapes(row, model, x):
