@@ -373,7 +373,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
         Warns:
           UserWarning: if columns of a table are far from the scale that networks start from.
         """
-        kwargs = dict(inspect.signature(super().fit).bind(x, *args, **kwargs).arguments)
+        kwargs = _arguments(super().fit, x, *args, **kwargs)
         x = kwargs.pop("x")
         examples.check_unweighted(**kwargs)
         missing = particles.takes_missing(self.decoder)
@@ -415,7 +415,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
         Raises:
           ValueError: on x of another shape than the model is built for, or rows with weights.
         """
-        examples.check_unweighted(**inspect.signature(super().evaluate).bind(x, *args, **kwargs).arguments)
+        examples.check_unweighted(**_arguments(super().evaluate, x, *args, **kwargs))
         examples.check_shape(self, x)
         return super().evaluate(x, *args, **kwargs)
 
@@ -426,12 +426,12 @@ class ImportanceWeightedAutoencoder(keras.Model):
 
     def train_on_batch(self, x, *args, **kwargs):
         """Keras' own `train_on_batch`; raises ValueError on rows with weights."""
-        examples.check_unweighted(**inspect.signature(super().train_on_batch).bind(x, *args, **kwargs).arguments)
+        examples.check_unweighted(**_arguments(super().train_on_batch, x, *args, **kwargs))
         return super().train_on_batch(x, *args, **kwargs)
 
     def test_on_batch(self, x, *args, **kwargs):
         """Keras' own `test_on_batch`; raises ValueError on rows with weights."""
-        examples.check_unweighted(**inspect.signature(super().test_on_batch).bind(x, *args, **kwargs).arguments)
+        examples.check_unweighted(**_arguments(super().test_on_batch, x, *args, **kwargs))
         return super().test_on_batch(x, *args, **kwargs)
 
     def export(self, *args, **kwargs):
@@ -583,6 +583,11 @@ class _Averages(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         del logs
         self.model.optimizer.finalize(self.model.encoder_variables, self.model.decoder_variables)
+
+
+def _arguments(function, *args, **kwargs):
+    """By their names: dict."""
+    return dict(inspect.signature(function).bind(*args, **kwargs).arguments)
 
 
 def _x_of(data):
