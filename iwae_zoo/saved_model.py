@@ -143,12 +143,11 @@ def export(
             description = _card(model, num_samples, max_num_samples, seed, budget, tile, card)
             card_path = pathlib.Path(folder) / CARD
             card_path.write_text(json.dumps(description, indent=2) + "\n")
-            try:
-                _write(model, partial, card_path, num_samples, max_num_samples, seed, budget, tile)
-            except tf.errors.OpError as error:
-                reason = error.message.partition("\n")[0]
-                raise OSError(f"No version can be written to {directory}: {reason}") from error
+            _write(model, partial, card_path, num_samples, max_num_samples, seed, budget, tile)
         return _publish(partial, directory)
+    except tf.errors.OpError as error:
+        reason = error.message.partition("\n")[0]
+        raise OSError(f"No version can be written to {directory}: {reason}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -188,16 +188,12 @@ def batches(path, size=_BATCH):
 def _batches_of_csv(path, size):
     with open(path, newline="", encoding="utf-8-sig") as file:
         records = _records(file, path)
-        header = next((record for record in records if record[0]), None)
+        header = next(records, None)
         if header is None:
             raise ValueError(f"{path} is empty: its first line must name the columns.")
         names = _checked([name.strip() for name in header[0]], path)
-        texts, raw, row, after_empty_line = [], [], -1, False
-        for cells, raw_cells in records:
-            if not cells:
-                after_empty_line = True
-                continue
-            row += 1
+        texts, raw = [], []
+        for row, (cells, raw_cells, after_empty_line) in enumerate(records):
             if after_empty_line and len(names) == 1:
                 raise ValueError(
                     f"{path}, before row {row}: in a table of one column an empty line may be a row without a value. "
@@ -215,8 +211,8 @@ def _batches_of_csv(path, size):
 
 
 def _records(file, path):
-    """Pairs of the cells of a record and the same as they stand in the file; of an empty line there are none."""
-    lines = []
+    """The cells of each record, the same as they stand in the file, and whether an empty line is above."""
+    lines, after_empty_line = [], False
 
     def kept():
         for line in file:
@@ -226,7 +222,9 @@ def _records(file, path):
     try:
         for cells in csv.reader(kept(), strict=True):
             text, lines[:] = "".join(lines).rstrip("\r\n"), []
-            yield cells, [cell.removesuffix(",") for cell in _RAW.findall(text)][: len(cells)]
+            if cells:
+                yield cells, [cell.removesuffix(",") for cell in _RAW.findall(text)][: len(cells)], after_empty_line
+            after_empty_line = not cells
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as CSV in UTF-8 with commas: {error}.") from error
 

@@ -91,9 +91,14 @@ def _server():
         return ask(_SERVER.value or f"127.0.0.1:{port}", _MODEL_NAME.value, _TIMEOUT.value)
 
 
+def _fills_table():
+    """Whether a table is asked for that is written as it was read, with its holes filled."""
+    return _CSV.value and _SIGNATURE_NAME.value == "impute"
+
+
 def _write(output, outputs):
     """The answers of a table's imputation as the table with its holes filled; others as columns of their own."""
-    if not (_CSV.value and _SIGNATURE_NAME.value == "impute") or output.suffix == ".npz":
+    if not _fills_table() or output.suffix == ".npz":
         client.write(output, outputs)
         return
     from iwae_zoo._files import whole
@@ -116,9 +121,7 @@ def main(name):
     if (_CSV.value is None) != (_MODEL_CARD.value is None):
         console.fail(name, "--csv and --model_card go together: the card says what the table's columns are.")
     output = pathlib.Path(_OUTPUT.value)
-    # A table with its holes filled is written as it was read.
-    filled = _CSV.value and _SIGNATURE_NAME.value == "impute"
-    ending = ".parquet" if filled and not str(_CSV.value).endswith(".csv") else ".csv"
+    ending = ".parquet" if _fills_table() and not str(_CSV.value).endswith(".csv") else ".csv"
     if output.suffix not in (ending, ".npz") or not output.parent.is_dir():
         console.fail(name, f"--output={output} must end in {ending} or .npz, in a folder that exists.")
     try:
