@@ -231,6 +231,7 @@ class Exported:
 
         Raises:
           ValueError: if x has another shape, the method is unknown, or the model cannot be annealed and has to be.
+          MemoryError: if the device has no memory for what the export decodes at once.
         """
         integer("num_samples", num_samples)
         look_up(likelihood.METHODS, method, "method of estimating log p(x)")
@@ -246,7 +247,13 @@ class Exported:
         seeds = (np.arange(first_row, first_row + len(x), dtype=np.int64) << 32) + seed
 
         def ask(name, rows, **inputs):
-            answer = self.signatures[name](x=tf.constant(x[rows]), seed=tf.constant(seeds[rows]), **inputs)
+            try:
+                answer = self.signatures[name](x=tf.constant(x[rows]), seed=tf.constant(seeds[rows]), **inputs)
+            except tf.errors.ResourceExhaustedError:
+                raise MemoryError(
+                    f"The device is out of memory for {self.path}. Export the model again on this machine with "
+                    "particle_chunk='auto' (--particle_chunk=auto), or for a smaller tile_rows."
+                ) from None
             return {name: answer[name].numpy() for name in importance.OUTPUTS}
 
         everything = slice(None)

@@ -243,6 +243,16 @@ def test_loads_without_the_library(exported, x, tmp_path):
         np.testing.assert_array_equal(values, exported.estimate_log_prob(x, 40, seed=5, method=method).log_prob)
 
 
+def test_out_of_memory(exported, x, monkeypatch):
+    def exhausted(**_):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    exhausted.structured_input_signature = exported.signatures["log_prob"].structured_input_signature
+    monkeypatch.setattr(exported, "signatures", {**exported.signatures, "log_prob": exhausted})
+    with pytest.raises(MemoryError, match=r"out of memory for .*model.*--particle_chunk=auto\), or for a smaller tile"):
+        exported.estimate_log_prob(x)
+
+
 @pytest.fixture
 def cheap(no_annealing):
     """A model of a few numbers, whose export is without annealed signatures."""

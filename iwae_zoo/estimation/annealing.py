@@ -20,9 +20,9 @@ from iwae_zoo._checks import checked_seed, integer
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.estimation import paths, walks
-from iwae_zoo.estimation.rows import by_rows, checked_answers
+from iwae_zoo.estimation.rows import ABREAST, by_rows, checked_answers
 from iwae_zoo.estimation.walks import schedule
-from iwae_zoo.model import examples, particles
+from iwae_zoo.model import examples, memory, particles
 
 __all__ = [
     "AnnealedEstimate",
@@ -123,6 +123,7 @@ def estimate_log_prob(
     Raises:
       ValueError: on an argument out of range, an x of another shape or with NaN in it, a model with NaN weights, or one
         whose z is not continuous.
+      MemoryError: if the device has no memory for so many chains, with how many would fit.
 
     #### References
     Neal. Annealed Importance Sampling. Statistics and Computing 2001, section 2. https://arxiv.org/abs/physics/9803008
@@ -162,7 +163,8 @@ def estimate_rows(model, x, rows, seed, budget, verbose=1):
       `AnnealedEstimate`.
     """
     estimate = _estimate_function(model, budget.traced)
-    return AnnealedEstimate(**_in_batches(estimate, rows, checked_seed(seed), [x], [budget.betas], verbose))
+    with _enough(model, budget):
+        return AnnealedEstimate(**_in_batches(estimate, rows, checked_seed(seed), [x], [budget.betas], verbose))
 
 
 @tensor_float_32(False)
@@ -212,7 +214,8 @@ def sandwich(
     x = examples.some(model, model.decoder.likelihood(z).sample(seed=x_seed))
     bracket = _sandwich_function(model, budget.traced)
     rows = np.arange(num_examples)
-    found = _in_batches(bracket, rows, checked_seed(seed), [x, z.numpy()], [budget.betas], verbose)
+    with _enough(model, budget):
+        found = _in_batches(bracket, rows, checked_seed(seed), [x, z.numpy()], [budget.betas], verbose)
     return Sandwich(
         x=x,
         lower=found["log_prob"],
@@ -251,10 +254,11 @@ def sample_posterior(model, x, num_samples=1, seed=0, *, initial="laplace", verb
     chosen = walks.Budget.of(initial, **budget)
     draw = _sample_function(model, chosen.traced)
     x = examples.some(model, x)
-    found = [
-        _in_batches(draw, np.arange(len(x)), checked_seed(seed), [x], [chosen.betas, np.int32(i)], verbose)
-        for i in range(integer("num_samples", num_samples))
-    ]
+    with _enough(model, chosen):
+        found = [
+            _in_batches(draw, np.arange(len(x)), checked_seed(seed), [x], [chosen.betas, np.int32(i)], verbose)
+            for i in range(integer("num_samples", num_samples))
+        ]
     return np.stack([part["z"] for part in found]), np.mean([part["ess"] for part in found], axis=0)
 
 
@@ -302,6 +306,11 @@ _BETAS = tf.TensorSpec([None], tf.float64)
 
 def _latent(model):
     return tf.TensorSpec([model.latent_size], model.prior.distribution().dtype)
+
+
+def _enough(model, budget):
+    """`memory.enough` for the chains of a budget, whose densities are gone back through."""
+    return memory.enough(model, ABREAST, budget.num_chains, name="num_chains", kind="chain", backward=True)
 
 
 def _in_batches(function, rows, seed, arrays, shared, verbose):

@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from iwae_zoo._tracing import read_once
 
-__all__ = ["by_rows", "checked_answers", "in_tiles", "numbered"]
+__all__ = ["ABREAST", "by_rows", "checked_answers", "in_tiles", "numbered"]
 
 # Examples abreast: the small operations of one fill the gaps that the other's leave on the processor.
-_ABREAST = 2
+ABREAST = 2
 
 
 def by_rows(model, one, inputs, shared, outputs, tile_rows=1):
@@ -45,7 +45,7 @@ def by_rows(model, one, inputs, shared, outputs, tile_rows=1):
                 lambda row: one(tf.stack([row[0], seed]), *row[1:], *common),
                 (rows, *arguments[: len(inputs)]),
                 fn_output_signature=outputs,
-                parallel_iterations=_ABREAST,
+                parallel_iterations=ABREAST,
             )
 
     def share(rows, seed, *arguments):

@@ -18,6 +18,8 @@ __all__ = ["available", "bytes_per_particle", "card_megabytes", "enough", "fitti
 _SHARE = 0.5
 # Of a trace, a number that no other size is a multiple of.
 _PARTICLES = 1009
+# What the arguments of functions are called in the programs' flags, where that is another name.
+_FLAGS = {"chunk_size": "particle_chunk"}
 # What Linux says of the container that a process is in.
 _CONTAINER = pathlib.Path("/sys/fs/cgroup")
 # They return the memory that they are given.
@@ -126,7 +128,16 @@ def fitting_chunk(rows, of_particle, most):
 
 
 @contextlib.contextmanager
-def enough(model, rows, chunk, *, name="particle_chunk", backward=False, fewer_rows="fewer rows at once"):
+def enough(
+    model,
+    rows,
+    chunk,
+    *,
+    name="particle_chunk",
+    kind="particle",
+    backward=False,
+    fewer_rows="fewer rows at once",
+):
     """Inside, TensorFlow's error of a device that is out of memory becomes one that says what would fit.
 
     Args:
@@ -134,6 +145,7 @@ def enough(model, rows, chunk, *, name="particle_chunk", backward=False, fewer_r
       rows: int, rows that are computed at once.
       chunk: int, particles of each of them.
       name: str, what the user knows the number of particles by.
+      kind: str, what they are: particles, or chains.
       backward: as in `bytes_per_particle`.
       fewer_rows: str, what there is to do where one particle is too much.
 
@@ -145,10 +157,10 @@ def enough(model, rows, chunk, *, name="particle_chunk", backward=False, fewer_r
     except tf.errors.ResourceExhaustedError:
         of_particle = bytes_per_particle(model, backward)
         fits = fitting_chunk(rows, of_particle, max(chunk // 2, 1))
-        flag = "" if name == "particle_chunk" else f" (--particle_chunk={fits})"
+        flag = f" (--{_FLAGS[name]}={fits})" if name in _FLAGS else ""
         remedy = f"{name}={fits}{flag} would fit" if chunk > 1 else f"take {fewer_rows}"
         raise MemoryError(
-            f"The device is out of memory: {rows} row{'s' * (rows > 1)} with {chunk} particle{'s' * (chunk > 1)} each "
+            f"The device is out of memory: {rows} row{'s' * (rows > 1)} with {chunk} {kind}{'s' * (chunk > 1)} each "
             f"take about {_mebibytes(rows * chunk * of_particle)} MiB at once, and {_mebibytes(available())} of "
             f"{_mebibytes(of_device())} MiB are free: {remedy}."
         ) from None

@@ -7,7 +7,7 @@ import psutil
 import pytest
 import tensorflow as tf
 
-from iwae_zoo import likelihood, presets
+from iwae_zoo import annealing, likelihood, presets
 from iwae_zoo.distributions import fusion
 from iwae_zoo.estimation import importance
 from iwae_zoo.model import memory
@@ -103,3 +103,20 @@ def test_asked_for_log_prob(model, monkeypatch):
         MemoryError, match=r"1 row with 100 particles .* chunk_size=50 \(--particle_chunk=50\) would fit"
     ):
         likelihood.estimate_log_prob(model, np.zeros((1, 3, 3, 1)), 100)
+
+
+@pytest.mark.parametrize(
+    ("function", "ask"),
+    [
+        (
+            "_estimate_function",
+            lambda model: annealing.estimate_log_prob(model, np.zeros((3, 3, 3, 1)), num_chains=100),
+        ),
+        ("_sample_function", lambda model: annealing.sample_posterior(model, np.zeros((3, 3, 3, 1)), num_chains=100)),
+        ("_sandwich_function", lambda model: annealing.sandwich(model, 3, num_chains=100)),
+    ],
+)
+def test_asked_to_anneal(function, ask, model, monkeypatch):
+    monkeypatch.setattr(annealing, function, lambda *_: exhausted)
+    with pytest.raises(MemoryError, match="2 rows with 100 chains each .*: num_chains=50 would fit"):
+        ask(model)
