@@ -8,7 +8,6 @@ import setuptools
 SERVING = [
     "aiohttp>=3.13,<4",
     "grpcio>=1.76,<2",
-    "tqdm>=4.66",
     "urllib3>=2.2,<3",
 ]
 
@@ -38,6 +37,7 @@ setuptools.setup(
         "pyarrow>=17",
         "scikit-learn>=1.6",
         "scipy>=1.14",
+        "tqdm>=4.66",
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],

@@ -75,7 +75,7 @@ def main(name):
         result = likelihood.summarize(examples)
         if _OUTPUT.value:
             client.write(_OUTPUT.value, examples._asdict())
-    except (ValueError, OSError, EOFError, RuntimeError) as error:
+    except (ValueError, OSError, EOFError, RuntimeError, MemoryError) as error:
         console.fail(name, error)
     print(f"{len(x)} examples, at most {examples.num_samples.max()} samples each, version {exported.path.name}")
     print(f"log p(x)  {result.log_prob:.4f} +- {result.standard_error:.4f} nats per example")

@@ -108,7 +108,7 @@ def evaluate(model, x, num_samples=5000, seed=0, *, m=None, k=None, verbose=1, *
         num_annealed=marginal.num_annealed,
         negative_kl=negative_kl,
         negative_kl_error=negative_kl_error,
-        elbo=marginal.elbo,
+        elbo=float(np.mean(bound.elbo[inside])) if options.get("proposal") == "prior" else marginal.elbo,
         importance_ess=float(np.mean(bound.ess[inside])),
         num_untrusted=marginal.num_untrusted,
     )

@@ -37,7 +37,7 @@ class Estimate(NamedTuple):
         `trusted`.
       ess: effective number (Kong) of the particles, or of the annealed chains: between 1 and `num_samples`.
       pareto_k: Pareto shape of the largest weights; see `psis`.
-      elbo: mean log weight of particles from the encoder, nats: the ELBO.
+      elbo: mean log weight of the particles, nats: the ELBO where they are the encoder's.
       in_support: bool, whether p(x) can be positive at all.
       num_samples: number of particles, or of annealed chains, that were used.
       method: "importance" or "annealed", where the answer comes from.

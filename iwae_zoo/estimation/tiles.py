@@ -52,7 +52,7 @@ def choose(tile_rows, model, chunk_size, proposal="encoder"):
       int.
 
     Raises:
-      ValueError: on a number that is none for tiles, or a tile where draws cannot be in one.
+      ValueError: on a number that tiles cannot have, or a tile where draws cannot be in one.
     """
     if tile_rows is not None and checked(tile_rows) == 1:
         return 1

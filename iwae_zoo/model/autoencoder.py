@@ -42,8 +42,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
     Raises:
       ValueError: if a network lacks its method, or holds a batch normalisation, a layer that is random or another in
         training, such as a dropout, or one that computes in float16; the supports of posterior and prior differ, the
-        seed is none, the objective is unknown, or its estimator needs derivatives that draws of a discrete z do not
-        have. When it is built: if shapes do not fit, a network has a regularizer, or densities are below float32.
+        seed is no valid one, the objective is unknown, or its estimator needs derivatives that draws of a discrete z do
+        not have. When it is built: if shapes do not fit, a network has a regularizer, or densities are below float32.
 
     Calling the model on x [B, ...] reconstructs it: the mean of p(x | z) at the mean of q(z | x); where z is discrete,
     at the most probable z.

@@ -35,7 +35,8 @@ def choose_likelihood(name, likelihood=None, data=None):
     Args:
       name: of the preset.
       likelihood: a `likelihoods.Likelihood` or the name of one, instead of the preset's.
-      data: `data.Dataset`, for the kind of x and a table's columns; None if it is not known.
+      data: `data.Dataset`, for the kind of x and a table's columns; None if it is not known: then x is of the kind
+        that the preset was made for.
 
     Returns:
       `likelihoods.Likelihood`, not fitted; by default that of the kind.
@@ -43,8 +44,9 @@ def choose_likelihood(name, likelihood=None, data=None):
     Raises:
       ValueError: on an unknown name, or a likelihood that is not for this kind of data.
     """
-    kind = "binary" if data is None else data.kind_of_x
-    head = likelihoods.get(likelihood or table.get(name).likelihood or likelihoods.default(kind))
+    preset = table.get(name)
+    kind = preset.kind if data is None else data.kind_of_x
+    head = likelihoods.get(likelihood or preset.likelihood or likelihoods.default(kind))
     if data is None:
         return head
     likelihoods.checked(head, kind, data.kind)
@@ -102,7 +104,7 @@ def build(
       data: a `data.Dataset`, for the shape and the kind of x, and for where the output biases start; instead of
         `data_shape` and `data_mean`.
       data_shape: shape of one x.
-      objective: an `Objective`, or the name of one; None for the preset's.
+      objective: an `Objective`, or the name of one, with the preset's `m` and `k`; None for the preset's.
       seed: int, of the initial weights and of training.
       data_mean: optional array of `data_shape`, the training mean of binary data, for the output bias.
       mixed_precision: as in `dtype_policy`.
@@ -149,7 +151,7 @@ def build(
     # Each Keras layer has a seed of its own: seeds 1000 s, 1000 s + 1, ... for a model of seed s.
     model = ImportanceWeightedAutoencoder(
         *_networks(preset, head, data_shape, 1000 * seed, dtype_policy(mixed_precision)),
-        objective=objective or objectives.get(preset.objective, m=preset.m, k=preset.k),
+        objective=objectives.get(objective or preset.objective, m=preset.m, k=preset.k),
         seed=seed,
     )
     model.build((None, *data_shape))

@@ -25,7 +25,6 @@ def describe(name):
         reached: digits, --objective=dreg --m=1: log p(x) -23.02 (0.22)
     """
     preset = table.get(name)
-    count = build(name, data_shape=preset.data_shape).count_params()
     layers = preset.layers
     parts = [
         f"{preset.kind} data {'x'.join(map(str, preset.data_shape))}",
@@ -35,7 +34,11 @@ def describe(name):
     for field in ("likelihood", "posterior", "prior", "objective", "m", "k"):
         if getattr(preset, field) != getattr(table.Preset, field):
             parts.append(f"{field} {getattr(preset, field)}")
-    lines = [f"{name}: {preset.summary}", f"{'; '.join(parts)}; {count:,} weights"]
+    if preset.training is not None and trained.is_made(name):
+        parts.append(f"{trained.card(name)['weights']['count']:,} weights")
+    elif preset.kind != "table":  # Where it depends on the columns.
+        parts.append(f"{build(name, data_shape=preset.data_shape).count_params():,} weights")
+    lines = [f"{name}: {preset.summary}", "; ".join(parts)]
     lines += [preset.paper] if preset.paper else []
     reached = f"reached: {preset.reached or 'not measured'}" if preset.training is None else _weights(name)
     return "\n    ".join([*lines, reached])

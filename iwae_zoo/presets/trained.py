@@ -87,7 +87,8 @@ def load(name, objective=None, seed=None, cls=ImportanceWeightedAutoencoder):
 
     Args:
       name: one of `names()`.
-      objective: an `Objective`, or the name of one, for further training; by default the one it was trained on.
+      objective: an `Objective`, or the name of one, with the preset's `m` and `k`, for further training; by default the
+        one it was trained on.
       seed: int, for further training; by default the one of its training.
       cls: `ImportanceWeightedAutoencoder`, or a subclass of it with the same arguments.
 
@@ -107,7 +108,8 @@ def load(name, objective=None, seed=None, cls=ImportanceWeightedAutoencoder):
         )
     config = dict(found["model"])
     if objective is not None:
-        config["objective"] = objectives.get(objective).get_config()
+        preset = table.get(name)
+        config["objective"] = objectives.get(objective, m=preset.m, k=preset.k).get_config()
     if seed is not None:
         config["seed"] = seed
     model = cls.from_config(config)

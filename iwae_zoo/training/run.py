@@ -87,6 +87,8 @@ class Run:
         else:
             self.likelihood = presets.choose_likelihood(self.config.preset, config.likelihood, self.dataset)
             presets.check_shape(self.config.preset, self.dataset.data_shape, **self.config.architecture)
+        if self.config.eval_method == likelihood.ANNEALED:  # Not after hours of training.
+            annealing.check_possible(start or self.build())
         self.test_set = self.dataset.evaluation_array("test")
         if fits_memory:
             self.config = dataclasses.replace(self.config, particle_chunk=self._fitting_chunk())

@@ -44,6 +44,26 @@ def test_a_preset_has_particles():
     assert training.Config(dataset="mnist").title == "mnist-dreg-m1-k8-seed0"
     assert training.Config(dataset="mnist", m=2).build_objective() == objectives.get("dreg", m=2, k=8)
     assert presets.build("modern", data_shape=(3, 3, 1)).objective == objectives.get("dreg", m=1, k=8)
+    assert presets.build("modern", data_shape=(3, 3, 1), objective="iwae").objective == objectives.get("iwae", m=1, k=8)
+    table = presets.load("breast_cancer_table", objective="piwae")
+    assert table.objective == objectives.get("piwae", m=1, k=20)
+
+
+def test_without_data_x_is_what_the_preset_was_made_for():
+    for name, likelihood in (("real_small", "normal"), ("counts", "negative_binomial"), ("small", "bernoulli")):
+        assert presets.build(name, data_shape=(3,)).decoder.head.name == likelihood
+    with pytest.raises(ValueError, match="knows no table"):
+        presets.build("table", data_shape=(3,))
+    assert "15,820 weights" in presets.describe("real_small")
+    assert "weights" not in presets.describe("table")
+    assert "48,750 weights" in presets.describe("breast_cancer_table")
+
+
+def test_what_cannot_be_annealed_is_an_error_before_training(tmp_path):
+    config = training.Config(preset="sbn_8", m=1, k=4, eval_method="annealed")
+    with pytest.raises(ValueError, match="Annealing moves z along gradients"):
+        training.Run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
