@@ -135,13 +135,47 @@ def warn_of_lost_digits(table, rounded, columns):
     Warns:
       UserWarning: for each of which float32 has not the digits to tell its numbers apart.
     """
+    lost = LostDigits()
     for name, exact, single in zip(columns, np.transpose(table), np.transpose(rounded), strict=True):
+        lost.add(name, exact, single)
+    lost.warn()
+
+
+class LostDigits:
+    """The same of columns that are looked at in parts, for one warning after the last."""
+
+    def __init__(self):
+        self._seen = {}
+
+    def add(self, name, exact, single):
+        """Looks at some numbers of a column [N], NaN where missing, and at what float32 makes of them."""
         there = np.isfinite(exact)
         values, kept = exact[there].astype(np.float64), single[there].astype(np.float64)
-        if len(values) > 1 and np.std(kept - values) > _LOST * np.std(values):
-            warnings.warn(
-                f"The numbers of column {name} differ by so little beside their size that float32, in which models "
-                f"compute, loses what tells them apart: mean {np.mean(values):.10g}, standard deviation "
-                f"{np.std(values):.3g}. Subtract a constant, such as their mean, first.",
-                stacklevel=4,
-            )
+        before = self._seen.get(name, (0, (0.0, 0.0), (0.0, 0.0)))
+        if len(values):
+            merged = [
+                _merged(before[0], moments, v) for moments, v in zip(before[1:], (values, kept - values), strict=True)
+            ]
+            self._seen[name] = (before[0] + len(values), *merged)
+
+    def warn(self):
+        """Warns as `warn_of_lost_digits`."""
+        for name, (count, (mean, squares), (_, lost)) in self._seen.items():
+            if count > 1 and math.sqrt(lost) > _LOST * math.sqrt(squares):
+                warnings.warn(
+                    f"The numbers of column {name} differ by so little beside their size that float32, in which models "
+                    f"compute, loses what tells them apart: mean {mean:.10g}, standard deviation "
+                    f"{math.sqrt(squares / count):.3g}. Subtract a constant, such as their mean, first.",
+                    stacklevel=5,
+                )
+
+
+def _merged(count, moments, values):
+    """Mean and sum of squares around it, of so many numbers that have these moments and of more."""
+    mean, squares = moments
+    gap = np.mean(values) - mean
+    whole = count + len(values)
+    return (
+        mean + gap * len(values) / whole,
+        squares + np.sum(np.square(values - np.mean(values))) + gap**2 * count * len(values) / whole,
+    )

@@ -132,6 +132,10 @@ class Rows:
         mean = self.mean(axis)
         return np.sqrt(self.map(lambda block: np.square(block - mean)).mean(axis))
 
+    def any_missing(self):
+        """Whether there is NaN anywhere."""
+        return not self.complete and any(np.isnan(block).any() for block in self.blocks())
+
     def missing(self):
         """How often each place of a row is NaN: int array of the shape of one row."""
         if self.complete:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from iwae_zoo._checks import look_up, warn_of_lost_digits
+from iwae_zoo._checks import look_up
 
 __all__ = ["KINDS", "Column", "Seen", "decoded", "encoded", "in_order", "is_missing", "overridden", "seen", "used"]
 
@@ -182,13 +182,14 @@ class Seen:
         return "positive" if self._least >= _LEAST_SINGLE else "real"
 
 
-def encoded(column, cells, first=0):
+def encoded(column, cells, first=0, lost=None):
     """Cells as numbers.
 
     Args:
       column: `Column`.
       cells: as in `seen`.
       first: int, index of the first row, for messages.
+      lost: `LostDigits` that looks at the numbers and at what float32 makes of them, or None.
 
     Returns:
       float32 array [N], NaN where missing.
@@ -211,7 +212,8 @@ def encoded(column, cells, first=0):
     refused = ~(_HOLDS[column.kind](single) & np.isfinite(single)) & ~np.isnan(numbers)
     refused[wrong] = True
     _refuse(column, cells, first, refused, KINDS[column.kind])
-    warn_of_lost_digits(numbers[:, np.newaxis], single[:, np.newaxis], [column.name])
+    if lost is not None:
+        lost.add(column.name, numbers, single)
     return single
 
 

@@ -112,7 +112,7 @@ def pairs(columns, names, title):
     for row, (i, j) in zip(grid, shown, strict=True):
         for axes, (label, values) in zip(row, columns.items(), strict=True):
             axes.plot(values[:, j], values[:, i], ".", markersize=3, alpha=0.4)
-            axes.set(title=label, xlabel=names[j], ylabel=names[i])
+            axes.set(title=label, xlabel=_plain(names[j]), ylabel=_plain(names[i]))
     _title(figure, title)
     return figure
 
@@ -384,7 +384,7 @@ def side_by_side(panels, title):
         elif "pairs" in panel:
             for label, values in panel["pairs"].items():
                 axes.plot(*values.T, ".", markersize=4, alpha=0.5, label=label)
-            axes.set(**{f"{axis}label": name for axis, name in zip("xy", panel["names"], strict=True)})
+            axes.set(**{f"{axis}label": _plain(name) for axis, name in zip("xy", panel["names"], strict=True)})
             axes.legend()
         else:
             _moments(axes, panel["moments"])
@@ -400,9 +400,14 @@ def write(figure, path):
 
 def _title(figure, title):
     """Writes a title over a figure, in as many lines as it needs: names of runs can be long."""
-    lines = textwrap.wrap(title, int(_LETTERS * figure.get_figwidth()))
+    lines = textwrap.wrap(_plain(title), int(_LETTERS * figure.get_figwidth()))
     figure.set_figheight(figure.get_figheight() + _LINE * (len(lines) - 1))
     figure.suptitle("\n".join(lines))
+
+
+def _plain(text):
+    """Text that users chose, in which a dollar is a dollar and begins no formula."""
+    return text.replace("$", r"\$")
 
 
 def _as_image(x):

@@ -65,6 +65,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         """Runs a signature of the version asked for."""
         spec = request.model_spec
         servable = self._model.servable(spec)
+        # Before a tensor is unpacked: one number in a message can stand for any number of the same.
+        servable.check_names(spec.signature_name, request.inputs)
         inputs = {name: _to_array(name, proto, self._max_bytes) for name, proto in request.inputs.items()}
         outputs = servable.predict(spec.signature_name, inputs, request.output_filter)
         return predict_pb2.PredictResponse(

@@ -59,12 +59,8 @@ class Servable:
         Raises:
           ServingError: if the inputs do not fit the signature, or the model fails on them.
         """
+        self.check_names(signature_name, inputs)
         signature = self._signature(signature_name)
-        if set(inputs) != set(signature.inputs):
-            extra = ", ".join(sorted(set(inputs) - set(signature.inputs)))
-            missing = ", ".join(sorted(set(signature.inputs) - set(inputs)))
-            known = ", ".join(sorted(signature.inputs))
-            raise invalid(f"Sent extra: {{{extra}}}. Missing but required: {{{missing}}}. Inputs are {{{known}}}")
         if len(set(output_filter)) < len(output_filter) or not set(output_filter) <= set(signature.outputs):
             known = ", ".join(sorted(signature.outputs))
             raise invalid(f"output_filter {list(output_filter)}: expecting some of {{{known}}}, each once")
@@ -74,6 +70,15 @@ class Servable:
             return {name: _to_array(outputs[name]) for name in output_filter or sorted(outputs)}
         except tf.errors.OpError as error:
             raise ServingError(error.error_code, error.message.split(_NO_TRACE)[-1]) from error
+
+    def check_names(self, signature_name, names):
+        """Raises ServingError if a signature has other inputs than these names."""
+        inputs = set(self._signature(signature_name).inputs)
+        if set(names) != inputs:
+            extra = ", ".join(sorted(set(names) - inputs))
+            missing = ", ".join(sorted(inputs - set(names)))
+            known = ", ".join(sorted(inputs))
+            raise invalid(f"Sent extra: {{{extra}}}. Missing but required: {{{missing}}}. Inputs are {{{known}}}")
 
     def _signature(self, name):
         name = name or "serving_default"

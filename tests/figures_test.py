@@ -30,6 +30,14 @@ def test_a_long_title_is_whole(draw):
     assert draw("digits").get_figheight() < figure.get_figheight()
 
 
+def test_dollars_of_users_are_no_formulas():
+    names = ["gain_$ / loss_$", "x^$ and $_y"]
+    rows = np.arange(6.0).reshape(3, 2)
+    panel = {"pairs": {"data": rows}, "names": names}
+    for figure in (figures.pairs({"data": rows}, names, "a $^ b $"), figures.side_by_side({"one": panel}, "a $^ b $")):
+        FigureCanvasAgg(figure).draw()
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
 def test_channels_without_colours_are_grey(channels, seed):
     x = np.random.default_rng(seed).random((1, 1, 4, 6, channels))

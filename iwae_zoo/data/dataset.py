@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import hashlib
+import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -93,15 +95,36 @@ class Dataset:
         of_places = np.ravel(Rows.of(self.train).missing()) / len(self.train)
         if not of_places.any():
             return ""
-        names = [column.name for column in used(self.columns)] or [str(place) for place in range(len(of_places))]
+        names = self._names(len(of_places))
         most = np.argsort(-of_places, kind="stable")[:_SHOWN]
         where = ", ".join(f"{names[place]} {of_places[place]:.1%}" for place in most if of_places[place])
         return f"; {of_places.mean():.1%} of the training values missing, most in {where}"
+
+    def _names(self, count):
+        """What so many places of a row are called."""
+        return [column.name for column in used(self.columns)] or [str(place) for place in range(count)]
+
+    def warn_of_unobserved(self):
+        """Warns of places that no training row has a value of: a model invents what it says of them."""
+        never = np.flatnonzero(Rows.of(self.train).missing() == len(self.train))
+        if len(never):
+            names = self._names(math.prod(self.data_shape))
+            warnings.warn(
+                f"No training row of {self.name} has a value of {', '.join(names[place] for place in never[:_SHOWN])}"
+                f"{f' and {len(never) - _SHOWN} more' if len(never) > _SHOWN else ''}: what a model says there is "
+                "invented. Take it out; of a table with columns='NAME:ignore'.",
+                stacklevel=3,
+            )
 
     @property
     def is_streamed(self):
         """Whether the training examples stay where they are, and are read batch by batch."""
         return isinstance(self.train, Rows)
+
+    @functools.cached_property
+    def has_missing(self):
+        """Whether a value is missing in any split."""
+        return any(Rows.of(getattr(self, name)).any_missing() for name in reversed(SPLITS))
 
     @property
     def train_mean(self):

@@ -157,7 +157,14 @@ def _arrow_table(part, answer, columns, num_imputations):
         hole = pyarrow.array(missing[:, place])
         filled = pyarrow.array(values_of(column, answer.point[:, place]), kind)
         # What a hole holds may say so in words.
-        observed = pyarrow.compute.if_else(hole, pyarrow.scalar(None, array.type), array).cast(kind, safe=False)
+        observed = pyarrow.compute.if_else(hole, pyarrow.scalar(None, array.type), array)
+        try:
+            observed = observed.cast(kind, safe=pyarrow.types.is_integer(array.type))
+        except pyarrow.ArrowInvalid as error:
+            raise ValueError(
+                f"Column {column.name!r} holds whole numbers beyond 2^53, which cannot stand beside fractions in "
+                "Parquet: make it text, or the table CSV."
+            ) from error
         arrays[column.name] = pyarrow.compute.if_else(hole, filled, observed)
     for place, column in enumerate(used):
         for name, of in _added(column, num_imputations):

@@ -122,7 +122,10 @@ def load_rows(path, name, data_dir=None, split="test", **settings):
     """
     if path is None:
         return load(name, data_dir, **settings).evaluation_array(split)
-    rows = np.load(path, allow_pickle=False)
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} cannot be read as .npy: {error}") from error
     if not isinstance(rows, np.ndarray) or rows.ndim < 2 or not (np.isrealobj(rows) and rows.dtype.kind in "biuf"):
         raise ValueError(f"{path} must be a .npy file with an array [N, ...] of real numbers.")
     return rows.astype(np.float32)

@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from iwae_zoo import columns as columns_
+from iwae_zoo._checks import LostDigits
 from iwae_zoo._rows import progress
 from iwae_zoo.data import streamed
 from iwae_zoo.data.dataset import Dataset
@@ -66,7 +67,10 @@ def from_cells(name, names, cells, columns=None, where=None):
     """
     where = where or name
     columns = _columns([(names, cells, None)], columns, where)
-    return _dataset(name, rows(columns, names, cells, where), columns, where)
+    lost = LostDigits()
+    x = rows(columns, names, cells, where, lost=lost)
+    lost.warn()
+    return _dataset(name, x, columns, where)
 
 
 def _columns(parts, columns, where):
@@ -92,11 +96,12 @@ def _spooled(path, columns):
     columns = _columns(_shown(path), columns, path)
     if not columns:
         raise ValueError(f"{path} holds no rows.")
-    spool, first = streamed.Spool([len(columns_.used(columns))], np.float32, path), 0
+    spool, first, lost = streamed.Spool([len(columns_.used(columns))], np.float32, path), 0, LostDigits()
     for names, cells, _ in _shown(path):
-        spool.append(rows(columns, names, cells, path, first))
+        spool.append(rows(columns, names, cells, path, first, lost))
         first += len(cells[0])
     unchanged.check()
+    lost.warn()
     return spool.rows(), columns
 
 
@@ -126,7 +131,7 @@ def _dataset(name, x, columns, where):
     return Dataset(name, train, validation, test, "table", columns=tuple(columns))
 
 
-def rows(columns, names, cells, where, first=0):
+def rows(columns, names, cells, where, first=0, lost=None):
     """Numbers for a model: float32 array [N, V], NaN where missing.
 
     Args:
@@ -135,13 +140,14 @@ def rows(columns, names, cells, where, first=0):
       cells: list of arrays, one for each name.
       where: str, the table, for messages.
       first: int, index of the first row, for messages.
+      lost: `LostDigits` that looks at the numbers, or None.
 
     Raises:
       ValueError: on other columns, or a cell that its column does not take, with column and row.
     """
     places = columns_.in_order(columns, names, where)
     of_columns = zip(columns_.used(columns), places, strict=True)
-    encoded = [columns_.encoded(column, cells[place], first) for column, place in of_columns]
+    encoded = [columns_.encoded(column, cells[place], first, lost) for column, place in of_columns]
     return np.stack(encoded, axis=1) if encoded else np.zeros([len(cells[0]) if cells else 0, 0], np.float32)
 
 

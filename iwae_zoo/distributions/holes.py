@@ -27,8 +27,7 @@ def only(values, *observed, otherwise=0.0):
 
 def any_missing(array):
     """Whether a numpy array, or `Rows`, has NaN in it."""
-    rows = Rows.of(array)
-    return not rows.complete and any(np.isnan(block).any() for block in rows.blocks())
+    return Rows.of(array).any_missing()
 
 
 def completed(data):

@@ -20,6 +20,8 @@ __all__ = [
     "warn_of_scale",
 ]
 
+# Beyond which float32, in which models compute, has infinity.
+_LARGEST = np.finfo(np.float32).max
 # Root mean square above which a column is far from the scale that networks start at.
 _LARGE = 30.0
 _SHOWN = 8
@@ -66,11 +68,13 @@ def check(x, name="x", missing=False):
       missing: bool, whether NaN stands for a missing value.
 
     Raises:
-      ValueError: if an array holds infinity, or NaN where nothing can be missing; the message names the first row.
+      ValueError: if an array holds what is infinite in float32, or NaN where nothing can be missing; the message names
+        the first row.
     """
     array = _array(x)
     if array is not None and array.dtype.kind == "f" and array.size:
-        wrong = np.isinf(array) if missing else ~np.isfinite(array)
+        wrong = (array > _LARGEST) | (array < -_LARGEST)
+        wrong = wrong if missing else wrong | np.isnan(array)
         rows = np.flatnonzero(wrong.reshape(len(array), -1).any(axis=1))
         if len(rows):
             what, remedy = (

@@ -143,7 +143,11 @@ def build(
         raise ValueError("Pass either data, a Dataset, or data_shape (and data_mean, if it is known).")
     head = choose_likelihood(name, likelihood, data)
     if data is not None:
-        data_shape, head = data.data_shape, head.fitted(data.training_values)
+        data_shape = data.data_shape
+        if data.has_missing:  # Perhaps not in training.
+            head = dataclasses.replace(head, missing=True)
+            data.warn_of_unobserved()
+        head = head.fitted(data.training_values)
     elif not isinstance(data_shape, list | tuple):
         raise ValueError(f"data_shape must be a tuple, the shape of one x: received {data_shape!r}.")
     elif data_mean is not None:

@@ -307,6 +307,8 @@ def main(name):
     config = training.Config(**settings | {"particle_chunk": None if fits_memory else _PARTICLE_CHUNK.value})
     workdir = _WORKDIR.value or f"runs/{config.title}"
     try:
+        if _EXPORT_DIR.value and os.path.exists(_EXPORT_DIR.value) and not os.path.isdir(_EXPORT_DIR.value):
+            raise NotADirectoryError(f"--export_dir={_EXPORT_DIR.value} is a file: give it the name of a folder.")
         if _STRATEGY.value in ("auto", "multi_worker") and strategies.cluster_size() > 1:
             print(f"Waiting for the {strategies.cluster_size()} workers of TF_CONFIG.", flush=True)
         strategy = strategies.get(_STRATEGY.value, _DEVICES.value)

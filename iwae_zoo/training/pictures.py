@@ -73,7 +73,8 @@ def _names(model, x):
 
 def _varied(model, x, count):
     """The columns of numbers that vary most, in their order."""
-    spread = np.where(_numbers(model, x), np.nanstd(x, axis=0), -1.0)
+    observed = ~np.isnan(x).all(axis=0)
+    spread = np.where(_numbers(model, x) & observed, np.nanstd(np.where(observed, x, 0.0), axis=0), -1.0)
     return np.sort(np.argsort(-spread, kind="stable")[:count])
 
 

@@ -256,6 +256,10 @@ class Run:
                 f"shape {tuple(self.dataset.data_shape)}."
             )
         likelihoods.checked(self.likelihood, self.dataset.kind_of_x, self.dataset.kind)
+        if self.dataset.has_missing and not self.likelihood.missing:
+            raise ValueError(
+                f"The preset {self.config.from_preset!r} takes no missing values, and {self.dataset.name} has some."
+            )
 
     def build(self):
         """The model that training begins with, compiled."""

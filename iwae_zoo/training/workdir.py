@@ -95,6 +95,14 @@ class WorkDirectory:
             patience and history and len(history) - best_epoch(history) >= patience
         )
 
+    def check_watched(self, history):
+        """Raises ValueError if early stopping has nothing to compare: no validation bound is finite so far."""
+        if self.config.early_stopping and not any(math.isfinite(row.get(MONITOR, math.nan)) for row in history):
+            raise ValueError(
+                f"early_stopping watches {MONITOR}, which is {history[-1].get(MONITOR)}: some validation example is "
+                "outside the support of the likelihood. Leave early_stopping out, or look at the data."
+            )
+
     def describe(self, **found):
         """Writes what is run: "config", the "versions" of what runs it, and the "fingerprint" of the data."""
         write_json(self._description, found)
@@ -203,6 +211,7 @@ class EpochEnd(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._history.append({"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}})
+        self._workdir.check_watched(self._history)
         if self._writes:
             self._workdir.write_history(self._history)
             self._workdir.save(self.model, self._history)

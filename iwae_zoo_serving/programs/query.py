@@ -58,7 +58,10 @@ def _columns():
     with console.quiet():  # Takes seconds, with all that it needs.
         from iwae_zoo.columns import Column
 
-    card = json.loads(pathlib.Path(str(_MODEL_CARD.value)).read_text())
+    try:
+        card = json.loads(pathlib.Path(str(_MODEL_CARD.value)).read_text())
+    except ValueError:
+        card = None
     if not isinstance(card, dict) or "input" not in card:
         raise ValueError(f"{_MODEL_CARD.value} is no model card, as an exported model has one.")
     columns = card["input"].get("columns")
@@ -79,7 +82,10 @@ def _rows():
             from iwae_zoo import data  # Takes seconds, with all that it needs; a file does without.
 
         return data.load_rows(None, _DATASET.value, _DATA_DIR.value, kind=_KIND.value, binarize=_BINARIZE.value)
-    x = np.load(str(_INPUT.value), mmap_mode="r", allow_pickle=False)
+    try:
+        x = np.load(str(_INPUT.value), mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{_INPUT.value} cannot be read as .npy: {error} A table is given with --csv.") from error
     if not isinstance(x, np.ndarray) or x.ndim == 0:
         raise ValueError(f"{_INPUT.value} holds no array of rows.")
     return x

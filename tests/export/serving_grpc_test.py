@@ -172,6 +172,17 @@ def test_one_number_does_not_stand_for_more_than_a_request_holds(prediction):
     assert "input 'x' takes 4000000000000 bytes, more than the" in caught.value.details()
 
 
+def test_inputs_that_nobody_asked_for_are_not_unpacked(prediction):
+    request = predict_pb2.PredictRequest(model_spec={"name": "toy"})
+    request.inputs["other"].dtype = tf.float32.as_datatype_enum
+    request.inputs["other"].tensor_shape.dim.add(size=10**12)  # More than a request may hold: not even looked at.
+    request.inputs["other"].float_val.append(4.0)
+    with pytest.raises(grpc.RpcError) as caught:
+        prediction.Predict(request, timeout=20)
+    assert caught.value.code().name == "INVALID_ARGUMENT"
+    assert "Sent extra: {other}. Missing but required: {" in caught.value.details()
+
+
 def test_a_long_name_does_not_hide_the_error(prediction):
     with pytest.raises(grpc.RpcError) as caught:
         prediction.Predict(predict_request({"x": np.zeros(1, np.float32)}, 20_000 * "n"), timeout=20)

@@ -195,6 +195,13 @@ def test_an_array(run, tmp_path):
     with np.load(tmp_path / "out.npz") as left:
         assert left["mean"].shape == (2, 3) and left["mean"][0, 0] == 20.0 and "draws" not in left
         assert left["trusted"].shape == (2,)
+    x = np.zeros([300, 3])
+    x[280, 1] = 1e300  # Of float64; in float32 it is infinite.
+    np.save(tmp_path / "x.npy", x)
+    assert (
+        "1 of 300 examples, the first at row 280"
+        in call(impute, *flags_of(run, "x.npy", "new.npz"), cwd=tmp_path).stderr
+    )
     (tmp_path / "x.npy").write_bytes(b"no array")
     assert call(impute, *flags_of(run, "x.npy", "new.npz"), cwd=tmp_path).returncode != 0
     assert not (tmp_path / "new.npz").exists()

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iwae_zoo import figures, presets, saved_model, training
+from iwae_zoo import data, figures, presets, saved_model, training
+from iwae_zoo.columns import Column
 from iwae_zoo.model import memory
 from iwae_zoo.training import workdir
 
@@ -281,6 +282,45 @@ def test_a_run_goes_on_with_its_own_data_only(tmp_path):
         training.Run(begun, tmp_path / "run", resume=True).train(verbose=0)
     with pytest.raises(ValueError, match=r"model.keras is damaged: it is no whole .keras file"):
         saved_model.export_run(tmp_path / "run", tmp_path / "served")
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_what_is_missing_outside_the_training_rows_alone(split):
+    values = {name: np.ones([6, 2], np.float32) for name in ("train", "validation", "test")}
+    whole = data.Dataset("table", **values, kind="real")
+    holes = values[split].copy()
+    holes[0, 1] = np.nan
+    holed = dataclasses.replace(whole, **{split: holes})
+    assert (whole.has_missing, holed.has_missing) == (False, True)
+    for dataset in (whole, holed):
+        assert presets.build("real_small", data=dataset).decoder.head.missing == dataset.has_missing
+    columns = (Column("a", "real"), Column("b", "real"))
+    table = dataclasses.replace(holed, kind="table", columns=columns)
+    assert all(group.head.missing for group in presets.build("table", data=table).decoder.head.groups)
+
+
+def test_what_no_training_row_has_a_value_of_is_told():
+    values = {name: np.ones([6, 2], np.float32) for name in ("train", "validation", "test")}
+    values["train"][:, 1] = np.nan
+    with pytest.warns(UserWarning, match="No training row of table has a value of 1: .* invented"):
+        presets.build("real_small", data=data.Dataset("table", **values, kind="real"))
+
+
+def test_a_preset_that_takes_no_missing_values_is_not_given_any(tmp_path):
+    config = training.Config(from_preset="digits_miwae", missing=0.1)
+    with pytest.raises(ValueError, match="'digits_miwae' takes no missing values, and digits has some"):
+        training.Run(config, tmp_path / "run")
+
+
+def test_early_stopping_needs_a_bound_to_watch(tmp_path):
+    x = np.zeros([40, 2], np.int64)
+    train, validation, test = (np.array(part) for part in np.split(x, [30, 35]))
+    validation[0] = 3  # A class that training has none of: p(x) = 0.
+    np.savez(tmp_path / "x.npz", train=train, validation=validation, test=test)
+    settings = {"kind": "class", "preset": "small", "m": 1, "k": 2, "epochs": 3, "early_stopping": 1}
+    run = training.Run(training.Config(dataset=str(tmp_path / "x.npz"), **settings), tmp_path / "run")
+    with pytest.raises(ValueError, match="early_stopping watches val_decoder_bound, which is -inf"):
+        run.train(verbose=0)
 
 
 def exhausted(*_, **__):
