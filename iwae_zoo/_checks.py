@@ -90,6 +90,17 @@ def checked_seed(seed):
     return number
 
 
+def number(name, value):
+    """Returns `value` as a float.
+
+    Raises:
+      ValueError: if it is not a real number.
+    """
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise ValueError(f"{name} must be a number: received {value!r}.")
+    return float(value)
+
+
 def positive(name, value):
     """Returns `value`.
 
@@ -114,14 +125,14 @@ def below_half(name, value):
 
 
 def fraction(name, value, hint=""):
-    """Returns `value`.
+    """Returns `value` as a float.
 
     Raises:
       ValueError: if it is not a number in [0, 1]; the message ends with the hint.
     """
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 <= value <= 1.0:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0.0 <= float(value) <= 1.0:
         raise ValueError(f"{name} must be in [0, 1]: received {value!r}.{hint}")
-    return value
+    return float(value)
 
 
 def warn_of_lost_digits(table, rounded, columns):

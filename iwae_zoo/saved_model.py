@@ -216,6 +216,9 @@ class Exported:
     def estimate_log_prob(self, x, num_samples=1000, seed=0, first_row=0, method=likelihood.IMPORTANCE):
         """As `likelihood.estimate_log_prob` of the model that was exported, with the same random numbers.
 
+        Rows whose chains do not agree are not walked again along a longer path: an export has one, of its
+        `num_temperatures`.
+
         The numbers depend on the particles of a chunk: where `num_samples` is above the model card's `particle_chunk`,
         they are those of `likelihood.estimate_log_prob` with that as its `chunk_size`.
 

@@ -20,7 +20,7 @@ from iwae_zoo._checks import checked_seed, integer
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.estimation import paths, walks
-from iwae_zoo.estimation.rows import ABREAST, by_rows, checked_answers
+from iwae_zoo.estimation.rows import ABREAST, by_rows, checked_answers, numbered
 from iwae_zoo.estimation.walks import schedule
 from iwae_zoo.model import examples, memory, particles
 
@@ -132,7 +132,7 @@ def estimate_log_prob(
     """
     budget = walks.Budget.of(initial, num_temperatures, num_chains, num_leapfrog_steps)
     x = examples.some(model, x)
-    rows = np.arange(first_row, first_row + len(x))
+    rows = numbered(len(x), first_row)
     return estimate_rows(model, x, rows, seed, budget, verbose)
 
 
@@ -207,7 +207,7 @@ def sandwich(
     https://arxiv.org/abs/1511.02543
     """
     budget = walks.Budget.of(initial, num_temperatures, num_chains, num_leapfrog_steps)
-    integer("num_examples", num_examples)
+    num_examples, seed = integer("num_examples", num_examples), checked_seed(seed)
     # The examples' rows are none of a data set's.
     z_seed, x_seed = (particles.derive_seed(seed, -1, label) for label in range(2))
     z = model.prior.distribution().sample([num_examples], seed=z_seed)  # [N, D]
@@ -215,7 +215,7 @@ def sandwich(
     bracket = _sandwich_function(model, budget.traced)
     rows = np.arange(num_examples)
     with _enough(model, budget):
-        found = _in_batches(bracket, rows, checked_seed(seed), [x, z.numpy()], [budget.betas], verbose)
+        found = _in_batches(bracket, rows, seed, [x, z.numpy()], [budget.betas], verbose)
     return Sandwich(
         x=x,
         lower=found["log_prob"],

@@ -10,7 +10,7 @@ from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.estimation import psis
 from iwae_zoo.estimation.rows import by_rows, checked_answers, numbered
-from iwae_zoo.estimation.streaming import Observer, checked_chunk, observed
+from iwae_zoo.estimation.streaming import Observer, checked_counts, observed
 from iwae_zoo.model import examples, memory
 from iwae_zoo.objectives.thermodynamic import partition
 
@@ -63,7 +63,7 @@ def thermodynamic_bracket(
     Masrani, Le, Wood. The Thermodynamic Variational Objective. NeurIPS 2019. https://arxiv.org/abs/1907.00031
     """
     betas = partition(num_points, spacing, beta_1)
-    chunk_size = checked_chunk(chunk_size, num_samples=num_samples)
+    num_samples, chunk_size = checked_counts(chunk_size, num_samples=num_samples)
     x, seed = examples.fitting(model, x), checked_seed(seed)
     answer = _rows_function(model, chunk_size, psis.capacity(num_samples), betas)
     with memory.enough(model, 1, chunk_size, name="chunk_size"):

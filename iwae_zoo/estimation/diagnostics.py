@@ -9,7 +9,7 @@ import warnings
 
 import keras
 
-from iwae_zoo._checks import integer
+from iwae_zoo._checks import checked_seed, integer
 from iwae_zoo.estimation import evaluation
 from iwae_zoo.estimation.bracket import Bracket, thermodynamic_bracket
 from iwae_zoo.estimation.latent import ACTIVE_VARIANCE, LatentUse, latent_use
@@ -101,7 +101,7 @@ class Diagnostics(keras.callbacks.Callback):
             "num_repeats": integer("num_repeats", num_repeats, LEAST_REPEATS),
             "batch_size": integer("batch_size", batch_size, 1),
             "num_samples": integer("num_samples", num_samples, 1),
-            "seed": seed,
+            "seed": checked_seed(seed),
         }
 
     def on_train_begin(self, logs=None):

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from iwae_zoo._checks import integer
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import annealing, likelihood
 
@@ -84,7 +85,7 @@ def evaluate(model, x, num_samples=5000, seed=0, *, m=None, k=None, verbose=1, *
     Returns:
       `Evaluation`.
     """
-    count = (m or model.objective.m) * (k or model.objective.k)
+    count = integer("m", model.objective.m if m is None else m) * integer("k", model.objective.k if k is None else k)
     # With M K samples the importance-sampled log p(x) is, example by example, a draw of the bound at M K particles.
     # Another seed than below, so that the two are independent.
     bound = likelihood.estimate_dataset(model, x, count, (seed + 1) % 2**31, method="importance", verbose=0)
@@ -189,7 +190,7 @@ def check(
         annealed_log_prob_error=error_of_mean(annealed.standard_error),
         difference=difference,
         difference_error=difference_error,
-        acceptance_rate=float(np.mean(annealed.acceptance_rate)),
+        acceptance_rate=float(np.mean(annealed.acceptance_rate[inside])),
     )
 
 

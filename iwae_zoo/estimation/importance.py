@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iwae_zoo._checks import checked_seed
+from iwae_zoo._checks import checked_seed, number
 from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.estimation import psis, tiles
 from iwae_zoo.estimation.rows import by_rows, checked_answers
-from iwae_zoo.estimation.streaming import checked_chunk, stream
+from iwae_zoo.estimation.streaming import checked_counts, stream
 from iwae_zoo.model import examples, memory
 
 __all__ = ["ANNEALED", "IMPORTANCE", "LEAST_ESS", "OUTPUTS", "PARETO_K_LIMIT", "Estimate", "estimate_log_prob"]
@@ -25,6 +25,8 @@ IMPORTANCE, ANNEALED = "importance", "annealed"
 PARETO_K_LIMIT = 0.7
 # Share of the annealed chains that has to be effective.
 LEAST_ESS = 1 / 6
+# Nats that float32 may round log p(x) by, where its standard error is not larger.
+_ROUNDED = 0.1
 
 
 class Estimate(NamedTuple):
@@ -61,6 +63,11 @@ class Estimate(NamedTuple):
         return cls(log_prob=log_prob, **fields, method=method, importance_log_prob=log_prob)
 
     @property
+    def rounded(self):
+        """bool array [B], whether float32, in which models compute, rounds log p(x) by more than its standard error."""
+        return rounded(self.log_prob, self.standard_error) & self.in_support
+
+    @property
     def trusted(self):
         """bool array [B], whether `log_prob` is right to within its standard error.
 
@@ -70,7 +77,15 @@ class Estimate(NamedTuple):
         """
         annealed = self.method == ANNEALED
         heavy = np.where(annealed, self.ess < LEAST_ESS * self.num_samples, self.pareto_k > PARETO_K_LIMIT)
-        return ~heavy | (self.standard_error == 0.0) | ~self.in_support
+        return (~heavy | (self.standard_error == 0.0) | ~self.in_support) & ~self.rounded
+
+
+def rounded(log_prob, standard_error):
+    """Whether float32 rounds log p(x) [B] by more than its standard error [B], and by more than 0.1 nats: bool [B].
+
+    That is where it is beyond 800,000 nats, such as at an outlier of a thousand standard deviations.
+    """
+    return np.abs(log_prob) * 2.0**-23 > np.maximum(standard_error, _ROUNDED)
 
 
 # What importance samples answer a row by, in graphs.
@@ -82,11 +97,11 @@ OUTPUTS = dict.fromkeys(Estimate._fields[:-2], tf.TensorSpec([], tf.float64)) | 
 
 def estimate_log_prob(model, x, num_samples, seed, chunk_size, *, tolerance, proposal, rows, tile_rows):
     """`likelihood.estimate_log_prob` with the method "importance", and its arguments."""
-    if tolerance is not None and not tolerance > 0:
+    if tolerance is not None and not number("tolerance", tolerance) > 0:
         raise ValueError(f"tolerance must be a positive number of nats, or None: received {tolerance!r}.")
     if proposal not in ("encoder", "prior"):
         raise ValueError(f"proposal must be 'encoder' or 'prior': received {proposal!r}.")
-    chunk_size = checked_chunk(chunk_size, num_samples=num_samples)
+    num_samples, chunk_size = checked_counts(chunk_size, num_samples=num_samples)
     x, seed = examples.fitting(model, x), checked_seed(seed)
     tile_rows = tiles.choose(tile_rows, model, chunk_size, proposal)
     answer = _rows_function(model, chunk_size, psis.capacity(num_samples), proposal, tile_rows)

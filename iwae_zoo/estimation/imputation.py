@@ -17,7 +17,7 @@ from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.distributions import noise
 from iwae_zoo.estimation import importance, psis
 from iwae_zoo.estimation.rows import by_rows, checked_answers, numbered
-from iwae_zoo.estimation.streaming import Observer, checked_chunk, observed
+from iwae_zoo.estimation.streaming import Observer, checked_counts, observed
 from iwae_zoo.model import examples, memory, particles
 
 __all__ = ["Imputation", "central_interval", "check_takes_missing", "impute", "outputs", "row"]
@@ -59,9 +59,12 @@ class Imputation(NamedTuple):
 
     @property
     def trusted(self):
-        """bool array [B], whether the particles can stand for p(z | x_obs): Pareto k is at most 0.7."""
+        """bool array [B], whether the particles can stand for p(z | x_obs).
+
+        Pareto k is at most 0.7, and float32 has the digits of log p(x_obs), as `likelihood.Estimate` has it.
+        """
         sure = (self.pareto_k <= importance.PARETO_K_LIMIT) | (self.standard_error == 0.0)
-        return sure & self.in_support
+        return sure & self.in_support & ~importance.rounded(self.log_prob, self.standard_error)
 
     def rows(self, start, stop):
         """The same of some of the examples."""
@@ -142,9 +145,9 @@ def impute(model, x, num_samples=1000, num_imputations=5, seed=0, chunk_size=Non
     https://arxiv.org/abs/1812.02633
     Rubin. Multiple Imputation for Nonresponse in Surveys. 1987.
     """
-    integer("num_imputations", num_imputations)
+    num_imputations = integer("num_imputations", num_imputations)
     check_takes_missing(model)
-    chunk_size = checked_chunk(chunk_size, num_samples=num_samples)
+    num_samples, chunk_size = checked_counts(chunk_size, num_samples=num_samples)
     x, seed = examples.fitting(model, x), checked_seed(seed)
     rows = numbered(len(x), first_row, rows)
     answer = _rows_function(model, chunk_size, psis.capacity(num_samples), num_imputations)

@@ -20,10 +20,13 @@ __all__ = ["INFORMATION", "Laplace", "approximate", "standard"]
 # Most steps, and the gain in nats of a step after which there is no other: the mode is then a small part of a standard
 # deviation away.
 _MOST_STEPS, _LEAST_GAIN = 25, 0.01
-# Steps that are tried at once: what is added to the curvatures, in units of the smallest. The first is Newton's own.
-_DAMPING = np.array([0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0, 10000.0])
-# Least curvature, in units of the largest.
-_LEAST_CURVATURE = 1e-6
+# Steps that are tried at once: what is added to the curvatures, in units of the smallest, and of the largest. The first
+# is Newton's own.
+_DAMPING = np.array([0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0, 10000.0]), np.array([1e-4, 1e-2])
+# Least curvature, in units of the largest: of Fisher information, whose errors are those of its float32 derivatives
+# squared, and of an exact Hessian, whose own they are. A latent that is not used has that of its prior, however sharp
+# the others are.
+_LEAST_CURVATURE, _LEAST_OF_HESSIAN = 1e-12, 1e-6
 # Most directions whose products are computed at once.
 _DIRECTIONS = 64
 
@@ -97,7 +100,9 @@ def approximate(networks, x, start):
                 here = log_joint(z[tf.newaxis])[0]
             curvatures, axes = curvature(z)
             slopes = tf.linalg.matvec(axes, tape.gradient(here, z), transpose_a=True)
-            damping = tf.constant(_DAMPING[:, np.newaxis], z.dtype) * tf.reduce_min(curvatures)
+            ends = tf.reduce_min(curvatures), tf.reduce_max(curvatures)
+            damping = [tf.constant(part, z.dtype) * end for part, end in zip(_DAMPING, ends, strict=True)]
+            damping = tf.concat(damping, axis=0)[:, tf.newaxis]
             candidates = z + tf.matmul(slopes / (curvatures + damping), axes, transpose_b=True)  # [steps, D]
             values = log_joint(candidates)
             best = tf.argmax(values)
@@ -116,25 +121,32 @@ def approximate(networks, x, start):
 
 def _curvature(networks, x, z):
     """Curvatures [D] of -log p(x, z) at z [D] along the columns of axes [D, D]; positive."""
-    matrix = tf.cast(_matrix(networks, x, z), tf.float64)
+    matrix, least = _matrix(networks, x, z)
     matrix = tf.where(tf.math.is_finite(matrix), matrix, tf.eye(z.shape[0], dtype=tf.float64))
     curvatures, axes = tf.linalg.eigh((matrix + tf.transpose(matrix)) / 2.0)
     curvatures = tf.abs(curvatures)
-    curvatures = tf.maximum(curvatures, _LEAST_CURVATURE * tf.reduce_max(curvatures))
+    curvatures = tf.maximum(curvatures, least * tf.reduce_max(curvatures))
     return tf.cast(curvatures, z.dtype), tf.cast(axes, z.dtype)
 
 
 def _matrix(networks, x, z):
-    """The curvature [D, D] of -log p(x, z) at z [D], or with the Fisher information of p(x | z) in place of its own."""
+    """The curvature of -log p(x, z) at z [D], or with the Fisher information of p(x | z) in place of its own.
+
+    Returns:
+      (float64 tensor [D, D], float): the matrix, and the least curvature that it can tell, in units of the largest.
+    """
     likelihood, prior = networks.decoder.likelihood, networks.prior
     information = _information(likelihood(z[tf.newaxis, tf.newaxis]), x)
     if information is None:
-        return _hessian(lambda z: particles.log_joint(networks.decoder, prior, x, z), z)
-    matrix = _hessian(lambda z: prior.distribution().log_prob(z), z)
+        hessian = _hessian(lambda z: particles.log_joint(networks.decoder, prior, x, z), z)
+        return tf.cast(hessian, tf.float64), _LEAST_OF_HESSIAN
+    matrix = tf.cast(_hessian(lambda z: prior.distribution().log_prob(z), z), tf.float64)
     jacobian = _jacobian(lambda z: [parameter for parameter, _ in _information(likelihood(z), x)], z)
     for derivatives, (_, weights) in zip(jacobian, information, strict=True):
-        matrix += tf.matmul(_flat(derivatives), _flat(_weighted(weights, derivatives)), transpose_b=True)
-    return matrix
+        # In float32 what is large would leave no digits to directions that the likelihood does not see.
+        weighted = (tf.cast(_flat(part), tf.float64) for part in (derivatives, _weighted(weights, derivatives)))
+        matrix += tf.matmul(*weighted, transpose_b=True)
+    return matrix, _LEAST_CURVATURE
 
 
 def _jacobian(function, z):

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from iwae_zoo._checks import integer
+from iwae_zoo._checks import checked_seed, integer
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.distributions import moments
 from iwae_zoo.model import examples, particles
@@ -77,7 +77,7 @@ def latent_use(model, x, num_samples=100, seed=0):
     samples = integer("num_samples", num_samples, 1)
     x = examples.some(model, x)
     posterior, prior = model.encoder.posterior(x), model.prior.distribution()
-    z = posterior.sample(samples, seed=particles.derive_seed(seed))  # [S, N, D]
+    z = posterior.sample(samples, seed=particles.derive_seed(checked_seed(seed)))  # [S, N, D]
 
     def log_aggregate(z_of_one):
         log_q = tf.cast(posterior.log_prob(z_of_one[:, tf.newaxis]), tf.float64)  # [S, N]

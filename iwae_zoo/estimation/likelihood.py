@@ -15,7 +15,7 @@ from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.estimation import annealing, importance, walks
 from iwae_zoo.estimation.importance import ANNEALED, IMPORTANCE, LEAST_ESS, PARETO_K_LIMIT, Estimate
 from iwae_zoo.estimation.rows import numbered
-from iwae_zoo.estimation.streaming import checked_chunk, default_chunk, stream
+from iwae_zoo.estimation.streaming import checked_counts, default_chunk, stream
 from iwae_zoo.model import examples
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "METHODS",
     "DatasetEstimate",
     "Estimate",
-    "checked_chunk",
+    "checked_counts",
     "climb",
     "default_chunk",
     "estimate_dataset",
@@ -185,6 +185,7 @@ def climb(sampled, anneal, method, tolerance=None):
     # What is sure enough stays, unless annealing is asked for.
     better = ~sampled.trusted[rows] | (annealed["standard_error"] < sampled.standard_error[rows])
     better |= method == ANNEALED
+    better &= annealed["ess"] > 0  # Chains that were all lost say nothing.
     changed = {
         name: annealed[name][better] for name in ("log_prob", "standard_error", "ess", "pareto_k", "num_samples")
     }
@@ -265,13 +266,15 @@ def summarize(examples):
     inside = examples.in_support
     count = int(inside.sum())
     annealed = examples.method == ANNEALED
-    untrusted = ~examples.trusted
+    untrusted, rounded = ~examples.trusted, examples.rounded
     if untrusted.any():
+        heavy = untrusted & ~rounded
+        digits = f" {rounded.sum()} are so large that float32 rounds them by more than that." if rounded.any() else ""
         warnings.warn(
             f"log p(x) of {untrusted.sum()} of {len(inside)} examples cannot be trusted: it is likely too low, and its "
-            f"standard error too small. {(untrusted & ~annealed).sum()} have a Pareto k above {PARETO_K_LIMIT} "
-            f"(method='auto' anneals them where z is continuous), {(untrusted & annealed).sum()} too few effective "
-            "chains.",
+            f"standard error too small. {(heavy & ~annealed).sum()} have a Pareto k above {PARETO_K_LIMIT} "
+            f"(method='auto' anneals them where z is continuous), {(heavy & annealed).sum()} too few effective "
+            f"chains.{digits}",
             stacklevel=3,
         )
     if count < len(inside):

@@ -13,7 +13,7 @@ from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model, read_once
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation.rows import checked_answers
-from iwae_zoo.estimation.streaming import checked_chunk
+from iwae_zoo.estimation.streaming import checked_counts
 from iwae_zoo.model import examples, memory, particles
 
 __all__ = ["resample", "sample_posterior"]
@@ -59,8 +59,8 @@ def sample_posterior(model, x, num_samples=1, num_particles=100, seed=0, chunk_s
     https://arxiv.org/abs/1704.02916
     Kosiorek. What is wrong with VAEs? 2018, eq. 11-12.
     """
-    integer("num_samples", num_samples)
-    chunk_size = checked_chunk(chunk_size, num_particles=num_particles)
+    num_samples = integer("num_samples", num_samples)
+    num_particles, chunk_size = checked_counts(chunk_size, num_particles=num_particles)
     x, seed = examples.fitting(model, x), particles.derive_seed(checked_seed(seed))
     with memory.enough(model, 1, chunk_size, name="chunk_size"):
         z, ess = _batch_function(model, chunk_size)(x, num_samples, num_particles, seed)

@@ -8,6 +8,7 @@ a batch to its replicas, for the same answers.
 import numpy as np
 import tensorflow as tf
 
+from iwae_zoo._checks import integer
 from iwae_zoo._tracing import read_once
 
 __all__ = ["ABREAST", "by_rows", "checked_answers", "in_tiles", "numbered"]
@@ -128,10 +129,13 @@ def numbered(count, first_row=0, rows=None):
       int32 array [B].
 
     Raises:
-      ValueError: if `rows` is of another shape or out of range.
+      ValueError: if `rows` is of another shape, or they are out of range.
     """
     if rows is None:
-        return np.arange(first_row, first_row + count, dtype=np.int32)
+        first = integer("first_row", first_row, least=0)
+        if first + count > 2**31:
+            raise ValueError(f"Rows must be below 2^31: received first_row={first_row} for {count} examples.")
+        return np.arange(first, first + count, dtype=np.int32)
     rows = np.asarray(rows)
     if rows.shape != (count,) or rows.dtype.kind not in "iu" or not ((rows >= 0) & (rows < 2**31)).all():
         raise ValueError(

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo import objectives
-from iwae_zoo._checks import integer
+from iwae_zoo._checks import checked_seed, integer
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import per_model
 from iwae_zoo.model import ImportanceWeightedAutoencoder, dreams, examples, gradients, particles
@@ -96,12 +96,13 @@ def gradient_snr(model, x, num_repeats=1000, seed=0, objective=None):
     """
     repeats = integer("num_repeats", num_repeats, LEAST_REPEATS)
     x = examples.some(model, x)
+    examples.check_support(model.decoder, x)
     options = (model.backward_particles, model.particle_chunk) if objective is None else (None, None)
     objective = model.objective if objective is None else objectives.get(objective)
     # Which variables are trained may change, and what was traced for others with it.
     trained = tuple(map(id, model.encoder_variables + model.decoder_variables))
     passes = _passes(model, objective, *options, trained)
-    seed = particles.derive_seed(seed)
+    seed = particles.derive_seed(checked_seed(seed))
     edges = np.linspace(0, repeats, min(_GROUPS, repeats // _LEAST_GROUP) + 1).astype(int)
     counts = np.diff(edges)
     groups = [_run(model, passes.moments, x, seed, *interval) for interval in itertools.pairwise(edges)]

@@ -17,7 +17,7 @@ from iwae_zoo.distributions import noise
 from iwae_zoo.estimation import psis
 from iwae_zoo.model import particles
 
-__all__ = ["Observer", "checked_chunk", "default_chunk", "observed", "standard_error", "stream"]
+__all__ = ["Observer", "checked_counts", "default_chunk", "observed", "standard_error", "stream"]
 
 # Most particles decoded at once: enough to keep the processor busy, few enough that memory is small.
 _DEFAULT_CHUNK = 2500
@@ -154,23 +154,28 @@ def default_chunk(num_samples):
     return -(-num_samples // -(-num_samples // _DEFAULT_CHUNK))
 
 
-def checked_chunk(chunk_size, **particles_of):
-    """The number of particles to decode at once.
+def checked_counts(chunk_size, **particles_of):
+    """The number of particles, and how many to decode at once.
 
     Args:
       chunk_size: int, or None to have it chosen.
       **particles_of: one int, the number of particles, by the name that its caller's user knows it by.
 
+    Returns:
+      (int, int).
+
     Raises:
-      ValueError: if either is not a positive integer, or the chunk is the larger.
+      ValueError: if either is not a positive integer, there are more than 2^31 - 1 particles, or the chunk is larger.
     """
     ((name, count),) = particles_of.items()
-    integer(name, count)
+    count = integer(name, count)
+    if count >= 2**31:
+        raise ValueError(f"{name} must be at most 2^31 - 1: received {count}.")
     if chunk_size is None:
-        return default_chunk(count)
+        return count, default_chunk(count)
     if integer("chunk_size", chunk_size) > count:
         raise ValueError(
             f"chunk_size must be at most {name}: received chunk_size={chunk_size}, {name}={count}. Leave it out to "
             "have it chosen."
         )
-    return int(chunk_size)
+    return count, int(chunk_size)

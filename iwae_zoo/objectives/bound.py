@@ -7,6 +7,8 @@ from typing import ClassVar
 
 import tensorflow as tf
 
+from iwae_zoo._checks import integer
+
 __all__ = ["Bound", "Grouped", "checked", "complement", "log_mean_exp", "without_one"]
 
 
@@ -105,8 +107,12 @@ class Bound(abc.ABC):
         """Mean log weight of the other particles of its group, [M, K, B]."""
         grouped = self.grouped(log_weights)
         shift = tf.reduce_max(grouped, axis=1, keepdims=True)
-        centered = grouped - shift
+        lost = grouped == -math.inf
+        centered = tf.where(lost, tf.zeros_like(grouped), grouped - shift)
         others = tf.reduce_sum(centered, axis=1, keepdims=True) - centered
+        lost = tf.cast(lost, tf.int32)  # A sum without one that is minus infinity may be finite.
+        others_lost = tf.reduce_sum(lost, axis=1, keepdims=True) > lost
+        others = tf.where(others_lost, tf.constant(-math.inf, others.dtype), others)
         mean = shift + others / tf.cast(tf.shape(grouped)[1] - 1, grouped.dtype)
         return tf.reshape(mean, tf.shape(log_weights))
 
@@ -136,8 +142,7 @@ class Grouped(Bound):
     groups: int = 1
 
     def __post_init__(self):
-        if not isinstance(self.groups, int) or self.groups < 1:
-            raise ValueError(f"groups must be an integer of at least 1: received {self.groups!r}.")
+        object.__setattr__(self, "groups", integer("groups", self.groups))
 
     def validate(self, m, k):
         if m * k % self.groups:

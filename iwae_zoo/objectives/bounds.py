@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iwae_zoo._checks import look_up
+from iwae_zoo._checks import look_up, number
 from iwae_zoo.objectives.bound import Bound, Grouped, checked, complement, log_mean_exp, softmax, without_one
 from iwae_zoo.objectives.jackknife import Jackknife
 from iwae_zoo.objectives.thermodynamic import Thermodynamic, ThermodynamicUpper
@@ -159,6 +159,7 @@ class VariationalRenyi(ImportanceWeighted):
 
     def __post_init__(self):
         super().__post_init__()
+        object.__setattr__(self, "alpha", number("alpha", self.alpha))
         if not 0.0 <= self.alpha < 1.0:
             raise ValueError(
                 f"alpha must be in [0, 1): received {self.alpha!r}. alpha=0 is the IWAE bound; for the limit "
@@ -189,6 +190,7 @@ class Combination(Bound):
     beta: float
 
     def __post_init__(self):
+        object.__setattr__(self, "beta", number("beta", self.beta))
         if not 0.0 <= self.beta <= 1.0:
             raise ValueError(f"beta must be in [0, 1]: received {self.beta!r}. 1 is the ELBO, 0 is the IWAE bound.")
 

@@ -195,7 +195,7 @@ class Ovis(_ScoreFunction):
       ValueError: if gamma is out of range, or is given with auxiliary particles.
 
     #### References
-    Lievin, Dittadi, Christensen, Winther. Optimal Variance Control of the Score Function Gradient Estimator for
+    Liévin, Dittadi, Christensen, Winther. Optimal Variance Control of the Score Function Gradient Estimator for
     Importance Weighted Bounds. NeurIPS 2020, eq. 12 (auxiliary particles) and 17 (gamma).
     https://arxiv.org/abs/2008.01998
     """
@@ -208,7 +208,7 @@ class Ovis(_ScoreFunction):
 
     def __post_init__(self):
         object.__setattr__(self, "auxiliary", integer("auxiliary", self.auxiliary, 0))
-        object.__setattr__(self, "gamma", float(fraction("gamma", self.gamma)))  # numpy's would be written as such.
+        object.__setattr__(self, "gamma", fraction("gamma", self.gamma))
         if self.auxiliary and self.gamma:
             raise ValueError(
                 f"gamma is of the form without auxiliary particles: received gamma={self.gamma!r} with "
@@ -313,6 +313,17 @@ def get(identifier):
 
 
 def identifier(estimator):
-    """The text from which `get` makes an equal estimator, for a configuration."""
-    changed = [name for name in estimator.settings if getattr(estimator, name) != getattr(TABLE[estimator.name], name)]
-    return ",".join([estimator.name, *(f"{name}={getattr(estimator, name)!r}" for name in changed)])
+    """The text from which `get` makes an equal estimator, for a configuration.
+
+    Raises:
+      ValueError: if there is none, because the estimator is none of the table's.
+    """
+    row = TABLE.get(estimator.name)
+    changed = [name for name in estimator.settings if row and getattr(estimator, name) != getattr(row, name)]
+    text = ",".join([estimator.name, *(f"{name}={getattr(estimator, name)!r}" for name in changed)])
+    if row is None or get(text) != estimator:
+        raise ValueError(
+            f"A saved model finds its gradient estimator by name, and {estimator} is not that of {estimator.name!r} in "
+            "iwae_zoo.objectives.estimators.TABLE: add it there under a name of its own."
+        )
+    return text

@@ -68,7 +68,9 @@ class Objective:
                 f"The decoder cannot follow {self.decoder_bound}: raising it does not raise log p(x). Give it a lower "
                 "bound, such as decoder_bound='thermodynamic'."
             )
-        fraction("sleep", self.sleep, " 0 is no sleep update, 1 is nothing else.")
+        estimators.identifier(self.estimator)  # By which a saved model finds it.
+        sleep = fraction("sleep", self.sleep, " 0 is no sleep update, 1 is nothing else.")
+        object.__setattr__(self, "sleep", sleep)
         if self.sleep < 1.0:
             self.estimator.validate(self.encoder_bound, self.m, self.k)
 
@@ -171,7 +173,7 @@ TABLE = {
     "rws": Row("iwae", "iwae", "wake"),  # Bornschein & Bengio 2015
     "rws_dreg": Row("iwae", "iwae", "doubly_reparameterized_wake"),  # Tucker et al. 2019
     "vimco": Row("iwae", "iwae", "vimco"),  # Mnih & Rezende 2016
-    "ovis": Row("iwae", "iwae", "ovis"),  # Lievin et al. 2020
+    "ovis": Row("iwae", "iwae", "ovis"),  # Liévin et al. 2020
     "tvo": Row("thermodynamic", "thermodynamic"),  # Masrani et al. 2019
     "jvi": Row("jackknife", "iwae"),  # Nowozin 2018
 }

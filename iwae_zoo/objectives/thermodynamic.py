@@ -6,7 +6,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from iwae_zoo._checks import integer, look_up
+from iwae_zoo._checks import integer, look_up, number
 from iwae_zoo.objectives.bound import Grouped, complement
 
 __all__ = ["MOST_POINTS", "SPACINGS", "Thermodynamic", "ThermodynamicUpper", "partition"]
@@ -83,6 +83,9 @@ class Thermodynamic(Grouped):
 
     def __post_init__(self):
         super().__post_init__()
+        object.__setattr__(self, "points", integer("points", self.points, least=2))
+        if self.beta_1 is not None:
+            object.__setattr__(self, "beta_1", number("beta_1", self.beta_1))
         partition(self.points, self.spacing, self.beta_1)
 
     @property

@@ -110,7 +110,7 @@ def build(
       mixed_precision: as in `dtype_policy`.
       likelihood: a `likelihoods.Likelihood` or the name of one, instead of the preset's.
       network: name of a body, with settings where it has some, as `bodies.get`, instead of the preset's.
-      posterior: name of a posterior of each stochastic layer, or names, as `Preset` has them, instead of the preset's.
+      posterior: name of a posterior of all stochastic layers, or of each with + between them, instead of the preset's.
       prior: name of a prior, of the topmost stochastic layer, instead of the preset's.
       latent_size: int, or a tuple of the sizes of stacked stochastic layers from x upwards, instead of the preset's.
       hidden_sizes: tuple of int, or one for each stochastic layer, instead of the preset's.

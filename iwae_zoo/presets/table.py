@@ -317,7 +317,7 @@ TABLE |= {
         "burda_2",
         "MNIST, two stochastic layers, DReG with 8 particles",
         {"dataset": "mnist", "objective": "dreg", "m": 1},
-        **{**_SHORT, "epochs": 400},
+        **{**_SHORT, "epochs": 360, "activation": "elu"},
     ),
     "mnist_sbn": _trained(
         "sbn",

@@ -62,7 +62,7 @@ def chosen(particle_chunk, tile_rows, model, num_samples, proposal="encoder"):
     Raises:
       ValueError: as `tiles.choose`, or if there is no particle.
     """
-    most = likelihood.checked_chunk(None, num_samples=num_samples)
+    num_samples, most = likelihood.checked_counts(None, num_samples=num_samples)
     if particle_chunk == AUTO:
         tile_rows = tiles.choose(tile_rows, model, most, proposal)
         return memory.fitting_chunk(tile_rows, memory.bytes_per_particle(model), most), tile_rows

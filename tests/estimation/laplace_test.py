@@ -10,13 +10,35 @@ import tensorflow_probability as tfp
 import toy_data
 
 import iwae_zoo
-from iwae_zoo import annealing, laplace, networks
+from iwae_zoo import annealing, laplace, networks, presets
 from iwae_zoo._tracing import Networks
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.networks import bodies
 from iwae_zoo.testing import LinearGaussian, linear_gaussian
 
 tfd = tfp.distributions
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rotated", [False, True])
+def test_latents_that_are_not_used_beside_sharp_ones(rotated):
+    """Their curvature is 1, that of the others 1e8: against the closed form."""
+    size, used, stddev, rng = 784, 3, 0.002, np.random.default_rng(0)
+    model = presets.build(
+        "table", data_shape=(size,), likelihood=f"normal,spread={stddev}", latent_size=6, hidden_sizes=()
+    )
+    kernel = np.zeros([6, size])
+    kernel[:used] = rng.normal(size=[used, size])
+    if rotated:
+        kernel = scipy.stats.ortho_group.rvs(6, random_state=rng) @ kernel
+    model.decoder.weights[0].assign(kernel)
+    model.decoder.weights[1].assign(np.zeros(size))
+    kernel = np.float64(model.decoder.weights[0])
+    x = np.float32(rng.normal(size=[2, 6]) @ kernel + stddev * rng.normal(size=[2, size]))
+    expected = scipy.stats.multivariate_normal(np.zeros(size), kernel.T @ kernel + stddev**2 * np.eye(size)).logpdf(x)
+    found = annealing.estimate_log_prob(model, x, verbose=0)
+    assert (np.abs(found.log_prob - expected) < 0.01).all()
+    assert (found.ess > 20).all()
 
 
 @pytest.mark.slow

@@ -242,6 +242,15 @@ def test_what_is_trusted():
     chains = estimates(method=["annealed", "annealed"], num_samples=[32, 32], ess=[6.0, 5.0], pareto_k=[0.9, 0.1])
     assert list(chains.trusted) == [True, False]
     assert list(estimates(pareto_k=[2.0, 2.0], in_support=[False, True]).trusted) == [True, False]
+    # Of 10 million nats float32 has one digit behind the point, of a thousand three.
+    large = estimates(pareto_k=[0.1, 0.1], log_prob=[-1e7, -1e3], standard_error=[0.0, 0.0])
+    assert list(large.trusted) == [False, True]
+    assert list(estimates(pareto_k=[0.1, 0.1], log_prob=[-1e7, -1e7], standard_error=[1.0, 2.0]).trusted) == [
+        False,
+        True,
+    ]
+    with pytest.warns(UserWarning, match="1 of 2 examples .* 0 have a Pareto k .* 1 are so large that float32"):
+        likelihood.summarize(large)
 
 
 def test_climbing_keeps_the_surer_answer():
@@ -260,6 +269,10 @@ def test_climbing_keeps_the_surer_answer():
     assert list(answer.method) == ["annealed", "annealed"]
     answer = likelihood.climb(sampled, lambda rows: anneal(rows, worse), "annealed")
     assert list(answer.log_prob) == [-2.0, -2.0]
+    lost = {"log_prob": -np.inf, "standard_error": 0.0, "ess": 0.0, "pareto_k": 0.0, "num_samples": 32}
+    for method in ("auto", "annealed"):  # A chain that left the support and none that is left: no answer.
+        answer = likelihood.climb(sampled, lambda rows: anneal(rows, lost), method)
+        assert list(answer.log_prob) == [-3.0, -4.0] and list(answer.method) == ["importance", "importance"]
     assert likelihood.climb(sampled, None, "importance") is sampled
     tight = estimates(pareto_k=[0.5, 0.5], standard_error=[0.01, 0.02])
     assert likelihood.climb(tight, None, "auto") is tight
@@ -278,6 +291,10 @@ def test_no_warning_without_a_reason(truth, model):
     [
         ({"num_samples": 0}, "num_samples must be an integer of at least 1: received 0"),
         ({"num_samples": 2.5}, "num_samples must be an integer"),
+        ({"num_samples": 2**31}, r"num_samples must be at most 2\^31 - 1: received 2147483648"),
+        ({"tolerance": "1"}, "tolerance must be a number: received '1'"),
+        ({"first_row": 2**31}, r"Rows must be below 2\^31: received first_row=2147483648 for 2"),
+        ({"first_row": -1}, "first_row must be an integer of at least 0: received -1"),
         ({"num_samples": 10, "chunk_size": 20}, "chunk_size=20, num_samples=10"),
         ({"chunk_size": 0}, "chunk_size must be an integer of at least 1"),
         ({"tolerance": 0.0}, "tolerance must be a positive number of nats"),
@@ -291,6 +308,13 @@ def test_no_warning_without_a_reason(truth, model):
 def test_errors(arguments, message, model):
     with pytest.raises(ValueError, match=message):
         likelihood.estimate_log_prob(model, **{"x": np.zeros((2, 3)), **arguments})
+
+
+def test_numbers_of_numpy_are_numbers(truth):
+    x, model = truth.sample(2), truth.model()
+    expected = likelihood.estimate_log_prob(truth.model(), x, 20)
+    for count in (np.int64(20), np.uint8(20), 20):  # One after the other: what is traced for the first is kept.
+        np.testing.assert_array_equal(likelihood.estimate_log_prob(model, x, count).log_prob, expected.log_prob)
 
 
 def test_empty_data_set(model):

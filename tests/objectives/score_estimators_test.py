@@ -3,6 +3,8 @@
 All states of all particles are gone through: nothing here is drawn but in the tests at the end.
 """
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -293,6 +295,31 @@ def test_auxiliary_log_weights_are_asked_for():
         of("iwae", "vimco").particle_weights(tf.zeros([M, K, 1]), tf.zeros([2, 1]))
 
 
+def test_a_particle_outside_the_support_leaves_vimco_its_numbers(seed):
+    """Against numpy, one particle at a time: a log weight of minus infinity among finite ones."""
+    log_weights = np.random.default_rng(seed).normal(size=[M, K, 2]).astype(np.float32)
+    log_weights[1, 0, 0] = -np.inf
+    flat = log_weights.reshape(-1, 2).astype(np.float64)
+
+    def value(flat):
+        return np.log(np.mean(np.exp(flat), axis=0))
+
+    a = np.exp(flat) / np.exp(flat).sum(axis=0)
+    expected = np.zeros_like(flat)
+    for i in range(len(flat)):
+        replaced = flat.copy()
+        replaced[i] = np.delete(flat, i, axis=0).mean(axis=0)
+        expected[i] = value(flat) - value(replaced) - a[i]
+    score = of("iwae", "vimco").particle_weights(tf.constant(log_weights)).score
+    np.testing.assert_allclose(np.reshape(score, flat.shape), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_estimator_that_could_not_be_found_again_is_refused():
+    for name, path in (("half", (0.5, 0)), ("reparameterized", (1, -1))):
+        with pytest.raises(ValueError, match=f"is not that of '{name}' in .*TABLE: add it there"):
+            of("iwae", estimators.Linear(name, path=path, score=(0, 0)))
+
+
 def test_configurations():
     for estimator in ("reinforce", "vimco", "ovis,gamma=0.5", "ovis,auxiliary=3"):
         objective = of("iwae", estimator, sleep=0.25)
@@ -300,6 +327,10 @@ def test_configurations():
         assert config["estimator"] == estimator and objectives.Objective.from_config(config) == objective
     of_numpy = of("iwae", estimators.Ovis(gamma=np.float64(0.5), auxiliary=np.int64(0)))
     assert of_numpy.get_config()["estimator"] == "ovis,gamma=0.5"
+    single = {"beta": np.float32(0.25), "sleep": np.float32(0.5)}
+    json.dumps(objectives.get("ciwae", m=np.int64(2), k=3, **single).get_config())
+    json.dumps(objectives.get("tvo", points=np.int64(4), beta_1=np.float32(0.5)).get_config())
+    assert bounds.ImportanceWeighted(groups=np.int64(2)) == bounds.ImportanceWeighted(groups=2)
     old = {key: value for key, value in of("iwae", "wake").get_config().items() if key != "sleep"}
     assert objectives.Objective.from_config(old) == of("iwae", "wake")
     # The encoder follows no bound: one that could not give it a signal is no fault.
