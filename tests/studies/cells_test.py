@@ -222,7 +222,8 @@ def test_no_worker_outlives_the_program(ending, tiny, tmp_path):
                 assert len(children.read_text().split()) == 3
                 os.killpg(program.pid, ending)
             else:
-                wait_until(lambda: working(lambda: len(list(tmp_path.rglob("config.json"))) == 1))
+                # Two programs import TensorFlow, one after the other: on a machine that is busy, a minute and more.
+                wait_until(lambda: working(lambda: len(list(tmp_path.rglob("config.json"))) == 1), seconds=180)
                 program.send_signal(ending)
             output, errors = program.communicate(timeout=30)
             wait_until(lambda: not alive(), seconds=30)
