@@ -183,10 +183,7 @@ class LostDigits:
 
 def _merged(count, moments, values):
     """Mean and sum of squares around it, of so many numbers that have these moments and of more."""
-    mean, squares = moments
-    gap = np.mean(values) - mean
-    whole = count + len(values)
-    return (
-        mean + gap * len(values) / whole,
-        squares + np.sum(np.square(values - np.mean(values))) + gap**2 * count * len(values) / whole,
-    )
+    (mean, squares), own = moments, np.mean(values)
+    share = len(values) / (count + len(values))
+    spread = np.sum(np.square(values - own)) + (own - mean) ** 2 * count * share
+    return mean + (own - mean) * share, squares + spread

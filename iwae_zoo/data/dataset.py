@@ -92,23 +92,29 @@ class Dataset:
 
     def _missing(self):
         """How much is missing where."""
-        of_places = np.ravel(Rows.of(self.train).missing()) / len(self.train)
+        of_places = np.ravel(self._holes) / len(self.train)
         if not of_places.any():
             return ""
-        names = self._names(len(of_places))
+        names = self._names
         most = np.argsort(-of_places, kind="stable")[:_SHOWN]
         where = ", ".join(f"{names[place]} {of_places[place]:.1%}" for place in most if of_places[place])
         return f"; {of_places.mean():.1%} of the training values missing, most in {where}"
 
-    def _names(self, count):
-        """What so many places of a row are called."""
-        return [column.name for column in used(self.columns)] or [str(place) for place in range(count)]
+    @property
+    def _names(self):
+        """What the places of a row are called."""
+        return [column.name for column in used(self.columns)] or [str(i) for i in range(math.prod(self.data_shape))]
+
+    @functools.cached_property
+    def _holes(self):
+        """In how many training rows each place is missing: looked for once, since they may lie on a disk."""
+        return Rows.of(self.train).missing()
 
     def warn_of_unobserved(self):
         """Warns of places that no training row has a value of: a model invents what it says of them."""
-        never = np.flatnonzero(Rows.of(self.train).missing() == len(self.train))
+        never = np.flatnonzero(self._holes == len(self.train))
         if len(never):
-            names = self._names(math.prod(self.data_shape))
+            names = self._names
             warnings.warn(
                 f"No training row of {self.name} has a value of {', '.join(names[place] for place in never[:_SHOWN])}"
                 f"{f' and {len(never) - _SHOWN} more' if len(never) > _SHOWN else ''}: what a model says there is "
@@ -121,17 +127,17 @@ class Dataset:
         """Whether the training examples stay where they are, and are read batch by batch."""
         return isinstance(self.train, Rows)
 
-    @functools.cached_property
+    @property
     def has_missing(self):
         """Whether a value is missing in any split."""
-        return any(Rows.of(getattr(self, name)).any_missing() for name in reversed(SPLITS))
+        return any(Rows.of(part).any_missing() for part in (self.validation, self.test)) or bool(self._holes.any())
 
     @property
     def train_mean(self):
         """Mean of the training examples, of shape `data_shape`; of what was observed."""
         rows = Rows.of(self.train)
         total = sum(np.nansum(block, axis=0, dtype=np.float64) for block in rows.blocks())
-        return total / (len(rows) - rows.missing()) / self._unit
+        return total / (len(rows) - self._holes) / self._unit
 
     def check_gathered(self, what):
         """Raises ValueError if the training examples are streamed, for which there is not what was asked for."""

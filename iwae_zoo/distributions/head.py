@@ -106,7 +106,7 @@ class Likelihood(abc.ABC):
             `by_blocks`: evenly spaced rows.
         """
         data = Rows.of(data)
-        missing = holes.any_missing(data)
+        missing = data.any_missing()
         if missing:
             data = Rows.of(holes.completed(data.sampled()))
         fitted = self._fitted(data if self.by_blocks else data.sampled())

@@ -3,9 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from iwae_zoo._rows import Rows
-
-__all__ = ["any_missing", "completed", "only"]
+__all__ = ["completed", "only"]
 
 
 def only(values, *observed, otherwise=0.0):
@@ -23,11 +21,6 @@ def only(values, *observed, otherwise=0.0):
     for seen in observed:
         values = tf.where(seen, values, tf.constant(otherwise, values.dtype))
     return values
-
-
-def any_missing(array):
-    """Whether a numpy array, or `Rows`, has NaN in it."""
-    return Rows.of(array).any_missing()
 
 
 def completed(data):

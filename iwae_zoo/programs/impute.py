@@ -80,9 +80,7 @@ def _array(model, progress):
     progress.reset(total=len(x))
     parts = []
     for row in range(0, len(x), _ROWS):
-        with np.errstate(over="ignore"):  # Infinite, which is refused.
-            part = np.asarray(x[row : row + _ROWS], np.float32)
-        parts.append(_impute(model, part, row))
+        parts.append(_impute(model, np.asarray(x[row : row + _ROWS], np.float32), row))
         progress.update(len(parts[-1].log_prob))
     answer = imputation.Imputation.joined(parts)
     answers: dict[str, Any] = {**answer._asdict(), "trusted": answer.trusted}
