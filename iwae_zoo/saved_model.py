@@ -104,8 +104,8 @@ def export(
       num_temperatures: int, of `annealing.estimate_log_prob`, for the annealed signatures: what a row of theirs costs.
       num_chains: int, the same.
       num_leapfrog_steps: int, the same.
-      tile_rows: int, rows of `serving_default` and `log_prob` that are computed at once, 1 or a multiple of 16: 1 for a
-        CPU, more for a GPU. A request of fewer rows costs a whole tile.
+      tile_rows: int, rows of `serving_default`, `log_prob` and the annealed signatures that are computed at once, 1 or
+        a multiple of 16: 1 for a CPU, more for a GPU. A request of fewer rows costs a whole tile.
       particle_chunk: int, most particles of a row that are decoded at once; "auto" for as many as there is free memory
         for here and now, by default at most 2500. The model card has the number.
       card: optional dict, JSON-compatible, that is added to the model card.
@@ -359,6 +359,10 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget, t
     def clamped(count):
         return tf.clip_by_value(count, 1, max_num_samples)
 
+    def of_rows(value):
+        """What the rows of a tile have in common, for each of them."""
+        return tf.fill([] if tile_rows == 1 else [tile_rows], value)
+
     @once
     def estimate(x, count, seed):
         tolerance = tf.constant(0.0, tf.float64)
@@ -375,9 +379,9 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget, t
     def estimate_annealed(x, seed):
         row = walk(x, _unpacked(seed))
         # The ELBO is the encoder's, as everywhere.
-        answer = estimate(x, tf.constant(default_samples), seed)
+        answer = estimate(x, of_rows(default_samples), seed)
         answer |= {name: tf.cast(row[name], spec.dtype) for name, spec in estimated.items() if name in row}
-        return {**answer, "num_samples": tf.constant(budget.num_chains), "method": tf.constant(importance.ANNEALED)}
+        return {**answer, "num_samples": of_rows(budget.num_chains), "method": of_rows(importance.ANNEALED)}
 
     def impute(x, count, seed):
         drawn = imputation.row(networks, x, clamped(count), _unpacked(seed), chunk_size, capacity, 1)
@@ -410,17 +414,16 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget, t
         return {"x": _single(p.sample(seed=particles.derive_seed(pair, 1))), "mean": _single(p.mean())}
 
     def default(x):
-        shape = [] if tile_rows == 1 else [tile_rows]
-        return estimate(x, tf.fill(shape, default_samples), tf.fill(shape, tf.constant(default_seed, tf.int64)))
+        return estimate(x, of_rows(default_samples), of_rows(tf.constant(default_seed, tf.int64)))
 
     imputed = {name: image for name in ("mean", "stddev", "point", "probability", "draw")}
     imputed |= {name: spec for name, spec in estimated.items() if name != "elbo"}
     holes = {"impute": by_rows(impute, [x, num_samples, seed], imputed)}
     annealed = {
-        "log_prob_annealed": by_rows(
+        "log_prob_annealed": by_tiles(
             estimate_annealed, [x, seed], {**estimated, "method": tf.TensorSpec([], tf.string)}
         ),
-        "posterior_sample_annealed": by_rows(posterior_sample_annealed, [x, seed], {"z": vector, "ess": scalar}),
+        "posterior_sample_annealed": by_tiles(posterior_sample_annealed, [x, seed], {"z": vector, "ess": scalar}),
     }
     return {
         **(annealed if annealing.is_possible(model) else {}),

@@ -68,8 +68,8 @@ def test_each_row_depends_on_itself_alone(exported, x):
 
 def test_tiles(tmp_path, x):
     """Of a tile that is chosen at export: each row by itself, bit for bit, with its own number of samples."""
-    built = presets.build("small", data_shape=(3, 2, 1), posterior="bernoulli", objective="rws")  # It has no annealing.
-    options = {"num_samples": 40, "max_num_samples": 100, "tile_rows": 16, "particle_chunk": 30}
+    built = presets.build("small", data_shape=(3, 2, 1), objective="iwae")
+    options = {"num_samples": 40, "max_num_samples": 100, "tile_rows": 16, "particle_chunk": 30, **BUDGET}
     tiled = saved_model.Exported(saved_model.export(built, tmp_path / "tiled", **options))
     card = json.loads((tiled.path / saved_model.CARD).read_text())
     assert (card["tile_rows"], card["particle_chunk"]) == (16, 30)
@@ -85,10 +85,23 @@ def test_tiles(tmp_path, x):
     expected = likelihood.estimate_log_prob(built, inputs["x"][:1], 40, 5, chunk_size=30)
     assert together["log_prob"][0] == pytest.approx(expected.log_prob[0], abs=1e-4)
     assert together["pareto_k"][0] == pytest.approx(expected.pareto_k[0], abs=1e-3)
-    for rows in ([4], [17, 4], [4, 4, 4], list(range(18))[::-1], []):
-        part = ask(tiled, "log_prob", rows, **inputs)
-        for key, value in part.items():
-            np.testing.assert_array_equal(value, together[key][rows], err_msg=f"{key} {rows}")
+    seeded = {name: inputs[name] for name in ("x", "seed")}
+    whole = {"log_prob": together} | {
+        name: ask(tiled, name, **seeded) for name in ("log_prob_annealed", "posterior_sample_annealed")
+    }
+    for name, answers in whole.items():
+        for rows in ([4], [17, 4], [4, 4, 4], list(range(18))[::-1], []):
+            part = ask(tiled, name, rows, **(inputs if name == "log_prob" else seeded))
+            for key, value in part.items():
+                np.testing.assert_array_equal(value, answers[key][rows], err_msg=f"{name} {key} {rows}")
+    annealed = whole["log_prob_annealed"]
+    assert (annealed["method"] == b"annealed").all()
+    assert (annealed["num_samples"] == BUDGET["num_chains"]).all()
+    assert list(np.flatnonzero(~annealed["in_support"])) == [3, 16]
+    inside = annealed["in_support"]
+    error = np.hypot(annealed["standard_error"], together["standard_error"])[inside]
+    assert (abs(annealed["log_prob"][inside] - together["log_prob"][inside]) < 5 * error + 1e-3).all()
+    assert list(np.flatnonzero(np.isnan(whole["posterior_sample_annealed"]["z"]).any(axis=1))) == [3, 16]
     zeros = {"num_samples": tf.fill([18], 40), "seed": tf.zeros([18], tf.int64)}
     same = ask(tiled, "log_prob", **{**inputs, **zeros})
     np.testing.assert_array_equal(ask(tiled, "serving_default", x=inputs["x"])["log_prob"], same["log_prob"])

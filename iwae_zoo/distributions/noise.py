@@ -3,7 +3,8 @@
 So a batch draws the same numbers whole, in parts, or on several devices. One counter-based stream (Philox) is cut into
 a part for each row. XLA's stream is another one than TensorFlow's.
 
-Where rows have seeds of their own, [rows, 2], each draws what it draws with its seed as the only row, number 0.
+Where rows have seeds of their own, [rows, 2], each draws what it draws with its seed as the only row, number
+`first_row`.
 """
 
 import math
@@ -22,7 +23,7 @@ _STRIP = 128  # Normal numbers that are computed side by side: a multiple of any
 
 
 def is_by_row(seed):
-    """Whether a stateless seed is one for each row, [rows, 2]."""
+    """Whether a stateless seed is one for each row, [rows, 2], or their `philox.streams`."""
     return tf.convert_to_tensor(seed).shape.rank == 2
 
 
@@ -46,16 +47,16 @@ def uniform(rows, size, seed, first_row=0, dtype=tf.float32):
       rows: int or int tensor [], number of rows.
       size: int or int tensor [], numbers in a row.
       seed: stateless seed, two integers; or one for each row, [rows, 2].
-      first_row: int or int tensor [], index of the first row; without effect where rows have seeds.
+      first_row: int or int tensor [], index of the first row; of every row where they have seeds.
       dtype: tf.float32 or tf.float64.
 
     Returns:
       Float tensor [rows, size].
     """
-    if is_by_row(seed):
-        return philox.uniform(seed, size, dtype)
     of_block = _BLOCK // dtype.size
     blocks = (size + of_block - 1) // of_block
+    if is_by_row(seed):
+        return philox.uniform(seed, size, dtype, start=tf.cast(first_row, tf.int64) * tf.cast(blocks, tf.int64))
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
     if not _is(first_row, 0):
         offset = tf.cast(first_row, tf.uint64) * tf.cast(blocks, tf.uint64)
@@ -122,7 +123,7 @@ def by_row(draw, count, batch, size, seed, first_row=0, dtype=tf.float32):
       batch: int tensor [r], the batch's shape; one without axes has one row.
       size: int or int tensor [], numbers for one draw of one of them.
       seed: stateless seed, two integers; or one for each row, [rows, 2].
-      first_row: int or int tensor [], index of the first row. None for all rows to get the numbers of row 0.
+      first_row: int or int tensor [], as in `uniform`. None for all rows to get the numbers of row 0.
       dtype: tf.float32 or tf.float64.
 
     Returns:

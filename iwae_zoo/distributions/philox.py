@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from iwae_zoo.distributions import fusion
 
-__all__ = ["fold_in", "integers", "uniform"]
+__all__ = ["fold_in", "integers", "streams", "uniform"]
 
 _ROUNDS = 10
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -19,22 +19,25 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _STEPS = (0x9E3779B9, 0xBB67AE85)
 # The key under which TensorFlow turns a seed into a key and a place in the stream.
 _SCRAMBLING = (0x3EC8F720, 0x02461E29)
+# Decorator: the graphs that call a function call it, and have no copies of its hundreds of operations.
+_called = tf.function(autograph=False, experimental_attributes={"_noinline": True})
 
 
-def uniform(seeds, size, dtype=tf.float32):
+def uniform(seeds, size, dtype=tf.float32, start=0):
     """Uniform numbers in [0, 1), those of `tf.random.stateless_uniform([size], seed, dtype=dtype)` for each seed.
 
     Args:
-      seeds: int32 tensor [R, 2].
+      seeds: int32 tensor [R, 2]; or their `streams`.
       size: int or int tensor [], numbers of a row; the whole row has less than 2^34.
       dtype: tf.float32 or tf.float64.
+      start: int or int64 tensor [], where in its stream each row begins, in blocks of 16 bytes.
 
     Returns:
       Float tensor [R, size].
     """
     words = dtype.size // 4
-    counts = tf.cast(tf.range((size * words + 3) // 4), tf.uint32)
-    return (_doubles if dtype == tf.float64 else _floats)(counts, *_streams(seeds))[:, :size]
+    counts = _counts((size * words + 3) // 4, start)
+    return (_doubles if dtype == tf.float64 else _floats)(counts, _as_streams(seeds))[:, :size]
 
 
 def integers(seeds, size):
@@ -42,9 +45,31 @@ def integers(seeds, size):
 
     For few of them, such as seeds: on the host.
     """
+    return _integers(tf.convert_to_tensor(seeds), size)
+
+
+@_called
+def _integers(seeds, size):
     with tf.device("CPU:0"):
-        counts = tf.cast(tf.range((size + 3) // 4), tf.uint32)
-        return tf.bitcast(_words(counts, *_streams(seeds)), tf.int32)[:, :size]
+        return tf.bitcast(_words(_counts((size + 3) // 4), _as_streams(seeds)), tf.int32)[:, :size]
+
+
+@_called
+def streams(seeds):
+    """What stands for seeds [R, 2] in the functions here, for whoever draws from them many times.
+
+    Returns:
+      uint32 tensor [R, 4]: of each seed's stream the two words of its key, and the upper two of its counter.
+    """
+    with tf.device("CPU:0"):
+        wide = tf.bitcast(tf.cast(seeds, tf.int64), tf.uint64)[:, tf.newaxis]  # [R, 1, 2]
+        (low, next_low), (high, next_high) = (tf.unstack(half, axis=2) for half in _halves(wide))
+        words = _philox([low, high, next_low, next_high], [_word(value) for value in _SCRAMBLING])
+        return tf.concat(words, axis=1)
+
+
+def _as_streams(seeds):
+    return seeds if seeds.dtype == tf.uint32 else streams(seeds)
 
 
 def fold_in(seeds, label):
@@ -59,35 +84,33 @@ def fold_in(seeds, label):
 
 
 @fusion.fused
-def _floats(counts, *streams):
+def _floats(counts, streams):
     """The low 23 bits of a word are the mantissa of a number in [1, 2)."""
-    mantissa = tf.bitwise.bitwise_and(_words(counts, *streams), _word(0x7FFFFF))
+    mantissa = tf.bitwise.bitwise_and(_words(counts, streams), _word(0x7FFFFF))
     return tf.bitcast(tf.bitwise.bitwise_or(mantissa, _word(127 << 23)), tf.float32) - 1.0
 
 
 @fusion.fused
-def _doubles(counts, *streams):
+def _doubles(counts, streams):
     """The low 20 bits of a word, and then those of the next."""
-    words = tf.cast(_words(counts, *streams), tf.uint64)
+    words = tf.cast(_words(counts, streams), tf.uint64)
     high = tf.bitwise.bitwise_and(words[:, ::2], tf.constant(0xFFFFF, tf.uint64))
     mantissa = tf.bitwise.bitwise_or(tf.bitwise.left_shift(high, tf.constant(32, tf.uint64)), words[:, 1::2])
     return tf.bitcast(tf.bitwise.bitwise_or(mantissa, tf.constant(1023 << 52, tf.uint64)), tf.float64) - 1.0
 
 
-def _streams(seeds):
-    """Of each seed's stream, the two words of its key and the upper two of its counter: uint32 tensors [R, 1]."""
-    with tf.device("CPU:0"):
-        wide = tf.bitcast(tf.cast(seeds, tf.int64), tf.uint64)[:, tf.newaxis]  # [R, 1, 2]
-        (low, next_low), (high, next_high) = (tf.unstack(half, axis=2) for half in _halves(wide))
-        return _philox([low, high, next_low, next_high], [_word(value) for value in _SCRAMBLING])
+def _counts(size, start=0):
+    """uint64 tensor [size], the counts from `start` on."""
+    return tf.bitcast(tf.cast(tf.range(size), tf.int64) + tf.cast(start, tf.int64), tf.uint64)
 
 
-def _words(counts, key, next_key, third, fourth):
-    """uint32 tensor [R, 4 N] of random bits, four words for each of the counts [N] of the streams."""
-    counts = counts[tf.newaxis] + tf.zeros_like(key)  # [R, N]
-    nothing = tf.zeros_like(counts)
-    words = _philox([counts, nothing, third + nothing, fourth + nothing], [key, next_key])
-    return tf.reshape(tf.stack(words, axis=2), [tf.shape(counts)[0], 4 * tf.shape(counts)[1]])
+def _words(counts, streams):
+    """uint32 tensor [R, 4 N] of random bits, four words for each of the counts [N] of the streams [R, 4]."""
+    key, next_key, third, fourth = tf.split(streams, 4, axis=1)
+    first, second = (half[tf.newaxis] + tf.zeros_like(key) for half in _halves(counts))  # [R, N]
+    nothing = tf.zeros_like(first)
+    words = _philox([first, second, third + nothing, fourth + nothing], [key, next_key])
+    return tf.reshape(tf.stack(words, axis=2), [tf.shape(first)[0], 4 * tf.shape(first)[1]])
 
 
 def _philox(counter, key):

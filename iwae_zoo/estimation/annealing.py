@@ -19,7 +19,7 @@ import tensorflow as tf
 from iwae_zoo._checks import checked_seed, integer
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model
-from iwae_zoo.estimation import paths, walks
+from iwae_zoo.estimation import laplace, paths, tiles, walks
 from iwae_zoo.estimation.rows import ABREAST, by_rows, checked_answers, numbered
 from iwae_zoo.estimation.walks import schedule
 from iwae_zoo.model import examples, memory, particles
@@ -95,6 +95,7 @@ def estimate_log_prob(
     *,
     initial="laplace",
     first_row=0,
+    tile_rows=None,
     verbose=1,
 ):
     """Estimates log p(x) of each example by annealed importance sampling: a stochastic lower bound.
@@ -115,14 +116,17 @@ def estimate_log_prob(
         q(z | x) and p(z); the chains then move in the coordinates in which that Gaussian is standard, and need far
         fewer steps. "encoder" for q(z | x), "prior" for p(z).
       first_row: int, index of the first example within a larger data set.
+      tile_rows: int, number of examples that are annealed at once, 1 or a multiple of 16; None for what suits the
+        device (`tiles.choose`): 1 on a CPU. Of one number answers depend on their row alone, bit for bit; of another
+        they take the same random numbers, and differ by what rounding makes of them.
       verbose: 0 for no progress bar.
 
     Returns:
       `AnnealedEstimate`.
 
     Raises:
-      ValueError: on an argument out of range, an x of another shape or with NaN in it, a model with NaN weights, or one
-        whose z is not continuous.
+      ValueError: on an argument out of range, an x of another shape or with NaN in it, a model with NaN weights, one
+        whose z is not continuous, or one that cannot be in tiles, and has to be.
       MemoryError: if the device has no memory for so many chains, with how many would fit.
 
     #### References
@@ -133,7 +137,7 @@ def estimate_log_prob(
     budget = walks.Budget.of(initial, num_temperatures, num_chains, num_leapfrog_steps)
     x = examples.some(model, x)
     rows = numbered(len(x), first_row)
-    return estimate_rows(model, x, rows, seed, budget, verbose)
+    return estimate_rows(model, x, rows, seed, budget, tile_rows, verbose)
 
 
 def is_possible(model):
@@ -148,7 +152,7 @@ def check_possible(model, initial="laplace", **budget):
 
 
 @tensor_float_32(False)
-def estimate_rows(model, x, rows, seed, budget, verbose=1):
+def estimate_rows(model, x, rows, seed, budget, tile_rows=None, verbose=1):
     """As `estimate_log_prob`, for any rows of a data set.
 
     Args:
@@ -157,14 +161,17 @@ def estimate_rows(model, x, rows, seed, budget, verbose=1):
       rows: int array [B], the rows of the examples, for their seeds.
       seed: int.
       budget: `walks.Budget`.
+      tile_rows: as in `estimate_log_prob`.
       verbose: 0 for no progress bar.
 
     Returns:
       `AnnealedEstimate`.
     """
-    estimate = _estimate_function(model, budget.traced)
-    with _enough(model, budget):
-        return AnnealedEstimate(**_in_batches(estimate, rows, checked_seed(seed), [x], [budget.betas], verbose))
+    tile_rows = _tile_rows(tile_rows, model, budget)
+    estimate = _estimate_function(model, budget.traced, tile_rows)
+    arguments = (rows, checked_seed(seed), [x], [budget.betas], verbose)
+    with _enough(model, budget, tile_rows):
+        return AnnealedEstimate(**_in_batches(estimate, tile_rows, *arguments))
 
 
 @tensor_float_32(False)
@@ -177,6 +184,7 @@ def sandwich(
     seed=0,
     *,
     initial="laplace",
+    tile_rows=None,
     verbose=1,
 ):
     """Bounds log p(x) from both sides for x drawn from the model: bidirectional Monte Carlo.
@@ -194,6 +202,7 @@ def sandwich(
       num_leapfrog_steps: int.
       seed: int, of the examples too.
       initial: "laplace", "prior" or "encoder".
+      tile_rows: int, or None.
       verbose: 0 for no progress bar.
 
     Returns:
@@ -212,10 +221,11 @@ def sandwich(
     z_seed, x_seed = (particles.derive_seed(seed, -1, label) for label in range(2))
     z = model.prior.distribution().sample([num_examples], seed=z_seed)  # [N, D]
     x = examples.some(model, model.decoder.likelihood(z).sample(seed=x_seed))
-    bracket = _sandwich_function(model, budget.traced)
-    rows = np.arange(num_examples)
-    with _enough(model, budget):
-        found = _in_batches(bracket, rows, seed, [x, z.numpy()], [budget.betas], verbose)
+    tile_rows = _tile_rows(tile_rows, model, budget)
+    bracket = _sandwich_function(model, budget.traced, tile_rows)
+    arguments = (np.arange(num_examples), seed, [x, z.numpy()], [budget.betas], verbose)
+    with _enough(model, budget, tile_rows):
+        found = _in_batches(bracket, tile_rows, *arguments)
     return Sandwich(
         x=x,
         lower=found["log_prob"],
@@ -227,7 +237,7 @@ def sandwich(
 
 
 @tensor_float_32(False)
-def sample_posterior(model, x, num_samples=1, seed=0, *, initial="laplace", verbose=1, **budget):
+def sample_posterior(model, x, num_samples=1, seed=0, *, initial="laplace", tile_rows=None, verbose=1, **budget):
     """Draws z from p(z | x), nearly: one of the annealed chains, chosen in proportion to its weight.
 
     z = z_c with probability w_c / sum_c w_c, and then a few transitions that leave p(z | x) invariant
@@ -241,6 +251,7 @@ def sample_posterior(model, x, num_samples=1, seed=0, *, initial="laplace", verb
       num_samples: int, number S of draws for each example, each with chains of its own.
       seed: int.
       initial: as in `estimate_log_prob`.
+      tile_rows: the same.
       verbose: 0 for no progress bar.
       **budget: `num_temperatures`, `num_chains` and `num_leapfrog_steps` of `estimate_log_prob`.
 
@@ -252,18 +263,20 @@ def sample_posterior(model, x, num_samples=1, seed=0, *, initial="laplace", verb
       ValueError: as `estimate_log_prob`.
     """
     chosen = walks.Budget.of(initial, **budget)
-    draw = _sample_function(model, chosen.traced)
     x = examples.some(model, x)
-    with _enough(model, chosen):
+    tile_rows = _tile_rows(tile_rows, model, chosen)
+    draw = _sample_function(model, chosen.traced, tile_rows)
+    arguments = (np.arange(len(x)), checked_seed(seed), [x])
+    with _enough(model, chosen, tile_rows):
         found = [
-            _in_batches(draw, np.arange(len(x)), checked_seed(seed), [x], [chosen.betas, np.int32(i)], verbose)
+            _in_batches(draw, tile_rows, *arguments, [chosen.betas, np.int32(i)], verbose)
             for i in range(integer("num_samples", num_samples))
         ]
     return np.stack([part["z"] for part in found]), np.mean([part["ess"] for part in found], axis=0)
 
 
 @per_model
-def _estimate_function(model, budget):
+def _estimate_function(model, budget, tile_rows=1):
     networks = Networks.of(model)
 
     def one(seed, x, betas):
@@ -271,11 +284,11 @@ def _estimate_function(model, budget):
         return {name: found[name] for name in AnnealedEstimate._fields}
 
     outputs = {name: walks.OUTPUTS[name] for name in AnnealedEstimate._fields}
-    return by_rows(model, one, [tf.TensorSpec(model.data_shape)], [_BETAS], outputs)
+    return by_rows(model, one, [tf.TensorSpec(model.data_shape)], [_BETAS], outputs, tile_rows)
 
 
 @per_model
-def _sandwich_function(model, budget):
+def _sandwich_function(model, budget, tile_rows=1):
     networks = Networks.of(model)
     names = ("log_prob", "standard_error")
 
@@ -285,11 +298,11 @@ def _sandwich_function(model, budget):
 
     inputs = [tf.TensorSpec(model.data_shape), _latent(model)]
     outputs = {f"{prefix}{name}": walks.OUTPUTS[name] for prefix in ("", "reverse_") for name in names}
-    return by_rows(model, one, inputs, [_BETAS], outputs)
+    return by_rows(model, one, inputs, [_BETAS], outputs, tile_rows)
 
 
 @per_model
-def _sample_function(model, budget):
+def _sample_function(model, budget, tile_rows=1):
     networks = Networks.of(model)
 
     def one(seed, x, betas, draw):
@@ -298,7 +311,7 @@ def _sample_function(model, budget):
 
     shared = [_BETAS, tf.TensorSpec([], tf.int32)]
     outputs = {"z": _latent(model), "ess": walks.OUTPUTS["ess"]}
-    return by_rows(model, one, [tf.TensorSpec(model.data_shape)], shared, outputs)
+    return by_rows(model, one, [tf.TensorSpec(model.data_shape)], shared, outputs, tile_rows)
 
 
 _BETAS = tf.TensorSpec([None], tf.float64)
@@ -308,20 +321,29 @@ def _latent(model):
     return tf.TensorSpec([model.latent_size], model.prior.distribution().dtype)
 
 
-def _enough(model, budget):
+def _tile_rows(tile_rows, model, budget):
+    """`tiles.choose`; the mode of p(z | x) is sought along some directions at once, which take the place of chains."""
+    abreast = max(budget.num_chains, min(model.latent_size, laplace.DIRECTIONS))
+    return tiles.choose(tile_rows, model, abreast, backward=True)
+
+
+def _enough(model, budget, tile_rows):
     """`memory.enough` for the chains of a budget, whose densities are gone back through."""
-    return memory.enough(model, ABREAST, budget.num_chains, name="num_chains", kind="chain", backward=True)
+    rows = ABREAST if tile_rows == 1 else tile_rows
+    options = {"name": "num_chains", "kind": "chain", "fewer_rows": "a smaller tile_rows"}
+    return memory.enough(model, rows, budget.num_chains, **options, backward=True)
 
 
-def _in_batches(function, rows, seed, arrays, shared, verbose):
+def _in_batches(function, tile_rows, rows, seed, arrays, shared, verbose):
     """The outputs of a function of `by_rows` for all rows, with a progress bar."""
+    size = tile_rows * -(-_ROWS // tile_rows)  # Whole tiles.
     progress = keras.utils.Progbar(len(rows), verbose=verbose, unit_name="example")
     parts = []
-    for first in range(0, len(rows), _ROWS):
-        part = slice(first, first + _ROWS)
+    for first in range(0, len(rows), size):
+        part = slice(first, first + size)
         found = function(np.int32(rows[part]), seed, *(array[part] for array in arrays), *shared)
         parts.append({name: value.numpy() for name, value in found.items()})
         for name in {"log_prob", "ess"} & set(parts[-1]):
             checked_answers(parts[-1][name])
-        progress.update(min(first + _ROWS, len(rows)))
+        progress.update(min(first + size, len(rows)))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -149,6 +149,7 @@ def check(
     *,
     initial="laplace",
     seed=0,
+    tile_rows=None,
     verbose=1,
     **sampling,
 ):
@@ -162,9 +163,9 @@ def check(
       num_chains: int.
       initial: str.
       seed: int.
+      tile_rows: int, or None, of `likelihood.estimate_log_prob` and of `annealing.estimate_log_prob`.
       verbose: 0 for no progress bar.
-      **sampling: of `likelihood.estimate_log_prob`, how importance samples are drawn: `proposal`, `chunk_size` and
-        `tile_rows`.
+      **sampling: of `likelihood.estimate_log_prob`, how importance samples are drawn: `proposal` and `chunk_size`.
 
     Returns:
       `Check`.
@@ -172,8 +173,9 @@ def check(
     Raises:
       ValueError: as `likelihood.estimate_log_prob` and `annealing.estimate_log_prob`.
     """
-    sampled = likelihood.estimate_dataset(model, x, num_samples, seed, method="importance", verbose=0, **sampling)
-    options = {"initial": initial, "seed": seed, "verbose": verbose}
+    sampling |= {"method": "importance", "tile_rows": tile_rows}
+    sampled = likelihood.estimate_dataset(model, x, num_samples, seed, verbose=0, **sampling)
+    options = {"initial": initial, "seed": seed, "tile_rows": tile_rows, "verbose": verbose}
     annealed = annealing.estimate_log_prob(model, x, num_temperatures, num_chains, **options)
 
     inside = sampled.in_support

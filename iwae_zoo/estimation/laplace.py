@@ -15,7 +15,7 @@ from tensorflow_probability import distributions as tfd
 from iwae_zoo.distributions import fusion
 from iwae_zoo.model import particles
 
-__all__ = ["INFORMATION", "Laplace", "approximate", "standard"]
+__all__ = ["DIRECTIONS", "INFORMATION", "Laplace", "approximate", "product", "standard", "swapped"]
 
 # Most steps, and the gain in nats of a step after which there is no other: the mode is then a small part of a standard
 # deviation away.
@@ -28,7 +28,7 @@ _DAMPING = np.array([0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0, 10000.0]), n
 # the others are.
 _LEAST_CURVATURE, _LEAST_OF_HESSIAN = 1e-12, 1e-6
 # Most directions whose products are computed at once.
-_DIRECTIONS = 64
+DIRECTIONS = 64
 
 # By distribution of a value of x: its parameters, and the Fisher information of each. Our own have a method for that.
 INFORMATION = {
@@ -40,12 +40,12 @@ INFORMATION = {
 
 
 class Laplace(NamedTuple):
-    """The Gaussian N(mode, scale scale'), and the map z = mode + scale u under which it is N(0, I).
+    """The Gaussians N(mode, scale scale') of T examples, and the maps z = mode + scale u under which they are N(0, I).
 
     Attributes:
-      mode: float tensor [D].
-      scale: float tensor [D, D].
-      log_det: float tensor [], log |det scale|.
+      mode: float tensor [T, D].
+      scale: float tensor [T, D, D].
+      log_det: float tensor [T], log |det scale|.
     """
 
     mode: tf.Tensor
@@ -53,31 +53,45 @@ class Laplace(NamedTuple):
     log_det: tf.Tensor
 
     def z(self, u):
-        """z [N, D] of u [N, D]."""
-        return self.mode + tf.matmul(u, self.scale, transpose_b=True)
+        """z [N, T, D] of u [N, T, D]."""
+        return self.mode + product(u, self.scale, transpose_b=True)
 
     def u(self, z):
-        """u [N, D] of z [N, D]."""
-        return tf.transpose(tf.linalg.solve(self.scale, tf.transpose(z - self.mode)))
+        """u [N, T, D] of z [N, T, D]."""
+        return tf.transpose(tf.linalg.solve(self.scale, tf.transpose(z - self.mode, [1, 2, 0])), [2, 0, 1])
 
     def log_prob(self, u):
-        """log-density [N] of z at the coordinates u [N, D], nats."""
+        """log-density [N, T] of z at the coordinates u [N, T, D], nats."""
         constant = self.log_det + 0.5 * math.log(2.0 * math.pi) * u.shape[-1]
         return -0.5 * tf.reduce_sum(tf.square(u), axis=-1) - constant
 
 
-def standard(size, dtype):
-    """The `Laplace` of N(0, I), whose coordinates are z itself."""
-    return Laplace(tf.zeros([size], dtype), tf.eye(size, dtype=dtype), tf.zeros([], dtype))
+def swapped(values):
+    """[T, N, ...] of [N, T, ...], and the other way round."""
+    return tf.transpose(values, [1, 0, *range(2, values.shape.rank)])
+
+
+def product(values, matrices, **options):
+    """Products [N, T, D] of values [N, T, D] with the matrices [T, D, D] of examples; options of `tf.matmul`."""
+    if values.shape[1] == 1:  # A batch of one product takes longer than the product.
+        return tf.matmul(values[:, 0], matrices[0], **options)[:, tf.newaxis]
+    return swapped(tf.matmul(swapped(values), matrices, **options))
+
+
+def standard(count, size, dtype):
+    """The `Laplace` of N(0, I) for `count` examples, whose coordinates are z itself."""
+    return Laplace(
+        tf.zeros([count, size], dtype), tf.eye(size, batch_shape=[count], dtype=dtype), tf.zeros([count], dtype)
+    )
 
 
 def approximate(networks, x, start):
-    """The Laplace approximation of p(z | x) for one example; TensorFlow operations only, for graphs.
+    """The Laplace approximation of p(z | x) for each of T examples; TensorFlow operations only, for graphs.
 
     Args:
       networks: anything with `decoder` and `prior`, such as a model.
-      x: tensor [1, ...], one example.
-      start: float tensor [D], where the search begins: the mean of q(z | x).
+      x: tensor [T, ...].
+      start: float tensor [T, D], where the searches begin: the means of q(z | x).
 
     Returns:
       `Laplace`.
@@ -89,54 +103,61 @@ def approximate(networks, x, start):
         minus_infinity = tf.constant(-np.inf, start.dtype)
 
         def log_joint(z):
-            values = particles.log_joint(networks.decoder, networks.prior, x, z[:, tf.newaxis])[:, 0]
+            values = particles.log_joint(networks.decoder, networks.prior, x, z)
             return tf.where(tf.math.is_finite(values), values, minus_infinity)
 
         curvature = tf.function(lambda z: _curvature(networks, x, z), autograph=False)
 
-        def step(i, z, _):
+        def step(i, z, last_gain):
             with tf.GradientTape() as tape:
                 tape.watch(z)
                 here = log_joint(z[tf.newaxis])[0]
             curvatures, axes = curvature(z)
             slopes = tf.linalg.matvec(axes, tape.gradient(here, z), transpose_a=True)
-            ends = tf.reduce_min(curvatures), tf.reduce_max(curvatures)
-            damping = [tf.constant(part, z.dtype) * end for part, end in zip(_DAMPING, ends, strict=True)]
-            damping = tf.concat(damping, axis=0)[:, tf.newaxis]
-            candidates = z + tf.matmul(slopes / (curvatures + damping), axes, transpose_b=True)  # [steps, D]
+            ends = tf.reduce_min(curvatures, axis=1), tf.reduce_max(curvatures, axis=1)
+            damping = [
+                tf.constant(part, z.dtype)[:, tf.newaxis] * end for part, end in zip(_DAMPING, ends, strict=True)
+            ]
+            damped = curvatures + tf.concat(damping, axis=0)[..., tf.newaxis]  # [steps, T, D]
+            candidates = z + product(slopes / damped, axes, transpose_b=True)  # [steps, T, D]
             values = log_joint(candidates)
             best = tf.argmax(values)
-            gain = values[best] - here
-            return i + 1, tf.where(gain > 0.0, candidates[best], z), gain
+            gain = tf.reduce_max(values, axis=0) - here
+            # The searches that have ended wait for the others.
+            moves = (gain > 0.0) & (last_gain > _LEAST_GAIN)
+            ahead = tf.gather(swapped(candidates), best, axis=1, batch_dims=1)
+            return i + 1, tf.where(moves[:, tf.newaxis], ahead, z), tf.where(last_gain > _LEAST_GAIN, gain, last_gain)
 
         _, mode, _ = tf.while_loop(
-            lambda i, z, gain: (i < _MOST_STEPS) & (gain > _LEAST_GAIN),
+            lambda i, z, gain: (i < _MOST_STEPS) & tf.reduce_any(gain > _LEAST_GAIN),
             step,
-            (0, start, -minus_infinity),
+            (0, start, tf.fill(start.shape[:1], -minus_infinity)),
             parallel_iterations=1,
         )
         curvatures, axes = curvature(mode)
-    return Laplace(mode, axes * tf.math.rsqrt(curvatures), -0.5 * tf.reduce_sum(tf.math.log(curvatures)))
+    scale = axes * tf.math.rsqrt(curvatures)[:, tf.newaxis]
+    return Laplace(mode, scale, -0.5 * tf.reduce_sum(tf.math.log(curvatures), axis=1))
 
 
 def _curvature(networks, x, z):
-    """Curvatures [D] of -log p(x, z) at z [D] along the columns of axes [D, D]; positive."""
+    """Curvatures [T, D] of -log p(x, z) at z [T, D] along the columns of axes [T, D, D]; positive."""
     matrix, least = _matrix(networks, x, z)
-    matrix = tf.where(tf.math.is_finite(matrix), matrix, tf.eye(z.shape[0], dtype=tf.float64))
-    curvatures, axes = tf.linalg.eigh((matrix + tf.transpose(matrix)) / 2.0)
+    matrix = tf.where(tf.math.is_finite(matrix), matrix, tf.eye(z.shape[1], dtype=tf.float64))
+    curvatures, axes = tf.linalg.eigh((matrix + tf.linalg.matrix_transpose(matrix)) / 2.0)
     curvatures = tf.abs(curvatures)
-    curvatures = tf.maximum(curvatures, least * tf.reduce_max(curvatures))
+    curvatures = tf.maximum(curvatures, least * tf.reduce_max(curvatures, axis=1, keepdims=True))
     return tf.cast(curvatures, z.dtype), tf.cast(axes, z.dtype)
 
 
 def _matrix(networks, x, z):
-    """The curvature of -log p(x, z) at z [D], or with the Fisher information of p(x | z) in place of its own.
+    """The curvature of -log p(x, z) at z [T, D], or with the Fisher information of p(x | z) in place of its own.
 
     Returns:
-      (float64 tensor [D, D], float): the matrix, and the least curvature that it can tell, in units of the largest.
+      (float64 tensor [T, D, D], float): the matrices, and the least curvature that they can tell, in units of the
+      largest.
     """
     likelihood, prior = networks.decoder.likelihood, networks.prior
-    information = _information(likelihood(z[tf.newaxis, tf.newaxis]), x)
+    information = _information(likelihood(z[tf.newaxis]), x)
     if information is None:
         hessian = _hessian(lambda z: particles.log_joint(networks.decoder, prior, x, z), z)
         return tf.cast(hessian, tf.float64), _LEAST_OF_HESSIAN
@@ -144,13 +165,13 @@ def _matrix(networks, x, z):
     jacobian = _jacobian(lambda z: [parameter for parameter, _ in _information(likelihood(z), x)], z)
     for derivatives, (_, weights) in zip(jacobian, information, strict=True):
         # In float32 what is large would leave no digits to directions that the likelihood does not see.
-        weighted = (tf.cast(_flat(part), tf.float64) for part in (derivatives, _weighted(weights, derivatives)))
+        weighted = (tf.cast(_by_row(part), tf.float64) for part in (derivatives, _weighted(weights, derivatives)))
         matrix += tf.matmul(*weighted, transpose_b=True)
     return matrix, _LEAST_CURVATURE
 
 
 def _jacobian(function, z):
-    """Derivatives [D, 1, ...] of each of the tensors [N, 1, ...] that are a function of z [N, 1, D], at z [D]."""
+    """Derivatives [D, T, ...] of each of the tensors [N, T, ...] that are a function of z [N, T, D], at z [T, D]."""
 
     def along(z, directions):
         with tf.GradientTape(watch_accessed_variables=False) as outer:
@@ -167,7 +188,7 @@ def _jacobian(function, z):
 
 
 def _hessian(log_prob, z):
-    """Minus the Hessian [D, D] of a log-density, a function of z [N, 1, D], at z [D]."""
+    """Minus the Hessian [T, D, D] of a log-density, a function of z [N, T, D], at z [T, D]."""
 
     def along(z, directions):
         with tf.GradientTape(watch_accessed_variables=False) as outer:
@@ -178,24 +199,24 @@ def _hessian(log_prob, z):
             arrived = tf.reduce_sum(directions * inner.gradient(value, z))
         return [-outer.gradient(arrived, z, unconnected_gradients="zero")]
 
-    return _flat(*_along_axes(along, z))
+    return _by_row(*_along_axes(along, z))
 
 
 def _along_axes(along, z):
-    """All rows of the tensors that `along` makes of z [N, 1, D] and directions [N, 1, D], of each axis at z [D]."""
-    size = z.shape[0]
-    count = -(-size // _DIRECTIONS)
+    """All rows of the tensors that `along` makes of z [N, T, D] and directions [N, 1, D], of each axis at z [T, D]."""
+    size = z.shape[1]
+    count = -(-size // DIRECTIONS)
     rows = -(-size // count)
     directions = tf.pad(tf.eye(size, dtype=z.dtype), [[0, count * rows - size], [0, 0]])
-    z = tf.repeat(z[tf.newaxis, tf.newaxis], rows, axis=0)
+    z = tf.repeat(z[tf.newaxis], rows, axis=0)
     along = tf.function(along, autograph=False)
     parts = [along(z, part[:, tf.newaxis]) for part in tf.split(directions, count)]
     return [tf.concat(part, axis=0)[:size] for part in zip(*parts, strict=True)]
 
 
-def _flat(values):
-    """[N, ...] as [N, P]."""
-    return tf.reshape(values, [values.shape[0], -1])
+def _by_row(values):
+    """[N, T, ...] as [T, N, P]."""
+    return swapped(tf.reshape(values, [*values.shape[:2], -1]))
 
 
 def _weighted(weights, derivatives):

@@ -121,9 +121,9 @@ def estimate_log_prob(
       proposal: "encoder", or "prior" for the naive estimator that samples z from p(z).
       first_row: int, index of the first example within a larger data set.
       rows: int array [B], the rows that examples draw for, instead of `first_row` + i.
-      tile_rows: int, number of examples whose importance samples are computed at once, 1 or a multiple of 16; None for
-        what suits the device (`tiles.choose`): 1 on a CPU. Answers differ by rounding; of one number they depend on
-        their row alone, bit for bit.
+      tile_rows: int, number of examples that are answered at once, 1 or a multiple of 16; None for what suits the
+        device (`tiles.choose`): 1 on a CPU. Answers differ by rounding, annealed ones by what it makes of their random
+        numbers; of one number they depend on their row alone, bit for bit.
 
     Returns:
       `Estimate` of arrays [B].
@@ -147,19 +147,19 @@ def estimate_log_prob(
         return sampled
 
     def anneal(rows):
-        return _anneal(model, examples.fitting(model, x)[rows], numbers[rows], seed)
+        return _anneal(model, examples.fitting(model, x)[rows], numbers[rows], seed, tile_rows)
 
     return climb(sampled, anneal, method, tolerance)
 
 
-def _anneal(model, x, rows, seed):
+def _anneal(model, x, rows, seed, tile_rows):
     """Annealed answers as `climb` takes them; where too few chains are effective, along a path of more temperatures."""
     budget = walks.Budget.of()
-    answers = annealing.estimate_rows(model, x, rows, seed, budget, verbose=0)._asdict()
+    answers = annealing.estimate_rows(model, x, rows, seed, budget, tile_rows, verbose=0)._asdict()
     weak = (answers["ess"] < LEAST_ESS * budget.num_chains) & (answers["ess"] > 0)
     if weak.any():
         longer = budget._replace(num_temperatures=_LONGER * budget.num_temperatures)
-        again = annealing.estimate_rows(model, x[weak], rows[weak], seed, longer, verbose=0)
+        again = annealing.estimate_rows(model, x[weak], rows[weak], seed, longer, tile_rows, verbose=0)
         for name, values in again._asdict().items():
             answers[name][weak] = values
     return answers | {"num_samples": np.full(len(rows), budget.num_chains)}

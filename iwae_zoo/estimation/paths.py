@@ -1,10 +1,13 @@
-"""One example's path of densities from p0(z) to p(x, z), and chains that walk along it; for graphs.
+"""The paths of densities from p0(z) to p(x, z) of a tile of examples, and chains that walk along them; for graphs.
 
     log f_beta(z) = (1 - beta) log p0(z) + beta log p(x, z),   beta from 0 to 1
 
 Chains move by Hamiltonian Monte Carlo, with unit masses in the coordinates u of z = mode + scale u. Path, coordinates
 and step sizes are functions of x and of random numbers that the chains do not see, so that the mean weight stays
 unbiased.
+
+Of T examples, each with C chains, tensors are [C, T, ...]. Seeds are those of rows, [T, 2], or one [2] for the only
+example. Examples share nothing but the values of beta.
 """
 
 import math
@@ -14,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from iwae_zoo.distributions import moments, noise
+from iwae_zoo.distributions import moments, noise, philox
 from iwae_zoo.estimation import laplace
 from iwae_zoo.model import particles, supports
 
@@ -68,7 +71,7 @@ _PILOT_CHAINS, _WARM_UP, _LEAST_PILOT, _PILOT_SHARE = 8, 50, 8, 5
 
 
 class State(NamedTuple):
-    """Where chains are: u [C, D], both densities there [C], and their gradients by u [C, D]."""
+    """Where chains are: u [C, T, D], both densities there [C, T], and their gradients by u [C, T, D]."""
 
     u: tf.Tensor
     log_joint: tf.Tensor
@@ -78,22 +81,27 @@ class State(NamedTuple):
 
     @property
     def log_ratio(self):
-        """The derivative of log f_beta by beta, log p(x, z) - log p0(z): [C], float64."""
+        """The derivative of log f_beta by beta, log p(x, z) - log p0(z): [C, T], float64."""
         return tf.cast(self.log_joint - self.log_start, tf.float64)
 
     def log_density(self, beta):
-        """log f_beta [C], but for the determinant of the coordinates."""
+        """log f_beta [C, T], but for the determinant of the coordinates."""
         return (1.0 - beta) * self.log_start + beta * self.log_joint
 
     def where(self, condition, other):
-        """The `State` of which the chains where the condition [C] holds are in the other's."""
-        column = condition[:, tf.newaxis]
+        """The `State` of which the chains where the condition [C, T] holds are in the other's."""
+        column = condition[..., tf.newaxis]
         return State(
-            *(tf.where(column if v.shape.rank == 2 else condition, w, v) for v, w in zip(self, other, strict=True))
+            *(tf.where(column if v.shape.rank == 3 else condition, w, v) for v, w in zip(self, other, strict=True))
         )
 
+    def only(self, chain):
+        """The `State` of one chain of each example: of C = 1, from int [T]."""
+        places = tf.stack([tf.cast(chain, tf.int32), tf.range(self.u.shape[1])], axis=1)
+        return State(*(tf.gather_nd(value, places)[tf.newaxis] for value in self))
+
     def gradient(self, beta):
-        """The gradient of `log_density` by u [C, D]."""
+        """The gradient of `log_density` by u [C, T, D]."""
         return (1.0 - beta) * self.start_gradient + beta * self.joint_gradient
 
 
@@ -101,19 +109,26 @@ class Randomness:
     """Random numbers of many transitions, by the number of the transition.
 
     Args:
-      seed: stateless seed.
+      seed: stateless seed [2], or [T, 2].
     """
 
     def __init__(self, seed):
-        self._seeds = [particles.derive_seed(seed, label) for label in range(2)]
+        seeds = [particles.derive_seed(seed, label) for label in range(2)]
+        by_row = noise.is_by_row(seed)
+        self._seeds = [philox.streams(seed) for seed in seeds] if by_row else seeds
+        self._batch = [seeds[0].shape[0] if by_row else 1]
 
-    def normal(self, count, t, dtype):
-        """Standard normal numbers [count] for transition t."""
-        return noise.normal(1, count, self._seeds[0], t, dtype)[0]
+    def normal(self, count, size, t, dtype):
+        """Standard normal numbers [count, T, size] for transition t."""
+        return self._drawn(noise.normal, count, size, t, dtype)
 
     def uniform(self, count, t, dtype):
-        """Numbers [count] in [0, 1) for transition t."""
-        return noise.uniform(1, count, self._seeds[1], t, dtype)[0]
+        """Numbers [count, T] in [0, 1) for transition t."""
+        return self._drawn(noise.uniform, count, 1, t, dtype)[..., 0]
+
+    def _drawn(self, draw, count, size, t, dtype):
+        which = 0 if draw is noise.normal else 1
+        return noise.by_row(draw, count, tf.constant(self._batch), size, self._seeds[which], t, dtype)
 
 
 def is_continuous(posterior):
@@ -131,11 +146,11 @@ def check_continuous(posterior):
 
 
 class Path:
-    """The path of one example.
+    """The path of each example of a tile.
 
     Args:
       networks: anything with `encoder`, `decoder` and `prior`, such as a model.
-      x: tensor [1, ...].
+      x: tensor [T, ...].
       initial: `Initial`.
       num_leapfrog_steps: int, gradients for each transition.
 
@@ -151,9 +166,9 @@ class Path:
         self.whitened = initial.whitened
         self._size, self._dtype = posterior.event_shape[0], posterior.dtype
         self._coordinates = (
-            laplace.approximate(networks, x, moments.mean(posterior)[0])
+            laplace.approximate(networks, x, moments.mean(posterior))
             if initial.whitened
-            else laplace.standard(self._size, self._dtype)
+            else laplace.standard(x.shape[0], self._size, self._dtype)
         )
         # p0 is a mixture of the Laplace approximation, where chains move in its coordinates, and of these.
         known = {"encoder": posterior, "prior": prior}
@@ -165,26 +180,25 @@ class Path:
         self._evaluate = tf.function(self._state_at, autograph=False)
 
     def z(self, u):
-        """z [C, D] at the coordinates u [C, D]."""
+        """z [C, T, D] at the coordinates u [C, T, D]."""
         return self._coordinates.z(u)
 
     def at(self, z):
-        """`State` at z [C, D]."""
+        """`State` at z [C, T, D]."""
         return self._evaluate(self._coordinates.u(z))
 
     def draw(self, num_chains, seed):
         """`State` of draws from p0. Of its parts each gets its share of the chains, so that these differ less."""
         first, second, *others = [particles.derive_seed(seed, i) for i in range(2 + len(self._distributions))]
+        batch = tf.constant([self._x.shape[0]])
         drawn = []
         if self.whitened:
-            u = noise.normal(1, num_chains * self._size, first, dtype=self._dtype)
-            drawn.append(self.z(tf.reshape(u, [num_chains, self._size])))
-        for distribution, own_seed in zip(self._distributions, others, strict=True):
-            shape = [num_chains] if distribution.batch_shape.rank else [num_chains, 1]
-            drawn.append(distribution.sample(shape, seed=own_seed)[:, 0])
-        place = (tf.range(num_chains, dtype=tf.float64) + noise.uniform(1, 1, second, dtype=tf.float64)[0]) / num_chains
-        part = tf.reduce_sum(tf.cast(place[:, tf.newaxis] >= np.cumsum(self._shares)[:-1], tf.int32), axis=1)
-        return self.at(tf.gather(tf.stack(drawn, axis=1), part, axis=1, batch_dims=1))
+            drawn.append(self.z(noise.by_row(noise.normal, num_chains, batch, self._size, first, dtype=self._dtype)))
+        drawn += [_draws(part, num_chains, own) for part, own in zip(self._distributions, others, strict=True)]
+        start = noise.by_row(noise.uniform, 1, batch, 1, second, dtype=tf.float64)[..., 0]
+        place = (tf.range(num_chains, dtype=tf.float64)[:, tf.newaxis] + start) / num_chains
+        part = tf.reduce_sum(tf.cast(place[..., tf.newaxis] >= np.cumsum(self._shares)[:-1], tf.int32), axis=-1)
+        return self.at(tf.gather(tf.stack(drawn, axis=2), part, axis=2, batch_dims=2))
 
     def move(self, state, beta, step_size, randomness, t):
         """Transition t, which leaves f_beta invariant.
@@ -192,19 +206,19 @@ class Path:
         Args:
           state: `State` of C chains.
           beta: float64 tensor [].
-          step_size: float64 tensor [].
+          step_size: float64 tensor [T].
           randomness: `Randomness`, of all transitions.
           t: int tensor [].
 
         Returns:
-          The new `State`, and the acceptance probabilities, float64 [C].
+          The new `State`, and the acceptance probabilities, float64 [C, T].
         """
         count = state.u.shape[0]
         beta, step_size = tf.cast(beta, self._dtype), tf.cast(step_size, self._dtype)
-        momentum = tf.reshape(randomness.normal(count * self._size, t, self._dtype), [count, self._size])
-        jitter, uniform = tf.unstack(tf.reshape(randomness.uniform(2 * count, t, self._dtype), [2, count]))
+        momentum = randomness.normal(count, self._size, t, self._dtype)
+        jitter, uniform = tf.split(randomness.uniform(2 * count, t, self._dtype), 2)
         # With one fixed step size a trajectory of unit variances can come back to where it began.
-        step = (step_size * (1.0 + _JITTER * (2.0 * jitter - 1.0)))[:, tf.newaxis]
+        step = (step_size * (1.0 + _JITTER * (2.0 * jitter - 1.0)))[..., tf.newaxis]
         after, p = state, momentum + 0.5 * step * state.gradient(beta)
         for _ in range(self._num_leapfrog_steps):  # Not a loop in the graph: in another loop it takes twice as long.
             after = self._evaluate(after.u + step * p)
@@ -217,28 +231,38 @@ class Path:
         return state.where(accepted, after), tf.exp(tf.minimum(tf.cast(gain, tf.float64), 0.0))
 
     def _state_at(self, u):
-        """`State` at u [C, D]."""
+        """`State` at u [C, T, D]."""
         z = self.z(u)
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(z)
-            rows = tf.expand_dims(z, axis=1)  # [C, 1, D]
-            log_joint = particles.log_joint(self._decoder, self._prior, self._x, rows)  # [C, 1]
-            log_parts = [part.log_prob(rows) for part in self._distributions]
+            log_joint = particles.log_joint(self._decoder, self._prior, self._x, z)
+            log_parts = [part.log_prob(z) for part in self._distributions]
         by_z = tf.concat([_slope(tape, value, z) for value in (log_joint, *log_parts)], axis=0)
-        joint_gradient, *gradients = tf.split(tf.matmul(by_z, self._coordinates.scale), 1 + len(log_parts))
-        log_joint, *log_parts = (tf.squeeze(value, axis=1) for value in (log_joint, *log_parts))
+        by_u = laplace.product(by_z, self._coordinates.scale)
+        joint_gradient, *gradients = tf.split(by_u, 1 + len(log_parts))
         if self.whitened:
             log_parts, gradients = [self._coordinates.log_prob(u), *log_parts], [-u, *gradients]
         # The gradient of a mixture is that of its parts, in their proportions at z.
-        log_parts = tf.stack(log_parts) + self._log_shares[:, tf.newaxis]
+        log_parts = tf.stack(log_parts) + self._log_shares[:, tf.newaxis, tf.newaxis]
         log_start = tf.reduce_logsumexp(log_parts, axis=0)
         proportions = tf.unstack(tf.exp(log_parts - log_start)[..., tf.newaxis])
         start_gradient = tf.add_n([p * gradient for p, gradient in zip(proportions, gradients, strict=True)])
         return State(u, log_joint, log_start, joint_gradient, start_gradient)
 
 
+def _draws(distribution, count, seed):
+    """Draws [C, T, D] of a distribution of each example, batch [T], or of one that they share."""
+    if distribution.batch_shape.rank:
+        return distribution.sample([count], seed=seed)
+    if noise.is_by_row(seed):
+        specification = tf.TensorSpec([count, *distribution.event_shape], distribution.dtype)
+        drawn = tf.map_fn(lambda own: distribution.sample([count], seed=own), seed, fn_output_signature=specification)
+        return laplace.swapped(drawn)
+    return distribution.sample([count, 1], seed=seed)
+
+
 def _slope(tape, log_density, z):
-    """The gradient [C, D] of a log-density [C, 1] by z; zero where it is not finite, whence a chain is sent back."""
+    """The gradient [C, T, D] of a log-density [C, T] by z; zero where it is not finite, whence a chain is sent back."""
     gradient = tape.gradient(log_density, z)
     if gradient is None:
         raise ValueError(
@@ -249,7 +273,7 @@ def _slope(tape, log_density, z):
 
 
 def step_sizes(path, seed, betas):
-    """Step sizes [T] for transitions at `betas` [T], found by a pilot run of other chains.
+    """Step sizes [N, T] for transitions at `betas` [N], found by a pilot run of other chains.
 
     Sizes that followed the acceptance of the very chains that are weighed would make each transition depend on the
     past, and lose its invariant density, on which the bounds rest.
@@ -260,13 +284,13 @@ def step_sizes(path, seed, betas):
 
     def transition(t, state, log_step_size, log_step_sizes):
         state, acceptance = path.move(state, pilot[t], tf.exp(log_step_size), randomness, t)
-        log_step_size += _ADAPTATION_RATE * (tf.reduce_mean(acceptance) - _TARGET_ACCEPTANCE)
+        log_step_size += _ADAPTATION_RATE * (tf.reduce_mean(acceptance, axis=0) - _TARGET_ACCEPTANCE)
         return t + 1, state, log_step_size, log_step_sizes.write(t, log_step_size)
 
     randomness = Randomness(particles.derive_seed(seed, 1))
-    first = tf.constant(math.log(_FIRST_STEP_SIZE), tf.float64)
     begin = path.draw(_PILOT_CHAINS, particles.derive_seed(seed, 0))
-    found = tf.TensorArray(tf.float64, tf.size(pilot), element_shape=[])
+    first = tf.fill(begin.u.shape[1:2], tf.constant(math.log(_FIRST_STEP_SIZE), tf.float64))
+    found = tf.TensorArray(tf.float64, tf.size(pilot), element_shape=first.shape)
     *_, found = tf.while_loop(lambda t, *_: t < tf.size(pilot), transition, (0, begin, first, found))
     return tf.exp(tf.gather(found.stack()[warm_up:], _spread(tf.size(betas), length)))
 
@@ -277,7 +301,7 @@ def _spread(count, size):
 
 
 def anneal(path, seed, state, betas, sizes):
-    """Chains that walk from `state` through `betas` [T], in either direction.
+    """Chains that walk from `state` through `betas` [N], in either direction.
 
     Towards larger beta the mean weight estimates p(x) where the state is drawn from p0; towards smaller beta, 1 / p(x)
     where it is drawn from p(z | x). Each increment is weighed before the transition that has its end as invariant
@@ -285,14 +309,14 @@ def anneal(path, seed, state, betas, sizes):
 
     Args:
       path: `Path`.
-      seed: stateless seed.
+      seed: stateless seed [2], or [T, 2].
       state: `State` of C chains.
-      betas: float64 tensor [T].
-      sizes: float64 tensor [T], step sizes.
+      betas: float64 tensor [N].
+      sizes: float64 tensor [N, T], step sizes.
 
     Returns:
-      Log weights [C], acceptance probabilities [C], mean over the transitions, both float64; and the last `State`,
-      after the transition at the last but one beta.
+      Log weights [C, T], acceptance probabilities [C, T], mean over the transitions, both float64; and the last
+      `State`, after the transition at the last but one beta.
     """
     increments, randomness = betas[1:] - betas[:-1], Randomness(seed)
 
@@ -301,7 +325,7 @@ def anneal(path, seed, state, betas, sizes):
         state, accepted = path.move(state, betas[t], sizes[t], randomness, t)
         return t + 1, state, log_weights, acceptance + accepted
 
-    zeros = tf.zeros(tf.shape(state.u)[:1], tf.float64)
+    zeros = tf.zeros(tf.shape(state.u)[:2], tf.float64)
     # Nothing is weighed after a transition at the path's end: there is none.
     last = tf.size(betas) - 1
     _, state, log_weights, acceptance = tf.while_loop(

@@ -38,7 +38,7 @@ def checked(tile_rows):
     return int(tile_rows)
 
 
-def choose(tile_rows, model, chunk_size, proposal="encoder"):
+def choose(tile_rows, model, chunk_size, proposal="encoder", *, backward=False):
     """The number of rows that are computed at once.
 
     Args:
@@ -47,6 +47,7 @@ def choose(tile_rows, model, chunk_size, proposal="encoder"):
       model: `ImportanceWeightedAutoencoder`, built.
       chunk_size: int, particles of a row at once.
       proposal: "encoder" or "prior"; the prior's draws are not in tiles.
+      backward: as in `memory.bytes_per_particle`.
 
     Returns:
       int.
@@ -69,7 +70,7 @@ def choose(tile_rows, model, chunk_size, proposal="encoder"):
         room = _SHARE * memory.of_device()
     except RuntimeError:
         return 1
-    row = chunk_size * memory.bytes_per_particle(model)
+    row = chunk_size * memory.bytes_per_particle(model, backward)
     return next((rows for rows in _OF_A_GPU if rows * row <= room), 1)
 
 

@@ -1,8 +1,10 @@
-"""One example, annealed: from a budget to an answer, a draw, or both bounds; TensorFlow operations only, for graphs.
+"""One example, or a tile of them, annealed: from a budget to an answer, a draw, or both bounds; TensorFlow operations
+only, for graphs.
 
-They are plain ones: compiling what is fused takes seconds, and of so few chains it saves nothing.
+Of one example they are plain ones: compiling what is fused takes seconds, and of so few chains it saves nothing.
 """
 
+import contextlib
 import math
 from typing import NamedTuple
 
@@ -101,56 +103,62 @@ _FLOATS = ("log_prob", "standard_error", "ess", "pareto_k", "acceptance_rate")
 OUTPUTS = dict.fromkeys(_FLOATS, tf.TensorSpec([], tf.float64)) | {"in_support": tf.TensorSpec([], tf.bool)}
 
 
-@fusion.portable()
 def estimate(networks, x, seed, budget, betas):
-    """log p(x) of one example.
+    """log p(x) of one example, or of a tile of T examples.
 
     Args:
       networks: anything with `encoder`, `decoder` and `prior`, such as a model.
-      x: tensor [...], one example.
-      seed: stateless seed [2].
+      x: tensor [...], one example; or a tile [T, ...], from an encoder whose draws take seeds by row.
+      seed: stateless seed [2]; or [T, 2].
       budget: `Budget`; its number of temperatures does not matter.
-      betas: float64 tensor [T].
+      betas: float64 tensor [N].
 
     Returns:
-      dict of tensors [] by the names of `OUTPUTS`.
+      dict of tensors [], or [T], by the names of `OUTPUTS`.
     """
-    walk = _Walk(networks, x, seed, budget, betas)
-    return walk.summary(*walk.forward()[:2])
+    with _operations(seed):
+        walk = _Walk(networks, x, seed, budget, betas)
+        return walk.summary(*walk.forward()[:2])
 
 
-@fusion.portable()
 def bracket(networks, x, z, seed, budget, betas):
-    """Both bounds on log p(x) of one example; arguments as in `estimate`, and z [D], a draw from p(z | x).
+    """Both bounds on log p(x) of one example, or of a tile; arguments as in `estimate`, and z, a draw from p(z | x).
 
     Returns:
       Two dicts by the names of `OUTPUTS`: of p(x), and of 1 / p(x).
     """
     # Path and step sizes know nothing of z: it must not choose the transitions that it goes through.
-    walk = _Walk(networks, x, seed, budget, betas)
-    return walk.summary(*walk.forward()[:2]), walk.summary(*walk.reverse(z)[:2])
+    with _operations(seed):
+        walk = _Walk(networks, x, seed, budget, betas)
+        return walk.summary(*walk.forward()[:2]), walk.summary(*walk.reverse(z)[:2])
 
 
-@fusion.portable()
 def sample(networks, x, seed, budget, betas):
     """A draw from p(z | x) of one example, nearly, and what `estimate` gives of the same chains; arguments as there.
 
     Returns:
-      dict: z [D], and tensors [] by the names of `OUTPUTS`: z is NaN and ess 0 for an x that is not finite or outside
-      the likelihood's support.
+      dict: z [D], or [T, D], and tensors [], or [T], by the names of `OUTPUTS`: z is NaN and ess 0 for an x that is
+      not finite or outside the likelihood's support.
     """
-    walk = _Walk(networks, x, seed, budget, betas)
-    log_weights, acceptance, state = walk.forward()
-    summary = walk.summary(log_weights, acceptance)
-    z = walk.chosen(log_weights, state)
-    return {**summary, "z": tf.where(summary["in_support"], z, tf.constant(np.nan, z.dtype))}
+    with _operations(seed):
+        walk = _Walk(networks, x, seed, budget, betas)
+        log_weights, acceptance, state = walk.forward()
+        summary = walk.summary(log_weights, acceptance)
+        z = walk.chosen(log_weights, state)
+        return {**summary, "z": tf.where(summary["in_support"][..., tf.newaxis], z, tf.constant(np.nan, z.dtype))}
+
+
+def _operations(seed):
+    """The context in which examples are computed: of one by plain operations, of a tile with what is fused compiled."""
+    return contextlib.nullcontext() if noise.is_by_row(seed) else fusion.portable()
 
 
 class _Walk:
-    """An example's path, and the step sizes that were found for it."""
+    """The paths of a tile of T examples, or of one, and the step sizes that were found for them."""
 
     def __init__(self, networks, x, seed, budget, betas):
-        x, self._usable = particles.alone(networks.decoder, x)
+        self._tiled = noise.is_by_row(seed)
+        x, self._usable = particles.abreast(networks.decoder, x if self._tiled else x[tf.newaxis])
         self._path = paths.Path(networks, x, paths.INITIAL[budget.initial], budget.num_leapfrog_steps)
         self._num_chains, self._betas, self._seed = budget.num_chains, betas, seed
         self._step_sizes = paths.step_sizes(self._path, self._stream(_ADAPTING), betas)
@@ -164,37 +172,37 @@ class _Walk:
         return paths.anneal(self._path, self._stream(_FORWARD), begin, self._betas, self._step_sizes)
 
     def reverse(self, z):
-        """As `paths.anneal`, from z [D], a draw from p(z | x), to p0."""
+        """As `paths.anneal`, from z [T, D], or [D], a draw from p(z | x), to p0."""
+        z = z if self._tiled else z[tf.newaxis]
         begin = self._path.at(tf.repeat(z[tf.newaxis], self._num_chains, axis=0))
         betas, step_sizes = self._betas[::-1], self._step_sizes[::-1]
         return paths.anneal(self._path, self._stream(_REVERSE), begin, betas, step_sizes)
 
     def chosen(self, log_weights, state):
-        """z [D] of one chain, chosen by weight, after a few transitions more that leave p(z | x) invariant."""
+        """z [T, D], or [D], of one chain, chosen by weight, after a few transitions that leave p(z | x) invariant."""
         # The largest sum of log weight and Gumbel noise is chosen in proportion to the weights.
-        uniform = noise.uniform(1, self._num_chains, self._stream(_CHOOSING), dtype=tf.float64)[0]
-        best = tf.argmax(log_weights - tf.math.log(-tf.math.log(uniform)))
+        batch = tf.constant([log_weights.shape[1]])
+        uniform = noise.by_row(noise.uniform, self._num_chains, batch, 1, self._stream(_CHOOSING), dtype=tf.float64)
+        best = tf.argmax(log_weights - tf.math.log(-tf.math.log(uniform[..., 0])))
 
         randomness = paths.Randomness(self._stream(_MOVING))
 
         def move(t, state):
             return t + 1, self._path.move(state, self._betas[-1], self._step_sizes[-1], randomness, t)[0]
 
-        begin = paths.State(*(value[best][tf.newaxis] for value in state))
-        _, state = tf.while_loop(lambda t, _: t < _LAST_MOVES, move, (0, begin))
-        return self._path.z(state.u)[0]
+        _, state = tf.while_loop(lambda t, _: t < _LAST_MOVES, move, (0, state.only(best)))
+        return self._of_rows(self._path.z(state.u)[0])
 
     def summary(self, log_weights, acceptance):
-        """dict by the names of `OUTPUTS`, from the log weights and acceptance probabilities [C] of chains."""
-        log_sum, log_sum_of_squares = tf.reduce_logsumexp(log_weights), tf.reduce_logsumexp(2.0 * log_weights)
+        """dict by the names of `OUTPUTS`, from the log weights and acceptance probabilities [C, T] of chains."""
+        log_sum, log_sum_of_squares = (tf.reduce_logsumexp(logs, axis=0) for logs in (log_weights, 2.0 * log_weights))
         in_support = self._usable & ~(log_sum == -np.inf)
-        largest = tf.sort(log_weights, direction="DESCENDING")[: psis.capacity(self._num_chains)]
         values = (
             log_sum - math.log(self._num_chains),
             standard_error(self._num_chains, log_sum, log_sum_of_squares),
             tf.exp(2.0 * log_sum - log_sum_of_squares),
-            psis.pareto_shape(largest, self._num_chains) if self._num_chains > 1 else tf.constant(np.inf, tf.float64),
-            tf.reduce_mean(acceptance),
+            self._pareto_k(tf.transpose(log_weights)),
+            tf.reduce_mean(acceptance, axis=0),
         )
         outside = {"log_prob": tf.constant(-np.inf, tf.float64)}
         zero = tf.constant(0.0, tf.float64)
@@ -202,4 +210,17 @@ class _Walk:
             name: tf.where(in_support, value, outside.get(name, zero))
             for name, value in zip(_FLOATS, values, strict=True)
         }
-        return {**rows, "in_support": in_support}
+        return {name: self._of_rows(values) for name, values in {**rows, "in_support": in_support}.items()}
+
+    def _pareto_k(self, log_weights):
+        """Pareto shapes [T] of the chains' log weights [T, C]."""
+        if self._num_chains == 1:
+            return tf.constant(np.inf, tf.float64)
+        largest = tf.sort(log_weights, direction="DESCENDING")[:, : psis.capacity(self._num_chains)]
+        if not self._tiled:
+            return psis.pareto_shape(largest[0], self._num_chains)[tf.newaxis]
+        return psis.pareto_shapes(largest, tf.fill(largest.shape[:1], self._num_chains))
+
+    def _of_rows(self, values):
+        """Values [T, ...] of a tile; of one example, those of the only row."""
+        return values if self._tiled else values[0]

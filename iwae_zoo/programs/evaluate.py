@@ -134,7 +134,7 @@ def main(name):
                 results["annealed"] = dataclasses.asdict(check)
                 _show(evaluation.check_table(check), results, is_chief)
             if _SANDWICH.value:
-                bounds = annealing.sandwich(model, _SANDWICH.value, **walked, **shown)
+                bounds = annealing.sandwich(model, _SANDWICH.value, tile_rows=tile_rows, **walked, **shown)
                 results["sandwich"] = evaluation.sandwich_summary(bounds)
                 _show(evaluation.sandwich_table(bounds), results, is_chief)
     except (ValueError, OSError, RuntimeError, MemoryError) as error:

@@ -40,8 +40,11 @@ def test_without_xla():
 )
 def test_noise_of_a_tile(draw, dtype):
     """A row with a seed of its own draws what it draws alone."""
-    together = draw(4, 300, SEEDS, dtype=dtype).numpy()
-    np.testing.assert_array_equal(together, [draw(1, 300, seed, dtype=dtype)[0] for seed in SEEDS])
+    for row in (0, 7, tf.constant(2**27 + 3)):  # Of the last the stream's count is beyond 32 bits.
+        together = draw(4, 300, SEEDS, row, dtype=dtype).numpy()
+        np.testing.assert_array_equal(together, [draw(1, 300, seed, row, dtype=dtype)[0] for seed in SEEDS])
+        streams = philox.streams(tf.constant(SEEDS))
+        np.testing.assert_array_equal(draw(4, 300, streams, row, dtype=dtype), together)
 
 
 def test_noise_of_a_tile_by_row():

@@ -40,7 +40,8 @@ def weigh(model):
     def traced(initial):
         @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.float64), tf.TensorSpec([3]), PAIR])
         def forward(betas, x, seed):
-            return walks._Walk(Networks.of(model), x, seed, walks.Budget(initial, 0, 5000, 3), betas).forward()[:2]
+            walk = walks._Walk(Networks.of(model), x, seed, walks.Budget(initial, 0, 5000, 3), betas)
+            return [values[:, 0] for values in walk.forward()[:2]]
 
         return forward
 
@@ -86,7 +87,7 @@ def test_a_transition_keeps_its_density_and_leaves_its_state(beta, seed):
     networks = Networks.of(line.exact.model())
     path = paths.Path(networks, np.float32([[line.x]]), paths.INITIAL["prior"], num_leapfrog_steps=3)
     mean, variance = line.moments(beta)
-    first = (mean + np.sqrt(variance) * np.random.default_rng(seed).normal(size=(20000, 1))).astype("float32")
+    first = (mean + np.sqrt(variance) * np.random.default_rng(seed).normal(size=(20000, 1, 1))).astype("float32")
     state = path.at(tf.constant(first))
     for step in range(5):
         state, acceptance = path.move(state, beta, 0.8, paths.Randomness((step, seed)), step)
@@ -107,8 +108,8 @@ def test_perfect_transitions_give_the_closed_form(num_temperatures, seed, monkey
 
     def exact_draw(path, state, beta, step_size, randomness, t):
         mean, variance = (tf.cast(moment, tf.float32) for moment in line.moments(beta))
-        noise = tf.reshape(randomness.normal(tf.size(state.u), t, tf.float32), tf.shape(state.u))
-        return path.at(mean + tf.sqrt(variance) * noise), tf.ones(tf.shape(noise)[:1], tf.float64)
+        noise = randomness.normal(*state.u.shape[::2], t, tf.float32)
+        return path.at(mean + tf.sqrt(variance) * noise), tf.ones(noise.shape[:2], tf.float64)
 
     monkeypatch.setattr(paths.Path, "move", exact_draw)
     mean, variance = line.moments(1.0)
@@ -116,7 +117,7 @@ def test_perfect_transitions_give_the_closed_form(num_temperatures, seed, monkey
     networks, budget = Networks.of(line.exact.model()), walks.Budget("prior", num_temperatures, 2000, 1)
     walk = walks._Walk(networks, tf.constant([line.x], tf.float32), (1, seed), budget, tf.constant(budget.betas))
     forward, _, _ = walk.forward()
-    posterior_sample = rng.normal(mean, np.sqrt(variance), size=(2000, 1)).astype("float32")
+    posterior_sample = rng.normal(mean, np.sqrt(variance), size=(2000, 1, 1)).astype("float32")
     betas, sizes = walk._betas[::-1], walk._step_sizes[::-1]
     reverse, _, _ = paths.anneal(walk._path, (2, seed), walk._path.at(posterior_sample), betas, sizes)
     betas = annealing.schedule(num_temperatures)
@@ -206,7 +207,8 @@ def test_error_and_ess_are_numpys(seed, model):
     walk = walks._Walk(Networks.of(model), tf.zeros([3]), (0, 1), budget, tf.constant(budget.betas))
     for offset in (0, 1000, -1000):
         log_weights = np.random.default_rng(seed).normal(offset, size=60)
-        summary = walk.summary(tf.constant(log_weights), tf.fill([60], tf.constant(0.5, tf.float64)))
+        chains = tf.constant(log_weights[:, np.newaxis])
+        summary = walk.summary(chains, tf.fill([60, 1], tf.constant(0.5, tf.float64)))
         w = np.exp(log_weights - log_weights.max())
         assert float(summary["log_prob"]) == pytest.approx(scipy.special.logsumexp(log_weights) - np.log(60))
         assert float(summary["standard_error"]) == pytest.approx(w.std(ddof=1) / np.sqrt(60) / w.mean())

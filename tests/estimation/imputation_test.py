@@ -100,7 +100,7 @@ def test_laplace_forgets_missing_pixels():
         decoder.likelihood(tf.zeros([1, 2]))
         body.set_weights([kernel])
         networks_ = Networks(None, decoder, networks.StandardNormalPrior(2))
-        return laplace.approximate(networks_, tf.constant(x), tf.zeros([2]))
+        return laplace.approximate(networks_, tf.constant(x), tf.zeros([1, 2]))
 
     received, expected = approximation(kernel, x), approximation(kernel[:, there], x[:, there])
     np.testing.assert_allclose(received.mode, expected.mode, atol=1e-5)

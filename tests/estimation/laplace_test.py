@@ -44,21 +44,51 @@ def test_latents_that_are_not_used_beside_sharp_ones(rotated):
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_linear_gaussian_is_found_exactly(dtype, monkeypatch):
-    monkeypatch.setattr(laplace, "_DIRECTIONS", 2)  # Of three directions, so that there are two parts, one filled up.
+    monkeypatch.setattr(laplace, "DIRECTIONS", 2)  # Of three directions, so that there are two parts, one filled up.
     truth = LinearGaussian.random(latent_size=3, data_size=5, stddev=0.2, seed=2)
     networks = Networks.of(truth.model(dtype=dtype))
-    x = truth.sample(1)
-    found = laplace.approximate(networks, tf.constant(x, tf.float32), tf.constant([5.0, -5.0, 5.0], dtype))
-    np.testing.assert_allclose(found.mode, truth.posterior_mean(np.float32(x))[0], atol=1e-3)
-    np.testing.assert_allclose(
-        found.scale @ tf.transpose(found.scale), truth.posterior_covariance, rtol=2e-3, atol=1e-5
-    )
     _, log_det = np.linalg.slogdet(truth.posterior_covariance)
-    assert float(found.log_det) == pytest.approx(log_det / 2, abs=1e-3)
-    z = np.random.default_rng(0).normal(size=(4, 3)).astype(dtype)
-    np.testing.assert_allclose(found.z(found.u(z)), z, rtol=1e-3, atol=1e-4)
-    normal = scipy.stats.multivariate_normal(np.array(found.mode), np.array(found.scale @ tf.transpose(found.scale)))
-    np.testing.assert_allclose(found.log_prob(found.u(z)), normal.logpdf(z), rtol=1e-3)
+    for count in (1, 2):
+        x = truth.sample(count)
+        start = tf.constant([[5.0, -5.0, 5.0]] * count, dtype)
+        found = laplace.approximate(networks, tf.constant(x, tf.float32), start)
+        z = np.random.default_rng(0).normal(size=(4, count, 3)).astype(dtype)
+        np.testing.assert_allclose(found.z(found.u(z)), z, rtol=1e-3, atol=1e-4)
+        log_prob = found.log_prob(found.u(z))
+        for row, mean in enumerate(truth.posterior_mean(np.float32(x))):
+            np.testing.assert_allclose(found.mode[row], mean, atol=1e-3)
+            covariance = np.array(found.scale[row] @ tf.transpose(found.scale[row]))
+            np.testing.assert_allclose(covariance, truth.posterior_covariance, rtol=2e-3, atol=1e-5)
+            assert float(found.log_det[row]) == pytest.approx(log_det / 2, abs=1e-3)
+            normal = scipy.stats.multivariate_normal(np.array(found.mode[row]), covariance)
+            np.testing.assert_allclose(log_prob[:, row], normal.logpdf(z[:, row]), rtol=1e-3)
+
+
+def test_each_search_ends_by_itself(pixels):
+    """Together with others, near and far from their modes, an example's is the one that it has alone."""
+    model, _ = pixels
+    networks_, random = Networks.of(model), np.random.default_rng(6)
+    x = np.float32(random.random((16, 4, 2, 1)) < 0.5)
+    start = np.float32(random.normal(size=(16, 2)))
+    together = laplace.approximate(networks_, x, tf.constant(start))
+    u = tf.constant(random.normal(size=(3, 16, 2)), tf.float32)
+    z, back, log_prob = together.z(u), together.u(together.z(u)), together.log_prob(u)
+    for row in range(16):
+        alone = laplace.approximate(networks_, x[row : row + 1], tf.constant(start[row : row + 1]))
+        mode, covariance = (
+            np.float64(found) for found in (alone.mode[0], alone.scale[0] @ tf.transpose(alone.scale[0]))
+        )
+        np.testing.assert_allclose(together.mode[row], mode, atol=1e-4)
+        np.testing.assert_allclose(together.scale[row] @ tf.transpose(together.scale[row]), covariance, rtol=1e-3)
+        np.testing.assert_allclose(z[:, row], mode + u[:, row] @ np.transpose(together.scale[row]), atol=1e-3)
+        np.testing.assert_allclose(back[:, row], u[:, row], atol=1e-4)
+        normal = scipy.stats.multivariate_normal(mode, covariance)
+        np.testing.assert_allclose(log_prob[:, row], normal.logpdf(z[:, row]), atol=1e-2)
+    # Others whose search takes longer change no bit of it.
+    start[1:] *= 10
+    again = laplace.approximate(networks_, x, tf.constant(start))
+    np.testing.assert_array_equal(again.mode[0], together.mode[0])
+    np.testing.assert_array_equal(again.scale[0], together.scale[0])
 
 
 class UnknownDecoder(keras.Layer):
@@ -117,13 +147,13 @@ def test_mode_and_curvature_are_scipys(known, pixels):
     model, x = pixels
     value, fisher, hessian = minus_log_joint(model, x)
     decoder = model.decoder if known else UnknownDecoder(model.decoder)
-    start = tf.constant([0.5, -0.5])
+    start = tf.constant([[0.5, -0.5]])
     found = laplace.approximate(Networks(model.encoder, decoder, model.prior), x, start)
-    best = scipy.optimize.minimize(value, np.array(start, "float64"))
-    assert value(np.float64(found.mode)) == pytest.approx(best.fun, abs=1e-3)
-    np.testing.assert_allclose(found.mode, best.x, atol=0.03)
-    precision = np.linalg.inv(np.float64(found.scale @ tf.transpose(found.scale)))
-    mode = np.float64(found.mode)
+    best = scipy.optimize.minimize(value, np.array(start[0], "float64"))
+    mode, scale = np.float64(found.mode[0]), np.float64(found.scale[0])
+    assert value(mode) == pytest.approx(best.fun, abs=1e-3)
+    np.testing.assert_allclose(mode, best.x, atol=0.03)
+    precision = np.linalg.inv(scale @ scale.T)
     np.testing.assert_allclose(precision, (fisher if known else hessian)(mode), rtol=1e-2, atol=1e-2)
     # The two are not the same, so that the test can tell them apart.
     assert abs(fisher(mode) - hessian(mode)).max() > 0.1
@@ -171,8 +201,8 @@ def test_curvature_is_the_variance_of_the_score_by_z(head, seed):
     decoder, prior = networks.Decoder(body, head, (5,)), networks.StandardNormalPrior(2)
     decoder.likelihood(np.zeros([1, 2], "float32"))
     x = data[:1]
-    found = laplace.approximate(Networks(None, decoder, prior), x, tf.zeros([2]))
-    z = tf.repeat(found.mode[tf.newaxis], 50_000, axis=0)
+    found = laplace.approximate(Networks(None, decoder, prior), x, tf.zeros([1, 2]))
+    z = tf.repeat(found.mode, 50_000, axis=0)
     draws = tf.where(np.isnan(x), x, decoder.likelihood(z).sample(seed=(1, seed)))
     with tf.GradientTape() as tape:
         tape.watch(z)
@@ -180,7 +210,8 @@ def test_curvature_is_the_variance_of_the_score_by_z(head, seed):
     scores = np.float64(tape.gradient(log_prob, z))
     squares = scores[:, :, np.newaxis] * scores[:, np.newaxis]
     error = squares.std(axis=0) / np.sqrt(len(squares))
-    fisher = np.linalg.inv(np.float64(found.scale @ tf.transpose(found.scale))) - np.eye(2)
+    scale = np.float64(found.scale[0])
+    fisher = np.linalg.inv(scale @ scale.T) - np.eye(2)
     assert (error < 0.1 * np.trace(fisher)).all()
     assert (abs(fisher - squares.mean(axis=0)) < 5 * error + 1e-4).all()
 

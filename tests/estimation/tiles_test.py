@@ -5,13 +5,16 @@ Run on each kind of device that there is: where TensorFlow sees a GPU, it comput
 
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 from replicated import mirrored
 from tensorflow_probability import distributions as tfd
 
-from iwae_zoo import likelihood, presets
-from iwae_zoo.estimation import psis, tiles
+from iwae_zoo import ImportanceWeightedAutoencoder, annealing, likelihood, networks, presets
+from iwae_zoo.distributions.full_normal import FullNormal
+from iwae_zoo.estimation import psis, tiles, walks
 from iwae_zoo.model import memory
+from iwae_zoo.testing import LinearGaussian, linear_gaussian
 
 SAMPLES, CHUNK = 130, 50
 OPTIONS = {"num_samples": SAMPLES, "seed": 3, "chunk_size": CHUNK}
@@ -126,6 +129,84 @@ def test_replicas_share_tiles(model):
 def test_no_rows(model):
     answer = likelihood.estimate_log_prob(model, images(0), tile_rows=16, **OPTIONS)
     assert answer.log_prob.shape == (0,)
+
+
+class ByRow(linear_gaussian.LinearGaussianEncoder):
+    """Its draws take seeds by row."""
+
+    def posterior(self, x):
+        q = super().posterior(x)
+        return FullNormal(q.loc, q.scale.to_dense())
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return LinearGaussian.random(latent_size=2, data_size=3, stddev=0.7, seed=1)
+
+
+@pytest.fixture(scope="module")
+def known(truth):
+    """A model whose log p(x) is known in closed form, with an encoder that is wrong."""
+    encoder = ByRow(*truth.encoder_parameters(0.3))
+    decoder = linear_gaussian.LinearGaussianDecoder(truth.weight, truth.bias, truth.stddev)
+    model = ImportanceWeightedAutoencoder(encoder, decoder, networks.StandardNormalPrior(2))
+    model.build((None, 3))
+    return model
+
+
+def assert_unbiased(errors):
+    weights = np.exp(errors)
+    assert abs(weights.mean() - 1) < 4 * weights.std(ddof=1) / np.sqrt(len(weights))
+    assert 0 < abs(errors).max() < 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("initial", ["laplace", "encoder"])
+def test_annealed_answers_of_tiles(initial, known, truth):
+    """The truth, and of each row by itself, bit for bit."""
+    budget = walks.Budget.of(initial, num_temperatures=6)
+    x, rows = truth.sample(40).astype("float32"), np.arange(40, dtype=np.int32)
+    whole = annealing.estimate_rows(known, x, rows, 3, budget, 16, verbose=0)
+    assert_unbiased(whole.log_prob - truth.log_prob(x))
+    assert (abs(whole.log_prob - truth.log_prob(x)) < 6 * whole.standard_error).all()
+    for some in ([7], [39, 0, 7], rows[::-1]):
+        again = annealing.estimate_rows(known, x[some], np.int32(some), 3, budget, 16, verbose=0)
+        for name, one, other in zip(whole._fields, again, whole, strict=True):
+            np.testing.assert_array_equal(one, other[some], err_msg=name)
+    if (
+        initial == "encoder"
+    ):  # Of few transitions, the random numbers of one row at a time: rounding has no time to grow.
+        alone = annealing.estimate_rows(known, x, rows, 3, budget, 1, verbose=0)
+        np.testing.assert_allclose(whole.log_prob, alone.log_prob, atol=1e-3)
+        np.testing.assert_allclose(whole.acceptance_rate, alone.acceptance_rate, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_bounds_and_draws_of_tiles(known, truth, monkeypatch):
+    monkeypatch.setattr(walks, "_LAST_MOVES", 0)  # They would mend a draw of another row.
+    bounds = annealing.sandwich(known, 60, 6, seed=2, tile_rows=16, verbose=0)
+    log_prob = truth.log_prob(bounds.x)
+    assert_unbiased(bounds.lower - log_prob)
+    assert_unbiased(log_prob - bounds.upper)
+    x = truth.sample(200).astype("float32")
+    z, ess = annealing.sample_posterior(known, x, num_temperatures=12, initial="encoder", tile_rows=16, verbose=0)
+    assert z.shape == (1, 200, 2)
+    assert ess.min() > 8
+    whitened = np.linalg.solve(np.linalg.cholesky(truth.posterior_covariance), (z[0] - truth.posterior_mean(x)).T)
+    assert scipy.stats.kstest(whitened.ravel(), "norm").pvalue > 1e-4
+
+
+@pytest.mark.slow
+def test_the_ladder_anneals_in_tiles(known, truth, monkeypatch):
+    """Of a method that anneals every row, answers are those of annealing in tiles of the same size."""
+    x = truth.sample(20).astype("float32")
+    asked = []
+    estimate = annealing.estimate_rows
+    monkeypatch.setattr(annealing, "estimate_rows", lambda *args, **rest: asked.append(args) or estimate(*args, **rest))
+    answers = likelihood.estimate_log_prob(known, x, 50, 3, method="annealed", tile_rows=16)
+    assert (answers.method == "annealed").all()
+    assert_unbiased(answers.log_prob - truth.log_prob(x))
+    assert asked[0][5] == 16
 
 
 def test_pareto_shapes_are_those_of_rows():
