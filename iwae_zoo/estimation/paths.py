@@ -115,20 +115,16 @@ class Randomness:
     def __init__(self, seed):
         seeds = [particles.derive_seed(seed, label) for label in range(2)]
         by_row = noise.is_by_row(seed)
-        self._seeds = [philox.streams(seed) for seed in seeds] if by_row else seeds
-        self._batch = [seeds[0].shape[0] if by_row else 1]
+        self._of_normals, self._of_uniforms = map(philox.streams, seeds) if by_row else seeds
+        self._batch = tf.constant([seeds[0].shape[0] if by_row else 1])
 
     def normal(self, count, size, t, dtype):
         """Standard normal numbers [count, T, size] for transition t."""
-        return self._drawn(noise.normal, count, size, t, dtype)
+        return noise.by_row(noise.normal, count, self._batch, size, self._of_normals, t, dtype)
 
     def uniform(self, count, t, dtype):
         """Numbers [count, T] in [0, 1) for transition t."""
-        return self._drawn(noise.uniform, count, 1, t, dtype)[..., 0]
-
-    def _drawn(self, draw, count, size, t, dtype):
-        which = 0 if draw is noise.normal else 1
-        return noise.by_row(draw, count, tf.constant(self._batch), size, self._seeds[which], t, dtype)
+        return noise.by_row(noise.uniform, count, self._batch, 1, self._of_uniforms, t, dtype)[..., 0]
 
 
 def is_continuous(posterior):
