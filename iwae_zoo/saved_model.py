@@ -34,7 +34,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iwae_zoo._checks import integer, look_up
+from iwae_zoo._checks import checked_seed, integer, look_up
 from iwae_zoo._files import load_model
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, read_once
@@ -225,7 +225,7 @@ class Exported:
         Args:
           x: array [B, ...].
           num_samples: int; the model clamps it to its `max_num_samples`.
-          seed: int.
+          seed: int, 0 <= seed < 2^31.
           first_row: int, index of the first example within a larger data set.
           method: as in `likelihood.estimate_log_prob`.
 
@@ -233,7 +233,8 @@ class Exported:
           `likelihood.Estimate`.
 
         Raises:
-          ValueError: if x has another shape, the method is unknown, or the model cannot be annealed and has to be.
+          ValueError: if x has another shape, a number is out of range, the method is unknown, or the model cannot be
+            annealed and has to be.
           MemoryError: if the device has no memory for what the export decodes at once.
         """
         integer("num_samples", num_samples)
@@ -247,11 +248,11 @@ class Exported:
             raise ValueError(
                 f"x must have shape [B, {', '.join(map(str, self.data_shape))}]: received {list(x.shape)}."
             )
-        seeds = (np.arange(first_row, first_row + len(x), dtype=np.int64) << 32) + seed
+        seeds = (rows.numbered(len(x), first_row).astype(np.int64) << 32) + checked_seed(seed)
 
-        def ask(name, rows, **inputs):
+        def ask(name, some, **inputs):
             try:
-                answer = self.signatures[name](x=tf.constant(x[rows]), seed=tf.constant(seeds[rows]), **inputs)
+                answer = self.signatures[name](x=tf.constant(x[some]), seed=tf.constant(seeds[some]), **inputs)
             except tf.errors.ResourceExhaustedError:
                 raise MemoryError(
                     f"The device is out of memory for {self.path}. Export the model again on this machine with "
@@ -262,7 +263,7 @@ class Exported:
         everything = slice(None)
         sampled = ask("log_prob", everything, num_samples=tf.fill([len(x)], np.int32(min(num_samples, _INT32))))
         sampled = likelihood.Estimate.of_importance(**sampled)
-        return likelihood.climb(sampled, lambda rows: ask("log_prob_annealed", rows), method)
+        return likelihood.climb(sampled, lambda some: ask("log_prob_annealed", some), method)
 
 
 def _write(model, path, card_path, num_samples, max_num_samples, seed, budget, tile):

@@ -32,7 +32,7 @@ _PRESET = flags.DEFINE_string(
 )
 _WORKDIR = flags.DEFINE_string("workdir", "runs/presets", "Folder of the runs.", flag_values=_FLAGS)
 _OUTPUT = flags.DEFINE_string(
-    "output", str(presets.trained.FOLDER), "Folder of the weights and cards.", flag_values=_FLAGS
+    "output", None, "Folder of the weights and cards. Default: that of the package.", flag_values=_FLAGS
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train_main.py.", flag_values=_FLAGS)
 _EXAMPLES = flags.DEFINE_integer(
@@ -44,11 +44,12 @@ def main(name):
     """Trains, evaluates and writes."""
     with cells.errors_in_one_line(name):
         cards = []
-        for preset in trained_presets.chosen(_PRESET.value, _OUTPUT.value):
+        output = _OUTPUT.value or presets.trained.FOLDER
+        for preset in trained_presets.chosen(_PRESET.value, output):
             print(f"{preset}:", flush=True)
             start = time.monotonic()
             workdir = pathlib.Path(_WORKDIR.value) / preset
-            card = trained_presets.make(preset, workdir, _OUTPUT.value, _DATA_DIR.value, _EXAMPLES.value)
+            card = trained_presets.make(preset, workdir, output, _DATA_DIR.value, _EXAMPLES.value)
             scores = card["evaluation"]
             print(
                 f"{preset}: log p(x) {scores['log_prob']:.2f} ({scores['log_prob_error']:.2f}), "
@@ -57,7 +58,7 @@ def main(name):
             )
             cards.append(card)
         print(trained_presets.table(cards))
-        print(f"{len(cards)} presets written to {_OUTPUT.value}.")
+        print(f"{len(cards)} presets written to {output}.")
 
 
 run = functools.partial(console.run, main, _FLAGS, __doc__)

@@ -350,6 +350,12 @@ def test_errors(model, exported, tmp_path):
         saved_model.Exported(tmp_path)
     with pytest.raises(ValueError, match=r"x must have shape \[B, 3, 2, 1\]"):
         exported.estimate_log_prob(np.zeros((2, 4)))
+    for arguments, message in (
+        ({"seed": 2**31}, r"seed must be .*received 2147483648"),
+        ({"first_row": 2**31 - 1}, r"Rows must be below 2\^31: received first_row=2147483647 for 2 examples"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            exported.estimate_log_prob(np.zeros((2, 3, 2, 1)), **arguments)
 
 
 def test_memory_is_bounded_by_the_chunk(cheap, tmp_path):

@@ -35,8 +35,15 @@ def arrays(name, splits, data_dir, stream_above=streamed.DEFAULT):
       List of arrays [N, height, width, channels], or of `Rows`.
 
     Raises:
+      FileNotFoundError: if there is no folder `data_dir`.
       RuntimeError: if it is neither prepared nor can be downloaded; the message says what to do.
     """
+    # No download into what may be a slip of the pen.
+    if data_dir is not None and not os.path.isdir(os.path.expanduser(data_dir)):
+        raise FileNotFoundError(
+            f"There is no folder {data_dir}, where the data set {name!r} was to be. Leave --data_dir out to have "
+            "it downloaded into TensorFlow Datasets' own folder."
+        )
     builder = _builder(name, data_dir)
     if not os.path.isdir(builder.data_dir):
         try:

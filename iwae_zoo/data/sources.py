@@ -61,7 +61,7 @@ def load(name, data_dir=None, kind=None, binarize=None, columns=None, missing=No
     Raises:
       ValueError: on an unknown name, numbers that are not of the kind, a `binarize` for another kind than
         intensities, or a file whose values, shape or dtype cannot be used.
-      FileNotFoundError: if the file is not there.
+      FileNotFoundError: if the file is not there, or `data_dir`.
       OSError: if a shard is damaged, or there is no room for a temporary file.
       RuntimeError: if a data set is neither prepared nor can be downloaded; the message says what to do.
     """

@@ -298,3 +298,5 @@ def test_what_to_do_without_a_network(tmp_path, monkeypatch):
         RuntimeError, match=r"not prepared in .*could not be downloaded \(ConnectionError\).*--data_dir"
     ):
         data.load("mnist", data_dir=str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"There is no folder .*nowhere.*'mnist'.*Leave --data_dir out"):
+        data.load("mnist", data_dir=str(tmp_path / "nowhere"))
