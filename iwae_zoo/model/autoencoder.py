@@ -1,5 +1,6 @@
 """The one Keras model: two tapes, one objective for the encoder and one for the decoder."""
 
+import contextlib
 import inspect
 from typing import Any
 
@@ -13,7 +14,7 @@ from iwae_zoo._deferred import Deferred, Plan, check_strategy
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.distributions.moments import point
-from iwae_zoo.model import dreams, examples, gradients, layers, particles, replicas
+from iwae_zoo.model import dreams, examples, gradients, layers, memory, particles, replicas
 from iwae_zoo.model.optimizers import OptimizerPair
 from iwae_zoo.model.supports import check_latent
 from iwae_zoo.objectives import bounds
@@ -369,6 +370,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
             networks take that. On `SwapEMAWeights`: averages of the weights are put in place when training ends. If
             batches are to be made on the device, and there are several.
           tf.errors.InvalidArgumentError: if log weights are not finite.
+          MemoryError: if a device is out of memory and the rows of a batch are known, with the `particle_chunk` that
+            would fit.
 
         Warns:
           UserWarning: if columns of a table are far from the scale that networks start from.
@@ -406,7 +409,17 @@ class ImportanceWeightedAutoencoder(keras.Model):
         averages = self.compiled and self.optimizer.averages  # Keras says what it is to be compiled for.
         if averages and not isinstance(kwargs.get("callbacks"), keras.callbacks.CallbackList):
             kwargs["callbacks"] = [_Averages(), *callbacks]
-        return super().fit(x, **kwargs)
+        with self._enough_memory(examples.batch_rows(x, kwargs.get("batch_size"))):
+            return super().fit(x, **kwargs)
+
+    def _enough_memory(self, rows):
+        """`memory.enough` for the particles of a step of so many rows, if that is known."""
+        if rows is None:
+            return contextlib.nullcontext()
+        most = self.objective.m * self.objective.k + self.objective.auxiliary
+        chunk = min(self.particle_chunk or most, most)
+        own = -(-rows // self.distribute_strategy.num_replicas_in_sync)
+        return memory.enough(self, own, chunk, backward=True, fewer_rows="a smaller batch_size")
 
     @tensor_float_32(False)
     def evaluate(self, x=None, *args, **kwargs):

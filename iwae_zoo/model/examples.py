@@ -10,6 +10,7 @@ from iwae_zoo.distributions import likelihoods
 from iwae_zoo.model import particles
 
 __all__ = [
+    "batch_rows",
     "check",
     "check_shape",
     "check_support",
@@ -31,6 +32,12 @@ def data_shape(x):
     """Shape of one example of an array or a `tf.data.Dataset`; None where it cannot be known beforehand."""
     shape = _shape(x)
     return tuple(shape[1:]) if shape.rank and shape.rank > 1 and shape[1:].is_fully_defined() else None
+
+
+def batch_rows(x, batch_size=None):
+    """Rows of a batch that Keras' `fit` makes of x; None where a `tf.data.Dataset` does not say how many it has."""
+    count = _shape(x)[:1].num_elements()
+    return count if count is None or isinstance(x, tf.data.Dataset) else min(count, batch_size or 32)
 
 
 def check_shape(model, x, name="x"):

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import psutil
 import pytest
@@ -78,7 +79,7 @@ def test_memory_of_a_card(parts, total, monkeypatch):
     assert (memory.of_device(), memory.available()) == (total, total - GIB)
 
 
-def exhausted(*_):
+def exhausted(*_, **__):
     raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
 
@@ -95,6 +96,25 @@ def test_an_error_that_says_what_would_fit(model, monkeypatch):
         assert raised.value.__suppress_context__
     with pytest.raises(tf.errors.InvalidArgumentError), memory.enough(model, 16, 64):  # Only that error is meant.
         raise tf.errors.InvalidArgumentError(None, None, "OOM")
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "rows"),
+    [
+        (np.zeros((40, 3, 3, 1)), {}, 32),
+        (np.zeros((20, 3, 3, 1)), {}, 20),
+        (np.zeros((40, 3, 3, 1)), {"batch_size": 10}, 10),
+        (tf.data.Dataset.from_tensors(np.zeros((7, 3, 3, 1))), {"shuffle": False}, 7),
+        (tf.data.Dataset.from_tensor_slices(np.zeros((7, 3, 3, 1))).batch(4), {"shuffle": False}, None),
+    ],
+)
+def test_asked_to_train(x, options, rows, model, monkeypatch):
+    monkeypatch.setattr(keras.Model, "make_train_function", exhausted)
+    model.compile(particle_chunk=8)
+    expected = f"{rows} rows with 8 particles each .*: particle_chunk=4 would fit"
+    error = (tf.errors.ResourceExhaustedError, "OOM") if rows is None else (MemoryError, expected)
+    with pytest.raises(error[0], match=error[1]):
+        model.fit(x, **options)
 
 
 def test_asked_for_log_prob(model, monkeypatch):
