@@ -323,7 +323,7 @@ TABLE |= {
         "sbn",
         "MNIST, three layers of bits, VIMCO with 8 particles",
         {"dataset": "mnist", "objective": "vimco", "m": 1},
-        epochs=163,
+        epochs=240,
         schedule="cosine",
     ),
 }
