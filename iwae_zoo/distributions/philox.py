@@ -40,16 +40,12 @@ def uniform(seeds, size, dtype=tf.float32, start=0):
     return (_doubles if dtype == tf.float64 else _floats)(counts, _as_streams(seeds))[:, :size]
 
 
+@_called
 def integers(seeds, size):
     """int32 tensor [R, size] of any integers; as `tf.random.stateless_uniform([size], seed, None, None, tf.int32)`.
 
     For few of them, such as seeds: on the host.
     """
-    return _integers(tf.convert_to_tensor(seeds), size)
-
-
-@_called
-def _integers(seeds, size):
     with tf.device("CPU:0"):
         return tf.bitcast(_words(_counts((size + 3) // 4), _as_streams(seeds)), tf.int32)[:, :size]
 

@@ -409,17 +409,10 @@ class ImportanceWeightedAutoencoder(keras.Model):
         averages = self.compiled and self.optimizer.averages  # Keras says what it is to be compiled for.
         if averages and not isinstance(kwargs.get("callbacks"), keras.callbacks.CallbackList):
             kwargs["callbacks"] = [_Averages(), *callbacks]
-        with self._enough_memory(examples.batch_rows(x, kwargs.get("batch_size"))):
-            return super().fit(x, **kwargs)
-
-    def _enough_memory(self, rows):
-        """`memory.enough` for the particles of a step of so many rows, if that is known."""
-        if rows is None:
-            return contextlib.nullcontext()
+        rows = examples.batch_rows(x, kwargs.get("batch_size"))
         most = self.objective.m * self.objective.k + self.objective.auxiliary
-        chunk = min(self.particle_chunk or most, most)
-        own = -(-rows // self.distribute_strategy.num_replicas_in_sync)
-        return memory.enough(self, own, chunk, backward=True, fewer_rows="a smaller batch_size")
+        with memory.enough_to_train(self, rows, most) if rows else contextlib.nullcontext():
+            return super().fit(x, **kwargs)
 
     @tensor_float_32(False)
     def evaluate(self, x=None, *args, **kwargs):

@@ -12,7 +12,15 @@ from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.distributions import fusion
 from iwae_zoo.model import particles
 
-__all__ = ["available", "bytes_per_particle", "card_megabytes", "enough", "fitting_chunk", "of_device"]
+__all__ = [
+    "available",
+    "bytes_per_particle",
+    "card_megabytes",
+    "enough",
+    "enough_to_train",
+    "fitting_chunk",
+    "of_device",
+]
 
 # Share of the free memory that particles are given: the rest is for weights, libraries, and what graphs do not show.
 _SHARE = 0.5
@@ -164,6 +172,19 @@ def enough(
             f"take about {_mebibytes(rows * chunk * of_particle)} MiB at once, and {_mebibytes(available())} of "
             f"{_mebibytes(of_device())} MiB are free: {remedy}."
         ) from None
+
+
+def enough_to_train(model, batch_size, most):
+    """`enough` for the steps of a compiled model.
+
+    Args:
+      model: `ImportanceWeightedAutoencoder`.
+      batch_size: int, rows of a step, on all replicas together.
+      most: int, particles of a row in a step.
+    """
+    rows = -(-batch_size // model.distribute_strategy.num_replicas_in_sync)
+    chunk = min(model.particle_chunk or most, most)
+    return enough(model, rows, chunk, backward=True, fewer_rows="a smaller batch_size")
 
 
 def card_megabytes(index):

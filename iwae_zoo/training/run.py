@@ -164,8 +164,7 @@ class Run:
         # Keras' epochs are of one length: the rest of an interrupted one is a `fit` of its own.
         starts = [(first_epoch, first_step), (first_epoch + 1, 0)] if first_step else [(first_epoch, 0)]
         try:
-            chunk = min(config.particle_chunk or self._particles, self._particles)
-            enough = memory.enough(model, self._rows, chunk, backward=True, fewer_rows="a smaller batch_size")
+            enough = memory.enough_to_train(model, config.batch_size, self._particles)
             with enough, strategies.watching(self.strategy), tensor_float_32(config.tensor_float_32):
                 for epoch, step in starts:
                     if self.files.is_finished(history):

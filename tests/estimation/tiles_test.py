@@ -173,9 +173,8 @@ def test_annealed_answers_of_tiles(initial, known, truth):
         again = annealing.estimate_rows(known, x[some], np.int32(some), 3, budget, 16, verbose=0)
         for name, one, other in zip(whole._fields, again, whole, strict=True):
             np.testing.assert_array_equal(one, other[some], err_msg=name)
-    if (
-        initial == "encoder"
-    ):  # Of few transitions, the random numbers of one row at a time: rounding has no time to grow.
+    # The random numbers are those of one row at a time, and in few transitions rounding has no time to grow.
+    if initial == "encoder":
         alone = annealing.estimate_rows(known, x, rows, 3, budget, 1, verbose=0)
         np.testing.assert_allclose(whole.log_prob, alone.log_prob, atol=1e-3)
         np.testing.assert_allclose(whole.acceptance_rate, alone.acceptance_rate, atol=1e-3)
