@@ -2,10 +2,11 @@ r"""Trains the presets that come with weights, and writes the weights and their 
 
     python studies/train_presets_main.py
     python studies/train_presets_main.py --preset=mnist_dreg --data_dir=DIR
+    python studies/train_presets_main.py --preset=mnist_dreg --data_dir=DIR --evaluate
 
 Without --preset it trains those that have no weights yet, one after the other, in the order of their table. Interrupted
 in any way, the same command goes on from the last whole epoch. Each is a run in the work directory; then the test set
-is evaluated, and the files appear whole.
+is evaluated, and the files appear whole. With --evaluate the weights stay, and only the card is made again.
 """
 
 import functools
@@ -38,6 +39,12 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train_main.py.", flag_v
 _EXAMPLES = flags.DEFINE_integer(
     "examples", None, "Test examples of the cards, the first ones. Default: all.", lower_bound=2, flag_values=_FLAGS
 )
+_EVALUATE = flags.DEFINE_boolean(
+    "evaluate",
+    False,
+    "Trains nothing: what the card of --preset says of the test set, from the weights in the package.",
+    flag_values=_FLAGS,
+)
 
 
 def main(name):
@@ -45,11 +52,17 @@ def main(name):
     with cells.errors_in_one_line(name):
         cards = []
         output = _OUTPUT.value or presets.trained.FOLDER
+        if _EVALUATE.value and (_PRESET.value is None or _OUTPUT.value is not None):
+            received = f"--preset={_PRESET.value} and --output={_OUTPUT.value}"
+            raise ValueError(f"--evaluate takes --preset and writes its card in the package: received {received}.")
         for preset in trained_presets.chosen(_PRESET.value, output):
             print(f"{preset}:", flush=True)
             start = time.monotonic()
-            workdir = pathlib.Path(_WORKDIR.value) / preset
-            card = trained_presets.make(preset, workdir, output, _DATA_DIR.value, _EXAMPLES.value)
+            if _EVALUATE.value:
+                card = trained_presets.evaluate_again(preset, _DATA_DIR.value, _EXAMPLES.value)
+            else:
+                workdir = pathlib.Path(_WORKDIR.value) / preset
+                card = trained_presets.make(preset, workdir, output, _DATA_DIR.value, _EXAMPLES.value)
             scores = card["evaluation"]
             print(
                 f"{preset}: log p(x) {scores['log_prob']:.2f} ({scores['log_prob_error']:.2f}), "

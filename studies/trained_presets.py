@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 import iwae_zoo
-from iwae_zoo import likelihood, presets, training
+from iwae_zoo import data, likelihood, presets, training
 from iwae_zoo._checks import look_up
 from iwae_zoo.estimation import diagnostics, evaluation
 from studies import comparison
@@ -20,6 +20,7 @@ __all__ = [
     "chosen",
     "configured",
     "evaluate",
+    "evaluate_again",
     "first",
     "make",
     "spent",
@@ -75,9 +76,6 @@ def make(name, workdir, folder, data_dir=None, num_examples=None, verbose=1):
     spent(workdir, run.files.checkpoint)
     model = run.train(verbose=verbose)
     hours = spent(workdir, run.files.checkpoint)
-    x = run.test_set[:num_examples]
-    if verbose:
-        print(f"Evaluating {len(x)} test examples.", flush=True)
     history = run.files.history(run.config.epochs)
     there = json.loads((workdir / "config.json").read_text())
     found = {
@@ -86,19 +84,54 @@ def make(name, workdir, folder, data_dir=None, num_examples=None, verbose=1):
         "versions": {"iwae_zoo": iwae_zoo.__version__, **there["versions"]},
         "epochs": len(history),
         "hours": hours,
-        "evaluation": evaluate(model, x),
-        "first": first(model, x[:FIRST_EXAMPLES]),
+        **_scores(model, run.test_set[:num_examples], verbose),
     }
     return presets.trained.save(model, name, found, folder)
 
 
-def evaluate(model, x, num_samples=SAMPLES, **options):
+def evaluate_again(name, data_dir=None, num_examples=None, verbose=1):
+    """Evaluates the weights that the package has, as `make` does, and writes that into their card.
+
+    Args:
+      name: of a preset with weights.
+      data_dir: as in `data.load`.
+      num_examples: as in `make`.
+      verbose: 0 for silence.
+
+    Returns:
+      dict, the card.
+
+    Raises:
+      ValueError: if there are no weights, or the data are not what they were trained on.
+      RuntimeError: if the data cannot be had.
+    """
+    card, model = presets.card(name), presets.load(name)
+    config = card["config"]
+    dataset = data.load(config["dataset"], data_dir, **training.data_settings(config, config["dataset"]))
+    if dataset.description != card["data"]:
+        raise ValueError(
+            f"The preset {name!r} was trained on {card['data']!r}: received {dataset.description!r}. Name that data by "
+            "--data_dir."
+        )
+    x = dataset.evaluation_array("test")[:num_examples]
+    return presets.trained.revise(name, _scores(model, x, verbose))
+
+
+def _scores(model, x, verbose):
+    """What a card says of test examples x [N, ...]."""
+    if verbose:
+        print(f"Evaluating {len(x)} test examples.", flush=True)
+    return {"evaluation": evaluate(model, x, verbose=verbose), "first": first(model, x[:FIRST_EXAMPLES])}
+
+
+def evaluate(model, x, num_samples=SAMPLES, verbose=0, **options):
     """What a card says of a test set.
 
     Args:
       model: `ImportanceWeightedAutoencoder`.
       x: array [N, ...].
       num_samples: int, importance samples per example.
+      verbose: 0 for silence.
       **options: of `evaluation.evaluate`.
 
     Returns:
@@ -109,7 +142,7 @@ def evaluate(model, x, num_samples=SAMPLES, **options):
     with warnings.catch_warnings():
         # Their number is in the answer.
         warnings.filterwarnings("ignore", message=r"log p\(x\)", category=UserWarning)
-        result = evaluation.evaluate(model, x, num_samples, m=1, k=PARTICLES, verbose=0, **options)
+        result = evaluation.evaluate(model, x, num_samples, m=1, k=PARTICLES, verbose=verbose, **options)
     found: dict[str, Any] = dataclasses.asdict(result)
     found |= model.decoder.head.measures(result.log_prob, x)
     found["active_units"] = int(diagnostics.latent_use(model, x[:ACTIVE_EXAMPLES]).active_units)

@@ -17,7 +17,7 @@ from iwae_zoo._files import whole
 from iwae_zoo.model import ImportanceWeightedAutoencoder
 from iwae_zoo.presets import table
 
-__all__ = ["FOLDER", "card", "is_made", "load", "names", "public", "save"]
+__all__ = ["FOLDER", "card", "is_made", "load", "names", "public", "revise", "save"]
 
 FOLDER = pathlib.Path(__file__).parent / "weights"
 # What of a card is needed to build the model, and says nothing to people.
@@ -155,8 +155,29 @@ def save(model, name, found, folder=None):
         "data_shape": list(model.data_shape),
         "model": plain.get_config(),
     }
-    text = json.dumps(written | {"sha256": _checksum(written)}, indent=1, allow_nan=False)
-    with whole(card_path) as partial:
+    return _write(written, card_path)
+
+
+def revise(name, found):
+    """Writes the card in the package again, beside weights that stay as they are.
+
+    Args:
+      name: one of `names()`.
+      found: dict, what of the card is new.
+
+    Returns:
+      dict, the card.
+
+    Raises:
+      ValueError: as `card`.
+    """
+    return _write({**card(name), **found}, _paths(name)[1])
+
+
+def _write(found, path):
+    """Writes a card, which appears whole, with its checksum; returns it as `card` reads it."""
+    text = json.dumps(found | {"sha256": _checksum(found)}, indent=1, allow_nan=False)
+    with whole(path) as partial:
         partial.write_text(text + "\n")
     return json.loads(text)
 

@@ -249,5 +249,16 @@ def test_the_study_makes_a_preset_and_goes_on_where_it_was(tiny, tmp_path, monke
     assert presets.card("toy")["hours"] == card["hours"]
     assert presets.card("toy")["evaluation"] == card["evaluation"]
     assert len(before) == (tmp_path / "weights" / "toy.weights.h5").stat().st_size
+    # The card alone is made again, of fewer examples; the weights stay.
+    weights = (tmp_path / "weights" / "toy.weights.h5").read_bytes()
+    again = ["--preset=toy", "--evaluate"]
+    ended = call(train_presets_main, *again, "--examples=5", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    fewer = presets.card("toy")
+    assert fewer["evaluation"]["num_examples"] == fewer["first"]["num_examples"] == 5
+    assert (tmp_path / "weights" / "toy.weights.h5").read_bytes() == weights
+    ended = call(train_presets_main, *again, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert presets.card("toy") == {**card, "weights": fewer["weights"], "sha256": presets.card("toy")["sha256"]}
     # Without a name: those that are missing.
     assert trained_presets.chosen(None, tmp_path / "weights") == [n for n in trained.names() if n != "toy"]

@@ -125,6 +125,7 @@ GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"
         (reproduce_main, ["--tables=burdo"], "Did you mean 'burda'?"),
         (reproduce_main, ["--rows=ciwae_50"], "Did you mean 'ciwae_5'?"),
         (train_presets_main, ["--preset=small"], "Unknown preset with weights: received 'small'"),
+        (train_presets_main, ["--evaluate"], "--evaluate takes --preset and writes its card in the package: received"),
     ],
 )
 def test_a_wrong_flag_is_one_line(program, flags, message, tmp_path):
