@@ -101,7 +101,8 @@ def run(program, values, about, name, arguments):
       arguments: list of str.
     """
     if {"--help", "-help", "-h"} & set(arguments):  # Whatever else is missing.
-        print(f"{about.strip()}\n{values.get_help(include_special_flags=False)}")
+        with _as_long_as_somebody_reads():
+            print(f"{about.strip()}\n{values.get_help(include_special_flags=False)}")
         return
     try:
         left = values([name, *arguments])[1:]
@@ -117,11 +118,19 @@ def run(program, values, about, name, arguments):
     if tensorflow := sys.modules.get("tensorflow"):
         tensorflow.get_logger().setLevel("INFO" if values.verbose else "ERROR")
     try:
-        program(name)
-        sys.stdout.flush()
+        with _as_long_as_somebody_reads():
+            program(name)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # Whoever read the output has had enough, as with `| head`.
+
+
+@contextlib.contextmanager
+def _as_long_as_somebody_reads():
+    """Inside, the program ends quietly where whoever read its output has had enough, as with `| head`."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 

@@ -33,6 +33,7 @@ _PROBLEMS = flags.DEFINE_list(
 )
 flags.register_validator(_PROBLEMS, bool, "at least one is needed", flag_values=_FLAGS)
 _RATES = flags.DEFINE_list("rates", ["0", "30", "50"], "Percent of the cells that are missing.", flag_values=_FLAGS)
+flags.register_validator(_RATES, bool, "at least one is needed", flag_values=_FLAGS)
 _OBJECTIVE = flags.DEFINE_string("objective", "iwae", "As in studies/comparison.py.", flag_values=_FLAGS)
 _PEERS = flags.DEFINE_list("peers", list(anomaly.PEERS), "scikit-learn's detectors; of these.", flag_values=_FLAGS)
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Seeds of training.", lower_bound=1, flag_values=_FLAGS)

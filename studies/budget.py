@@ -28,8 +28,8 @@ def epochs_within(config, minutes, path, clock=time.perf_counter):
     Args:
       config: `training.Config` without epochs.
       minutes: float.
-      path: of a JSON file that keeps the number, so that a study that goes on has the same epochs; with the minutes in
-        its name.
+      path: of a JSON file that keeps the numbers of all configurations, so that a study that goes on has the same
+        epochs.
       clock: function that returns seconds. `time.process_time` for minutes of one core, whatever else runs beside.
 
     Returns:
@@ -37,8 +37,7 @@ def epochs_within(config, minutes, path, clock=time.perf_counter):
     """
     settings = {"title": dataclasses.replace(config, seed=0).title, "minutes": minutes}
     path = pathlib.Path(path)
-    older, path = path, path.with_stem(f"{path.stem}_{minutes:g}_minutes")
-    found = cells.kept(path, settings) or cells.kept(older, settings)
+    found = cells.kept(path, settings)
     if not found:
         found = {"epochs": max(1, int(60.0 * minutes / _seconds_per_epoch(config, clock)))}
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -46,6 +46,7 @@ def run_cell(config, root, verbose=0):
     workdir = folder(config, root)
     evaluated = _evaluated(workdir)
     run = training.Run(config, workdir, resume=True)
+    _check_looks(config, run.files.history(run.config.epochs))  # Not after hours of training.
     if evaluated != (config.eval_samples, config.eval_method):  # It is not, or otherwise.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r"log p\(x\)")
@@ -61,7 +62,7 @@ def run_grid(configs, root, workers=1):
     threads changes how sums are rounded, so that trained weights may differ slightly between numbers of workers.
 
     Args:
-      configs: dict from any key to `training.Config`.
+      configs: dict from any key to `training.Config`; the same under two keys is one cell.
       root: path of the study's folder.
       workers: int, number of cells that are run at once; a single one is run in this process.
 
@@ -69,34 +70,36 @@ def run_grid(configs, root, workers=1):
       dict from the keys to the results of `run_cell`, in the order of `configs`.
 
     Raises:
-      ValueError: if `workers` is not a positive int, two cells have the same folder, a finished cell was of other data
-        or looked at in other epochs, or as `run_cell`. An error in one cell ends all that are running; what they have
-        saved stays.
+      ValueError: if `workers` is not a positive int, two cells that differ have the same folder, a finished cell was of
+        other data or looked at in other epochs, or as `run_cell`. An error in one cell ends all that are running; what
+        they have saved stays.
       RuntimeError: if a worker died.
     """
     integer("workers", workers)
-    titles = [config.title for config in configs.values()]
-    if repeated := {title for title in titles if titles.count(title) > 1}:
-        raise ValueError(f"Every cell must have a title, and thus a folder, of its own: received twice {repeated}.")
-    results = {key: result for key, config in configs.items() if (result := _finished(config, root))}
-    for key, result in results.items():
-        _check_looks(configs[key], result["history"])
+    of_titles: dict[str, training.Config] = {}
+    for config in configs.values():
+        if of_titles.setdefault(config.title, config) != config:
+            raise ValueError(
+                f"Cells that differ must have titles, and thus folders, of their own: received twice {config.title}."
+            )
+    results = {title: result for title, config in of_titles.items() if (result := _finished(config, root))}
+    for title, result in results.items():
+        _check_looks(of_titles[title], result["history"])
     if results:
-        print(f"{len(results)} of {len(configs)} cells were finished before.", flush=True)
-    missing = {key: config for key, config in configs.items() if key not in results}
-    countdown = Countdown("cell", len(configs), len(results))
+        print(f"{len(results)} of {len(of_titles)} cells were finished before.", flush=True)
+    missing = {title: config for title, config in of_titles.items() if title not in results}
+    countdown = Countdown("cell", len(of_titles), len(results))
 
-    def done(key, result):
-        _check_looks(configs[key], result["history"])  # What was trained before comes by here, too.
-        results[key] = result
-        countdown.step(configs[key].title)
+    def done(title, result):
+        results[title] = result
+        countdown.step(title)
 
     if workers == 1:
-        for key, config in missing.items():
-            done(key, run_cell(config, root))
+        for title, config in missing.items():
+            done(title, run_cell(config, root))
     else:
         _run_in_processes(missing, root, workers, done)
-    return {key: results[key] for key in configs}
+    return {key: results[config.title] for key, config in configs.items()}
 
 
 def folder(config, root):
@@ -105,17 +108,24 @@ def folder(config, root):
 
 
 def keep(path, settings, found):
-    """Writes what was found to a JSON file, with what it depends on."""
-    training.write_json(path, {"settings": settings, "found": found})
+    """Writes what was found to a JSON file, with what it depends on; what was found with other settings stays."""
+    others = [there for there in _all_kept(path) if there["settings"] != settings]
+    training.write_json(path, {"kept": [*others, {"settings": settings, "found": found}]})
 
 
 def kept(path, settings):
     """What `keep` wrote with the same settings, or an empty dict."""
+    return next((there["found"] for there in _all_kept(path) if there["settings"] == settings), {})
+
+
+def _all_kept(path):
+    """List of dicts with "settings" and "found"; empty if the file is not there, or none of `keep`."""
     try:
         there = json.loads(pathlib.Path(path).read_text())
-        return there["found"] if there["settings"] == settings else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+        found = there.get("kept", [there])  # Once a file was of one setting.
+        return [{name: each[name] for name in ("settings", "found")} for each in found]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 class Countdown:
@@ -169,7 +179,7 @@ def _read(workdir):
 def _finished(config, root):
     """What `run_cell` returns, if exactly this configuration is finished, or None.
 
-    Loads no data set, unless its file has been written since.
+    Loads no data set, unless its file is another since.
 
     Raises:
       ValueError: if the data are others by now.
@@ -184,18 +194,24 @@ def _finished(config, root):
     if not same or _evaluated(workdir) != (config.eval_samples, config.eval_method):
         return None
     source = pathlib.Path(config.dataset)
-    if source.is_file() and source.stat().st_mtime_ns > (workdir / "evaluation.json").stat().st_mtime_ns:
+    if source.is_file() and _changed(source) > (workdir / "evaluation.json").stat().st_mtime_ns:
         training.Run(config, workdir, resume=True)  # Which compares them.
     return result
 
 
+def _changed(path):
+    """When a file came to be what it is, ns: an older one that is moved or copied to its place keeps its mtime."""
+    found = path.stat()
+    return max(found.st_mtime_ns, found.st_ctime_ns)
+
+
 def _check_looks(config, history):
-    """Raises ValueError if diagnostics saw other epochs of a finished cell than they would now."""
+    """Raises ValueError if diagnostics saw other epochs of a cell than they would now."""
     every = config.diagnostics_every
     seen = [row["epoch"] for row in history if "diagnostics_encoder_snr" in row]
     if every and seen != [*range(every, len(history) + 1, every)]:
         raise ValueError(
-            f"{config.title} is finished, and its diagnostics are of epochs {seen}, not of every {every}: ask for "
+            f"{config.title} was run before, and its diagnostics are of epochs {seen}, not of every {every}: ask for "
             "those, or run it in another --workdir."
         )
 
@@ -212,7 +228,7 @@ def _evaluated(workdir):
 
 
 def _run_in_processes(configs, root, workers, done):
-    """Calls `done(key, result of run_cell)` for each cell, as worker processes finish them."""
+    """Calls `done(title, result of run_cell)` for each cell, as worker processes finish them."""
     # TensorFlow does not survive a fork.
     context = multiprocessing.get_context("spawn")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

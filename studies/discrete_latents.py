@@ -52,7 +52,7 @@ def configs(names, seeds, minutes, workdir, looks, **shared):
     of_methods = {}
     for name in names:
         config = training.Config(**{**METHODS[name][1], **shared})
-        epochs = budget.epochs_within(config, minutes, workdir / "epochs" / f"{name}.json", time.process_time)
+        epochs = budget.epochs_within(config, minutes, workdir / "epochs.json", time.process_time)
         of_methods[name] = dataclasses.replace(config, epochs=epochs, diagnostics_every=max(1, epochs // looks))
     return {
         (name, seed): dataclasses.replace(config, seed=seed)

@@ -32,9 +32,11 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs/imputation", "Folder of the stud
 _TABLES = flags.DEFINE_list("tables", ["breast_cancer", "wine"], f"Of {', '.join(holes.TABLES)}.", flag_values=_FLAGS)
 flags.register_validator(_TABLES, bool, "at least one is needed", flag_values=_FLAGS)
 _RATES = flags.DEFINE_list("rates", ["30", "50"], "Percent of the cells that are missing.", flag_values=_FLAGS)
+flags.register_validator(_RATES, bool, "at least one is needed", flag_values=_FLAGS)
 _MECHANISMS = flags.DEFINE_list(
     "mechanisms", list(holes.MECHANISMS), "How cells are lost: of mcar, mar, mnar.", flag_values=_FLAGS
 )
+flags.register_validator(_MECHANISMS, bool, "at least one is needed", flag_values=_FLAGS)
 _OBJECTIVES = flags.DEFINE_list(
     "objectives", ["vae", "iwae", "miwae", "piwae", "dreg"], "As in studies/comparison.py.", flag_values=_FLAGS
 )
@@ -173,6 +175,8 @@ def main(name):
         for settings in methods.values():
             training.Config(**settings).build_objective()  # An error now, and not later.
         labels = {peer: look_up(imputation.PEERS, peer, "peer")[0] for peer in _PEERS.value} | labels
+        if not labels:
+            raise ValueError("At least one of --objectives and --peers is needed: received neither.")
         todo = grid(_TABLES.value, _MECHANISMS.value, _RATES.value, labels, _SEEDS.value)
         countdown = cells.Countdown("cell", len(todo))
         of_cells = {}

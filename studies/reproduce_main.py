@@ -80,7 +80,7 @@ def chosen():
     }
 
 
-def config(name, row, seed):
+def config(row, seed):
     """A cell's `training.Config`, with the epochs that its row trains."""
     settings: dict[str, Any] = {"dataset": _DATASET.value, "data_dir": _DATA_DIR.value}
     settings |= {"eval_samples": _EVAL_SAMPLES.value, **reproduce.BUDGETS[_BUDGET.value]}
@@ -88,7 +88,7 @@ def config(name, row, seed):
         settings["epochs"] = _EPOCHS.value
     if "epochs" in settings:
         return reproduce.config(row, seed, **settings)
-    path = pathlib.Path(_WORKDIR.value) / "epochs" / f"{name}.json"
+    path = pathlib.Path(_WORKDIR.value) / "epochs.json"
     epochs = budget.epochs_within(reproduce.config(row, seed, **settings), _MINUTES.value, path)
     return reproduce.config(row, seed, **settings, epochs=epochs)
 
@@ -113,7 +113,7 @@ def main(name):
     with cells.errors_in_one_line(name):
         tables = chosen()
         rows = {key: row for of_table in tables.values() for key, row in of_table.items()}
-        configs = {(key, seed): config(key, row, seed) for seed in range(_SEEDS.value) for key, row in rows.items()}
+        configs = {(key, seed): config(row, seed) for seed in range(_SEEDS.value) for key, row in rows.items()}
         results = cells.run_grid(configs, workdir, _WORKERS.value)
         looks = {key: [looked_at(configs[key, seed]) for seed in range(_SEEDS.value)] for key in rows}
     ours, budgets = {}, {}

@@ -32,9 +32,10 @@ flags.mark_flag_as_required("workdirs", flag_values=_FLAGS)
 def load(workdir):
     """A run's model, its data set, and its configuration as a dict."""
     config = training.read_config(workdir / "config.json")
-    settings = training.data_settings(config, config["dataset"])
-    dataset = data.load(config["dataset"], config["data_dir"], **settings)
-    return load_model(workdir / "model.keras"), dataset, config
+    settings, model = training.data_settings(config, config["dataset"]), load_model(workdir / "model.keras")
+    if columns := getattr(getattr(model.decoder, "head", None), "columns", ()):  # Of a run from a preset, the preset's.
+        settings["columns"] = columns
+    return model, data.load(config["dataset"], config["data_dir"], **settings), config
 
 
 def main(name):

@@ -43,7 +43,7 @@ def measure(load, x, path, particles, num_samples, seed=0):
     Args:
       load: function of nothing that returns the model; called only if something is missing.
       x: array [N, ...].
-      path: of the JSON file; one of other settings is replaced.
+      path: of the JSON file.
       particles: int, those of the bound.
       num_samples: int, importance samples.
       seed: int.

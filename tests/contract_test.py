@@ -273,10 +273,12 @@ def test_served_answers_are_the_models(row, model, exported, x):
         asked = requests(x, model.latent_size, missing=True)["impute"]
         filled = imputation.impute(model, x[2:3], SAMPLES, num_imputations=1, seed=9)
         asked["num_samples"][2], asked["seed"][2] = SAMPLES, 9
+        asked["x"] = np.concatenate([x[:5], np.full_like(x[:1], np.nan)])  # Of the last nothing is known.
         served = ask(exported, "impute", **asked)
         for name in ("mean", "stddev", "point", "log_prob", "ess"):
             np.testing.assert_allclose(served[name][2], getattr(filled, name)[0], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(served["draw"][2], filled.draws[0, 0], rtol=1e-4)
+        np.testing.assert_allclose(served["log_prob"][5], 0.0, atol=1e-5)
     drawn = ask(exported, "sample", seed=np.arange(5))["x"]
     assert exported.estimate_log_prob(drawn, SAMPLES).in_support.all()
     assert b"_XlaMustCompile" not in (exported.path / "saved_model.pb").read_bytes()

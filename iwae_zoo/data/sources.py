@@ -85,9 +85,10 @@ def load(name, data_dir=None, kind=None, binarize=None, columns=None, missing=No
         there = ", ".join(map(str, dataset.columns)) or "none"
         raise ValueError(f"columns are those of a .csv or .parquet file: received {received}, and {name} has {there}.")
     if dataset.columns and kind not in (None, "table"):
-        raise ValueError(
-            f"The kinds of a table's columns are set with columns, such as {dataset.columns[0].name}:{kind}."
-        )
+        ways = f"are set with columns, such as {dataset.columns[0].name}:{kind}"
+        if not str(name).endswith(tables.ENDINGS):
+            ways = f"of {name} are its own. Leave out kind={kind!r}"
+        raise ValueError(f"The kinds of a table's columns {ways}.")
     if kind == "table" and not dataset.columns:
         raise ValueError(f"kind='table' is for .csv and .parquet files, whose columns have names: received {name}.")
     if kind not in (None, dataset.kind):

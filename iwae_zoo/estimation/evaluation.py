@@ -251,7 +251,7 @@ def sandwich_table(bounds):
 def _lines(title, rows, below=()):
     lines = [(title, f"{'mean':>10}{'std. error':>12}")]
     for name, mean, error in rows:
-        cells = (f"{mean:10.2f}" if mean is not None else " " * 10) + (f"{error:12.3f}" if error is not None else "")
+        cells = (f"{mean:10.2f}" if mean is not None else " " * 10) + (f" {error:11.3f}" if error is not None else "")
         lines.append((name, cells))
     lines += below
     width = max(_LABEL, *(len(label) + 1 for label, _ in lines))

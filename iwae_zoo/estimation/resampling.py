@@ -13,7 +13,7 @@ from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model, read_once
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation.rows import checked_answers
-from iwae_zoo.estimation.streaming import checked_counts
+from iwae_zoo.estimation.streaming import checked_counts, proposed
 from iwae_zoo.model import examples, memory, particles
 
 __all__ = ["resample", "sample_posterior"]
@@ -94,14 +94,14 @@ def resample(networks, x, num_particles, seed, chunk_size):
     Maddison, Tarlow, Minka. A* Sampling. NIPS 2014, section 2 (the Gumbel-max trick). https://arxiv.org/abs/1411.0030
     """
     x, usable = particles.alone(networks.decoder, x)
-    posterior = networks.encoder.posterior(x)
+    propose, prior = proposed(networks, x, chunk_size), networks.prior.distribution()
     noise = tfp.distributions.Gumbel(np.float64(0.0), np.float64(1.0))
     minus_infinity = tf.constant(-np.inf, tf.float64)
 
     def draw(start, log_sum, log_sum_of_squares, best_score, best_z):
         chunk_seed = particles.derive_seed(seed, start // chunk_size)
-        z = posterior.sample([chunk_size], seed=particles.derive_seed(chunk_seed, 0))  # [chunk, 1, D]
-        log_weights = particles.log_joint(networks.decoder, networks.prior, x, z) - posterior.log_prob(z)
+        z, log_q = propose(particles.derive_seed(chunk_seed, 0))  # [chunk, 1, D]
+        log_weights = particles.log_joint(networks.decoder, networks.prior, x, z) - log_q
         wanted = tf.range(chunk_size) < num_particles - start
         log_weights = tf.where(wanted, tf.cast(log_weights[:, 0], tf.float64), minus_infinity)
         scores = log_weights + noise.sample([chunk_size], seed=particles.derive_seed(chunk_seed, 1))
@@ -115,7 +115,7 @@ def resample(networks, x, num_particles, seed, chunk_size):
             tf.where(better, z[winner, 0], best_z),
         )
 
-    nothing = tf.fill(posterior.event_shape, tf.constant(np.nan, posterior.dtype))
+    nothing = tf.fill(prior.event_shape, tf.constant(np.nan, prior.dtype))
     _, log_sum, log_sum_of_squares, _, z = tf.while_loop(
         lambda start, *_: start < num_particles,
         draw,

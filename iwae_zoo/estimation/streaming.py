@@ -17,7 +17,7 @@ from iwae_zoo.distributions import noise
 from iwae_zoo.estimation import psis
 from iwae_zoo.model import particles
 
-__all__ = ["Observer", "checked_counts", "default_chunk", "observed", "standard_error", "stream"]
+__all__ = ["Observer", "checked_counts", "default_chunk", "observed", "proposed", "standard_error", "stream"]
 
 # Most particles decoded at once: enough to keep the processor busy, few enough that memory is small.
 _DEFAULT_CHUNK = 2500
@@ -62,14 +62,13 @@ def observed(networks, x, num_samples, seed, tolerance, chunk_size, capacity, pr
     """As `stream`, with an `Observer`; returns the dict and the observer's last state."""
     tile = [seed.shape[0]] if noise.is_by_row(seed) else []  # The shape of what is summed up.
     x, usable = (particles.abreast if tile else particles.alone)(networks.decoder, x)
-    source = networks.encoder.posterior(x) if proposal == "encoder" else networks.prior.distribution()
-    shape = [chunk_size] if proposal == "encoder" else [chunk_size, 1]
+    propose = proposed(networks, x, chunk_size, proposal)
     minus_infinity = tf.constant(-np.inf, tf.float64)
 
     def draw(start, log_sum, log_sum_of_squares, sum_of_logs, largest, state):
         chunk_seed = particles.derive_seed(seed, start // chunk_size)
-        z = source.sample(shape, seed=chunk_seed)  # [chunk, 1 or T, D]
-        log_weights = particles.log_joint(networks.decoder, networks.prior, x, z) - source.log_prob(z)
+        z, log_q = propose(chunk_seed)  # [chunk, 1 or T, D]
+        log_weights = particles.log_joint(networks.decoder, networks.prior, x, z) - log_q
         log_weights = tf.cast(tf.transpose(log_weights) if tile else log_weights[:, 0], tf.float64)  # [..., chunk]
         wanted = tf.range(chunk_size) < (num_samples - start)[..., tf.newaxis]
         weighed = tf.where(wanted, log_weights, minus_infinity)
@@ -122,6 +121,53 @@ def observed(networks, x, num_samples, seed, tolerance, chunk_size, capacity, pr
         for name, value in inside.items()
     }
     return {**rows, "in_support": in_support, "num_samples": count}, state
+
+
+def proposed(networks, x, count, proposal="encoder"):
+    """What particles of examples x [T, ...] are drawn from.
+
+    Of an example of which nothing is known the posterior is the prior, whatever an encoder that has hardly seen such
+    examples makes of it: its particles are the prior's, with proposal="prior" as well as without.
+
+    Args:
+      networks: anything with `encoder`, `decoder` and `prior`, such as a model.
+      x: tensor [T, ...], as `particles.abreast` gives it.
+      count: int, number of particles for each example.
+      proposal: "encoder" or "prior"; the latter of one example.
+
+    Returns:
+      Function of a stateless seed [2], or seeds [T, 2], that returns (z [count, T, D], log q(z) [count, T], nats).
+    """
+    prior = networks.prior.distribution()
+    if proposal == "prior":
+
+        def propose(seed):
+            z = prior.sample([count, 1], seed=seed)
+            return z, prior.log_prob(z)
+
+        return propose
+    posterior = networks.encoder.posterior(x)
+
+    def encoded(seed):
+        z = posterior.sample([count], seed=seed)
+        return z, posterior.log_prob(z)
+
+    if not particles.takes_missing(networks.decoder):
+        return encoded
+    unknown = tf.reduce_all(tf.math.is_nan(x), axis=list(range(1, x.shape.rank)))
+
+    def propose_either(seed):
+        z, log_q = encoded(seed)
+
+        def with_the_priors():
+            seeds = seed if noise.is_by_row(seed) else seed[tf.newaxis]
+            draws = tf.map_fn(lambda own: prior.sample([count, 1], seed=own)[:, 0], seeds, fn_output_signature=z.dtype)
+            mixed = tf.where(unknown[:, tf.newaxis], tf.transpose(draws, [1, 0, 2]), z)
+            return mixed, tf.where(unknown, prior.log_prob(mixed), log_q)
+
+        return tf.cond(tf.reduce_any(unknown), with_the_priors, lambda: (z, log_q))
+
+    return propose_either
 
 
 def _added(log_sum, logs):

@@ -72,10 +72,12 @@ class GradientEstimator(abc.ABC):
     def validate(self, bound, m, k):
         """Raises ValueError if it cannot estimate the gradient of `bound` with log weights of shape [m, k, B]."""
         if not (bound.is_lower_bound or self.follows_weights):
-            wake = ", ".join(row.name for row in TABLE.values() if row.follows_weights)
+            others = ["covariance"] if isinstance(bound, Thermodynamic) else []
+            others += [row.name for row in TABLE.values() if row.follows_weights]
             raise ValueError(
                 f"The estimator {self.name!r} would have the encoder raise {bound}, which is no lower bound on "
-                f"log p(x): a worse posterior can raise it without end. Use another encoder bound, or one of {wake}."
+                "log p(x): a worse posterior can raise it without end. Use another encoder bound, or one of "
+                f"{', '.join(others)}."
             )
         if self.follows_weights and bound.has_constant_weights(m, k):
             raise ValueError(

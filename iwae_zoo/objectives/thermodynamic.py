@@ -152,8 +152,9 @@ class ThermodynamicUpper(Thermodynamic):
 
     Always above L_N of the same particles, and above log p(x) as far as N particles are enough: E_1[log w] of a few
     particles is too low, by O(1 / N), and one particle's is the ELBO. So the decoder cannot follow it, and the encoder
-    descends it by the estimator "covariance" alone, which estimates the gradient that it has with all particles; with
-    two points that is the wake update. Metrics go by the lower bound, `reported`.
+    descends it by the estimator "covariance", which estimates the gradient that it has with all particles; with two
+    points that is the wake update. Wake updates take its weights, not its value. Metrics go by the lower bound,
+    `reported`.
 
     Args:
       groups: as in `Thermodynamic`, as are those that follow.

@@ -145,7 +145,9 @@ class Config:
         bodies.get(preset.network)
         keras.activations.get(preset.activation)
         filled = ("objective", "m", "k", "epochs", "batch_size", "learning_rate", "schedule")
-        config = dataclasses.replace(self, preset=name, **{field: self._chosen(field) for field in filled})
+        config = dataclasses.replace(
+            self, preset=name, **self._data_again, **{field: self._chosen(field) for field in filled}
+        )
         presets.check_latent(name, config.build_objective(), **self.architecture)
         counts = ("epochs", "batch_size", "early_stopping", "eval_samples", "diagnostics_every", "backward_particles")
         for field in (*counts, "checkpoint_every", "particle_chunk", "steps_per_execution"):
@@ -226,6 +228,13 @@ class Config:
         """
         of_run = stages.of_epochs(self.particle_schedule, self.epochs, self.m, self.k)
         return [(stage.first_epoch, self.build_objective(m=stage.m, k=stage.k)) for stage in of_run]
+
+    @property
+    def _data_again(self):
+        """`kind` and `binarize` of what `from_preset` was trained on, where the run is on the same data set."""
+        there = presets.card(self.from_preset)["config"] if self.from_preset else {}
+        again = there.get("dataset") == self.dataset
+        return {name: there[name] for name in ("kind", "binarize") if again and getattr(self, name) is None}
 
     @property
     def _preset(self):

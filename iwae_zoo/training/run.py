@@ -1,5 +1,6 @@
 """A training run: from a configuration to a work directory that holds everything about it."""
 
+import contextlib
 import dataclasses
 import math
 import sys
@@ -70,7 +71,7 @@ class Run:
         self.workdir = self.files.path
         # Another worker may find what the chief has just written.
         self.files.check(may_be_there=resume or not self.is_chief)
-        settings = data_settings(dataclasses.asdict(config), config.dataset)
+        settings = data_settings(dataclasses.asdict(self.config), config.dataset)
         start = config.from_preset and presets.load(config.from_preset)
         if start and getattr(start.decoder.head, "columns", ()):  # The names of a category are numbered as they were.
             settings["columns"] = start.decoder.head.columns
@@ -123,10 +124,14 @@ class Run:
           Diverged: if the log weights of a batch are not finite.
           OSError: if examples that are streamed can no longer be read.
           MemoryError: if a device is out of memory, with the `particle_chunk` that would fit.
+          ValueError: if another process trains in the work directory.
           strategies.WorkerLost: if another worker of the cluster is gone.
         """
+        with self.files.alone() if self.is_chief else contextlib.nullcontext():
+            return self._train(verbose if self.is_chief else 0)
+
+    def _train(self, verbose):
         config = self.config
-        verbose = verbose if self.is_chief else 0
         if verbose:
             print(f"{self.dataset.description}; likelihood {self.likelihood.name}.")
             if self.config.particle_chunk:
@@ -243,7 +248,6 @@ class Run:
         return result
 
     def _describe(self):
-        self.workdir.mkdir(parents=True, exist_ok=True)
         versions = {name: metadata.version(name) for name in ("tensorflow", "keras", "tensorflow-probability", "numpy")}
         self.files.describe(config=dataclasses.asdict(self.config), versions=versions, fingerprint=self.fingerprint)
 

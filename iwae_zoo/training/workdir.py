@@ -11,9 +11,12 @@
 Files appear whole or not at all.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import math
+import os
 import pathlib
 import time
 import zipfile
@@ -102,6 +105,30 @@ class WorkDirectory:
                 f"early_stopping watches {MONITOR}, which is {history[-1].get(MONITOR)}: some validation example is "
                 "outside the support of the likelihood. Leave early_stopping out, or look at the data."
             )
+
+    @contextlib.contextmanager
+    def alone(self):
+        """Inside, no other process on this machine trains in the work directory, which is made if it is not there.
+
+        Raises:
+          ValueError: if one does.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # Until it is closed, or the process ends in any way.
+        except BlockingIOError as error:
+            os.close(folder)
+            raise ValueError(
+                f"Another process is training the run in {self.path}. Wait until it has ended, or choose another "
+                "--workdir."
+            ) from error
+        except OSError:
+            pass  # A file system that has no locks.
+        try:
+            yield
+        finally:
+            os.close(folder)
 
     def describe(self, **found):
         """Writes what is run: "config", the "versions" of what runs it, and the "fingerprint" of the data."""

@@ -6,10 +6,11 @@ import holed
 import keras
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 from oracles import flat, naive_gradients
 
-from iwae_zoo import annealing, imputation, laplace, likelihood, networks, objectives, presets
+from iwae_zoo import annealing, imputation, laplace, likelihood, networks, objectives, presets, resampling
 from iwae_zoo._tracing import Networks
 from iwae_zoo.columns import Column
 from iwae_zoo.distributions import likelihoods
@@ -78,6 +79,37 @@ def test_rows_do_not_depend_on_each_other(answered):
     for name in ("log_prob", "mean", "stddev", "ess", "pareto_k"):
         np.testing.assert_array_equal(getattr(again, name), getattr(filled, name)[rows])
     np.testing.assert_array_equal(again.draws, filled.draws[:, rows])
+
+
+def test_where_nothing_is_known_the_posterior_is_the_prior():
+    """Whatever an encoder makes of such a row: its particles are those that proposal="prior" draws."""
+    model = holed.model(TRUTH, mismatch=3.0)
+    x = holed.every_mask(TRUTH.sample(1, seed=5)).astype(np.float32)
+    x = np.concatenate([x, np.full_like(x[:1], np.nan)])
+    nothing = np.isnan(x).all(axis=1)
+    assert nothing.sum() == 2
+    filled = imputation.impute(model, x, SAMPLES, num_imputations=199, seed=1, chunk_size=300)
+    mean, stddev = holed.conditional(TRUTH, x[nothing].astype(np.float64))
+    error = stddev / np.sqrt(SAMPLES)
+    assert np.abs((filled.mean[nothing] - mean) / error).max() < 4.0
+    np.testing.assert_allclose(filled.stddev[nothing] / stddev, 1.0, atol=0.15)
+    for draws, row_mean, row_stddev in zip(np.moveaxis(filled.draws[:, nothing], 1, 0), mean, stddev, strict=True):
+        for values in ((draws - row_mean) / row_stddev).T:
+            assert scipy.stats.kstest(values, "norm").pvalue > 1e-3
+    options = {"num_samples": SAMPLES, "seed": 1, "chunk_size": 300}
+    answer = likelihood.estimate_log_prob(model, x, **options)
+    expected = likelihood.estimate_log_prob(
+        model, x[nothing], proposal="prior", rows=np.flatnonzero(nothing), **options
+    )
+    for name, values in answer._asdict().items():
+        np.testing.assert_array_equal(values[nothing], getattr(expected, name))
+    for given in (filled, answer):
+        assert np.abs(given.log_prob[nothing]).max() < 1e-6 and given.standard_error[nothing].max() < 1e-6
+        np.testing.assert_allclose(given.ess[nothing], SAMPLES)
+        assert given.trusted[nothing].all()
+    z, ess = resampling.sample_posterior(model, x[nothing], num_samples=200, num_particles=5)
+    np.testing.assert_allclose(ess, 5.0)
+    assert min(scipy.stats.kstest(values, "norm").pvalue for values in z.reshape(200, -1).T) > 1e-3
 
 
 @pytest.mark.slow

@@ -158,7 +158,7 @@ def test_betas():
     ("arguments", "message"),
     [
         ({"identifier": "iwae", "decoder_bound": "thermodynamic_upper"}, "The decoder cannot follow Thermo"),
-        ({"identifier": "tvo", "encoder_bound": "thermodynamic_upper"}, "is no lower bound on log p"),
+        ({"identifier": "tvo", "encoder_bound": "thermodynamic_upper"}, "one of covariance, wake"),
         (
             {"identifier": "iwae", "estimator": "covariance"},
             "'covariance' is that of thermodynamic bounds: received Imp",

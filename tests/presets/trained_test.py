@@ -189,6 +189,13 @@ def test_training_goes_on_from_a_preset_and_resumes_to_the_bit(tmp_path, models)
     assert abs(result["untrained_iwae_bound"] - presets.card("digits_miwae")["evaluation"]["iwae_bound"]) < 2
 
 
+def test_training_goes_on_from_bytes_on_the_same_data(tmp_path):
+    """Whose kind, which is not the data set's own, is the preset's; another data set has its own."""
+    run = training.Run(start(from_preset="digits_bytes"), tmp_path / "run")
+    assert (run.dataset.kind, run.config.kind) == ("byte", "byte")
+    assert start(from_preset="digits_bytes", dataset="mnist").resolved().kind is None
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

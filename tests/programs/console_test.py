@@ -125,6 +125,10 @@ GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"
         (reproduce_main, ["--tables=burdo"], "Did you mean 'burda'?"),
         (reproduce_main, ["--rows=ciwae_50"], "Did you mean 'ciwae_5'?"),
         (train_presets_main, ["--preset=small"], "Unknown preset with weights: received 'small'"),
+        (imputation_main, ["--objectives=", "--peers="], "At least one of --objectives and --peers is needed"),
+        (imputation_main, ["--rates="], "flag --rates=[]: at least one is needed"),
+        (imputation_main, ["--mechanisms="], "flag --mechanisms=[]: at least one is needed"),
+        (anomaly_main, ["--rates="], "flag --rates=[]: at least one is needed"),
         (train_presets_main, ["--evaluate"], "--evaluate takes --preset and writes its card in the package: received"),
     ],
 )
@@ -156,6 +160,16 @@ def test_programs_share_a_gpu_unless_the_environment_says_otherwise(given, expec
     code = "import os; print(os.environ['TF_FORCE_GPU_ALLOW_GROWTH'])"
     shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert shown.strip() == expected  # Of the processes that it starts, too.
+
+
+def test_help_for_somebody_who_has_read_enough():
+    """As with `| head`: a pipe that nobody reads any more."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    code = "import sys, iwae_zoo_console; sys.argv = ['iwae-zoo', 'query', '--help']; iwae_zoo_console.main()"
+    result = subprocess.run([sys.executable, "-c", code], stdout=writes, stderr=subprocess.PIPE, check=False)
+    os.close(writes)
+    assert (result.returncode, result.stderr) == (0, b"")
 
 
 def test_unknown_program(monkeypatch, capsys):

@@ -20,7 +20,9 @@ def test_epochs_fill_the_time_and_are_measured_once(tmp_path, monkeypatch):
     assert budget.epochs_within(dataclasses.replace(config, seed=1), 10.0, tmp_path / "epochs.json") == epochs
     assert budget.epochs_within(config, 6.0, tmp_path / "epochs.json") == 3
     assert budget.epochs_within(config, 1.0, tmp_path / "epochs.json") == 1
-    assert budget.epochs_within(config, 10.0, tmp_path / "epochs.json") == epochs  # Other minutes in between or not.
+    # Other minutes or settings in between or not.
+    assert budget.epochs_within(dataclasses.replace(config, k=2), 10.0, tmp_path / "epochs.json") == 5
+    assert budget.epochs_within(config, 10.0, tmp_path / "epochs.json") == epochs
 
 
 def test_growing_particles_count_by_their_share(tmp_path, monkeypatch):

@@ -101,10 +101,13 @@ def test_a_finished_grid_is_of_its_data_and_its_looks(study, tiny, tmp_path):
     first = cells.run_grid({0: cell}, tmp_path / "study")
     np.save(tmp_path / "tiny.npy", np.load(tiny))
     assert cells.run_grid({0: cell}, tmp_path / "study") == first
-    np.save(tmp_path / "tiny.npy", 1.0 - np.load(tiny))
+    np.save(tmp_path / "other.npy", 1.0 - np.load(tiny))
+    os.utime(tmp_path / "other.npy", (1000.0, 1000.0))  # One that is older, and put in its place.
+    shutil.move(tmp_path / "other.npy", tmp_path / "tiny.npy")
     with pytest.raises(ValueError, match="was on other data"):
         cells.run_grid({0: cell}, tmp_path / "study")
     shutil.copytree(study[0], tmp_path / "looked")
+    ((tmp_path / "looked" / "cells" / config(tiny).title) / "evaluation.json").unlink()  # As if it were not finished.
     for _ in range(2):  # Whether or not its settings are those that are asked for by now.
         with pytest.raises(ValueError, match=r"diagnostics are of epochs \[\], not of every 2"):
             cells.run_grid({0: config(tiny, diagnostics_every=2)}, tmp_path / "looked")
@@ -243,10 +246,31 @@ def test_bad_workers(workers, tiny, tmp_path):
     assert not os.listdir(tmp_path)
 
 
-def test_two_cells_do_not_share_a_folder(tiny, tmp_path):
-    with pytest.raises(ValueError, match="of its own: received twice"):
+def test_two_cells_that_differ_do_not_share_a_folder(tiny, tmp_path):
+    with pytest.raises(ValueError, match="of their own: received twice tiny-iwae"):
         cells.run_grid({0: config(tiny), 1: config(tiny, eval_samples=30)}, tmp_path)
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_same_under_two_names_is_one_cell(study, tiny, no_processes):
+    results = cells.run_grid({0: config(tiny), "again": config(tiny), 1: config(tiny, seed=1)}, study[0])
+    assert results[0] == results["again"] == study[1]["seed 0"] and results[1] == study[1]["seed 1"]
+
+
+def test_what_is_kept(tmp_path):
+    """Of other settings it stays; a file of before, that has one, is read."""
+    path = tmp_path / "kept.json"
+    assert cells.kept(path, {"k": 1}) == {}
+    training.write_json(path, {"settings": {"k": 1}, "found": {"n": 3}})
+    cells.keep(path, {"k": 2}, {"n": 4})
+    cells.keep(path, {"k": 2}, {"n": 5})
+    assert [cells.kept(path, {"k": k}) for k in (1, 2, 3)] == [{"n": 3}, {"n": 5}, {}]
+    for text in ("{", "[]", '{"kept": 3}', '{"kept": [{}]}'):
+        path.write_text(text)
+        assert cells.kept(path, {"k": 1}) == {}
+    cells.keep(path, {"k": 1}, {"n": 6})
+    assert cells.kept(path, {"k": 1}) == {"n": 6}
 
 
 def test_mean_and_error():

@@ -57,6 +57,21 @@ def test_panels(workdirs):
     }
 
 
+def test_columns_are_the_models(tmp_path):
+    """Those of a run from a preset are in the preset's order, not in the file's."""
+    values = ARRAYS["table"]
+    for name, order in (("there", [0, 1, 2]), ("here", [2, 0, 1])):
+        rows = [",".join(map(str, row)) for row in values[:, order]]
+        (tmp_path / f"{name}.csv").write_text("\n".join([",".join(f"c{i}" for i in order), *rows]) + "\n")
+    model = presets.build("small", data=data.load(str(tmp_path / "there.csv")), **SMALL)
+    model.save(tmp_path / "model.keras")
+    config = {"dataset": str(tmp_path / "here.csv"), "preset": "small"}
+    (tmp_path / "config.json").write_text(json.dumps({"config": config}))
+    model, dataset, _ = samples_main.load(tmp_path)
+    assert [column.name for column in dataset.columns] == ["c0", "c1", "c2"]
+    assert dataset.columns == model.decoder.head.columns
+
+
 def test_the_figure(workdirs, monkeypatch):
     shutil.copytree(workdirs / "counts", workdirs / "again")
     names, shown = ["colour", "table", "counts", "again"], []

@@ -256,6 +256,10 @@ def test_work_directory_of_something_else(tiny, tmp_path):
         training.Run(config(tiny), tmp_path / "notes")
     with pytest.raises(ValueError, match="is a file"):
         training.Run(config(tiny), tmp_path / "notes" / "diary.txt")
+    run = training.Run(config(tiny, epochs=1), tmp_path / "run", resume=True)
+    with run.files.alone(), pytest.raises(ValueError, match="Another process is training the run in"):
+        training.Run(config(tiny, epochs=1), tmp_path / "run", resume=True).train(verbose=0)
+    run.train(verbose=0)  # It has ended. Nothing is left to train, and config.json is written as it was.
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
 
 
