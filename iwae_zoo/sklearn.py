@@ -37,7 +37,7 @@ class LikelihoodEstimator(DensityMixin, BaseEstimator):
     per unit of each column.
 
     Args:
-      objective: name of an objective, or an `Objective`.
+      objective: name of an objective, or an `Objective`, which has an `m` and a `k` of its own.
       m: int, number of groups of particles in training.
       k: int, number of particles in a group.
       preset: name of an architecture with its settings; the next eight are instead of its own where they are not None.

@@ -55,12 +55,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
     def __init__(self, encoder, decoder, prior, *, objective="iwae", seed=0, **kwargs):
         # Networks see x as it is: a policy's short type would round it before it is standardised.
         super().__init__(**{"autocast": False, **kwargs})
-        for layer, role, method in (
-            (encoder, "encoder", "posterior"),
-            (decoder, "decoder", "likelihood"),
-            (prior, "prior", "distribution"),
-        ):
-            layers.check(layer, role, method)
+        self._check_layers(encoder, decoder, prior)
         if getattr(decoder, "takes_missing", False) and getattr(encoder, "takes_missing", None) is False:
             raise ValueError("The decoder takes missing values and the encoder does not: pass it inputs=decoder.head.")
         self.encoder = encoder
@@ -111,8 +106,9 @@ class ImportanceWeightedAutoencoder(keras.Model):
 
     @property
     def decoder_variables(self):
-        """Variables that follow the decoder bound: the decoder's, then the prior's."""
-        return self.decoder.trainable_variables + self.prior.trainable_variables
+        """Variables that follow the decoder bound: the decoder's, then the prior's; what both have is there once."""
+        both = self.decoder.trainable_variables + self.prior.trainable_variables
+        return list({id(variable): variable for variable in both}.values())
 
     @property
     def latent_size(self):
@@ -142,6 +138,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
                 f"Data and decoder disagree about the shape of x: received x of shape {data_shape}, and the "
                 f"likelihood's event shape is {likelihood.event_shape}."
             )
+        self._check_layers(self.encoder, self.decoder, self.prior)  # By now they have all of theirs.
         self._check_shared()
         self._check_kept(posterior, likelihood)
         for layer in (self.encoder, self.decoder, self.prior):
@@ -150,6 +147,16 @@ class ImportanceWeightedAutoencoder(keras.Model):
         self.data_shape = data_shape
         self.built = True
         self._build_optimizers()
+
+    @staticmethod
+    def _check_layers(encoder, decoder, prior):
+        """Raises ValueError on networks, or layers in them, that cannot be trained here."""
+        for layer, role, method in (
+            (encoder, "encoder", "posterior"),
+            (decoder, "decoder", "likelihood"),
+            (prior, "prior", "distribution"),
+        ):
+            layers.check(layer, role, method)
 
     def _check_shared(self):
         """Raises ValueError if a variable would be moved by both optimizers."""
@@ -163,12 +170,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
 
     def _check_kept(self, posterior, likelihood):
         """Raises ValueError on what would be lost silently: terms of no bound, and digits of log weights."""
-        regularized = [layer.name for layer in (self.encoder, self.decoder, self.prior) if layer.losses]
-        if regularized:
-            raise ValueError(
-                f"Regularizers add to a loss, and a bound is all that is trained here: {', '.join(regularized)} have "
-                "some. Leave them out; an optimizer's weight_decay is kept."
-            )
+        self._check_unregularized()
         for distribution in (posterior, likelihood, self.prior.distribution()):
             dtype = distribution.dtype
             if dtype.is_integer:  # Its densities are of another.
@@ -178,6 +180,18 @@ class ImportanceWeightedAutoencoder(keras.Model):
                     f"{distribution.name} has densities of {dtype.name}, in which log weights of many "
                     "particles are the same. Cast what its network returns to the layer's variable_dtype."
                 )
+
+    def _check_unregularized(self):
+        networks = (self.encoder, self.decoder, self.prior)
+        parts = [part for network in networks for part in network._flatten_layers()]
+        regularized = [network.name for network in networks if network.losses]
+        regularized += [part.name for part in parts if part.activity_regularizer is not None]
+        if regularized:
+            raise ValueError(
+                "Regularizers add to a loss, and a bound is all that is trained here: "
+                f"{', '.join(dict.fromkeys(regularized))} have some. Leave them out; an optimizer's weight_decay is "
+                "kept."
+            )
 
     def _built_for(self, x):
         x = tf.convert_to_tensor(x)
@@ -311,6 +325,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
 
     def _build_optimizers(self):
         if self.built and self.encoder_optimizer is not None:
+            self._check_unregularized()  # Those of frozen layers are seen when they are trained.
             objectives.check_reparameterized(self.objective, *self._draws)
             self.encoder_optimizer.build(self.encoder_variables)
             self.decoder_optimizer.build(self.decoder_variables)
@@ -335,10 +350,19 @@ class ImportanceWeightedAutoencoder(keras.Model):
         return cls(**config)
 
     def get_build_config(self):
-        return {"input_shape": [None, *self.data_shape]} if self.built else None
+        if not self.built:
+            return None
+        return {
+            "input_shape": [None, *self.data_shape],
+            "trainable": [layer.trainable for layer in self._flatten_layers()],
+        }
 
     def build_from_config(self, config):
         self.build(config["input_shape"])
+        found, flags = list(self._flatten_layers()), config.get("trainable", [])
+        if len(flags) == len(found):
+            for layer, flag in zip(found, flags, strict=True):  # A parent's reaches its children, which come after it.
+                layer.trainable = flag
 
     def get_compile_config(self):
         if not self.compiled:
@@ -359,6 +383,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
 
     def fit(self, x=None, *args, **kwargs):
         """Keras' own `fit`; an array is looked at first, and a data set's batches may be made on the device.
+
+        y, such as labels, is ignored: here, in Keras' other loops, and in batches that are tuples.
 
         Log weights that are not finite end training before they change a weight: with an error, or, where
         `keras.callbacks.TerminateOnNaN` is among the callbacks, by that; on several devices the optimizers' momentum
@@ -382,32 +408,37 @@ class ImportanceWeightedAutoencoder(keras.Model):
         missing = particles.takes_missing(self.decoder)
         examples.check(x, missing=missing)
         validation = kwargs.get("validation_data")
-        validation = validation[0] if isinstance(validation, (tuple, list)) else validation
+        if isinstance(validation, (tuple, list)):
+            validation, *labels_and_weights = validation
+            examples.check_unweighted(*labels_and_weights[1:2])
         examples.check(validation, "validation_data", missing)
         examples.check_shape(self, x)
-        examples.warn_of_scale(x, getattr(self.encoder, "inputs", None))
-        callbacks = tf.nest.flatten(kwargs.get("callbacks") or [])
+        inputs = getattr(self.encoder, "inputs", None)
+        examples.warn_of_scale(x, inputs if isinstance(inputs, likelihoods.Likelihood) else None)  # Or Keras' own.
+        callbacks = kwargs.get("callbacks") or []
+        callbacks = callbacks.callbacks if isinstance(callbacks, keras.callbacks.CallbackList) else callbacks
+        kwargs["callbacks"] = callbacks = tf.nest.flatten(callbacks)
         if any(isinstance(callback, keras.callbacks.SwapEMAWeights) for callback in callbacks):
             raise ValueError(
                 "SwapEMAWeights knows one optimizer, and there are two: leave it out. With use_ema=True the averaged "
                 "weights are put in place when training ends."
             )
         goes_on = any(isinstance(callback, keras.callbacks.TerminateOnNaN) for callback in callbacks)
-        if goes_on != self._goes_on_to_callbacks:
-            self._goes_on_to_callbacks, self.train_function = goes_on, None  # Traced anew.
+        self._go_on_to_callbacks(goes_on)
         shape = examples.data_shape(x)
         if shape is not None:  # Callbacks look at the model before its first step.
             with self.distribute_strategy.scope():
                 self.build((None, *shape))
         examples.check_shape(self, validation, "validation_data")
         examples.check_support(self.decoder, x)
+        examples.check_support(self.decoder, validation, "validation_data")
         if isinstance(x, Deferred):
             check_strategy(self.distribute_strategy)
             if x.make is not self._make_x:
                 self._make_x, self.train_function = x.make, None  # Traced anew.
             x = x.plans
         averages = self.compiled and self.optimizer.averages  # Keras says what it is to be compiled for.
-        if averages and not isinstance(kwargs.get("callbacks"), keras.callbacks.CallbackList):
+        if averages:
             kwargs["callbacks"] = [_Averages(), *callbacks]
         rows = examples.batch_rows(x, kwargs.get("batch_size"))
         most = self.objective.m * self.objective.k + self.objective.auxiliary
@@ -430,8 +461,14 @@ class ImportanceWeightedAutoencoder(keras.Model):
         examples.check_shape(self, x)
         return super().predict(x, *args, **kwargs)
 
+    def _go_on_to_callbacks(self, goes_on):
+        """Whether log weights that are not finite are no error, since a callback ends training."""
+        if goes_on != self._goes_on_to_callbacks:
+            self._goes_on_to_callbacks, self.train_function = goes_on, None  # Traced anew.
+
     def train_on_batch(self, x, *args, **kwargs):
         """Keras' own `train_on_batch`; raises ValueError on rows with weights."""
+        self._go_on_to_callbacks(False)  # There are none.
         examples.check_unweighted(**_arguments(super().train_on_batch, x, *args, **kwargs))
         return super().train_on_batch(x, *args, **kwargs)
 
@@ -439,6 +476,12 @@ class ImportanceWeightedAutoencoder(keras.Model):
         """Keras' own `test_on_batch`; raises ValueError on rows with weights."""
         examples.check_unweighted(**_arguments(super().test_on_batch, x, *args, **kwargs))
         return super().test_on_batch(x, *args, **kwargs)
+
+    def save(self, filepath, *args, **kwargs):
+        """Keras' own `save`, of .keras files; raises ValueError on its former format, which keeps no two optimizers."""
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(f"A model is saved as .keras, or its weights alone as .weights.h5: received {filepath}.")
+        return super().save(filepath, *args, **kwargs)
 
     def export(self, *args, **kwargs):
         """Keras' own `export`, of reconstructions; `saved_model.export` is that of log p(x)."""
@@ -588,7 +631,7 @@ class _Averages(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         del logs
-        self.model.optimizer.finalize(self.model.encoder_variables, self.model.decoder_variables)
+        self.model.optimizer.finalize()
 
 
 def _arguments(function, *args, **kwargs):
@@ -600,10 +643,12 @@ def _x_of(data):
     """x of what Keras hands to a step: y is of no interest.
 
     Raises:
-      ValueError: if rows have weights.
+      ValueError: if rows have weights, or a batch is no tensor.
     """
     x, _, weights = keras.utils.unpack_x_y_sample_weight(data)
     examples.check_unweighted(sample_weight=weights)
+    if isinstance(x, list | tuple | dict):
+        raise ValueError(f"x must be one array, or batches of it: received batches that are a {type(x).__name__}.")
     return x
 
 

@@ -100,12 +100,13 @@ def check(x, name="x", missing=False):
     return x
 
 
-def check_support(decoder, x):
+def check_support(decoder, x, name="x"):
     """Raises ValueError if an array holds values outside the support of a decoder's likelihood, with the first row.
 
     Args:
       decoder: layer with `likelihood(z)`; of one without a `Likelihood` nothing is known.
       x: what the user passes, of a shape that fits.
+      name: str, what it is called.
     """
     head, array = getattr(decoder, "head", None), _array(x)
     if not isinstance(head, likelihoods.Likelihood) or array is None or array.dtype.kind not in "buif":
@@ -122,7 +123,7 @@ def check_support(decoder, x):
         done += len(block)
     if outside:
         raise ValueError(
-            f"x is outside the support of the likelihood ({likelihoods.support(decoder)}) in {len(outside)} of "
+            f"{name} is outside the support of the likelihood ({likelihoods.support(decoder)}) in {len(outside)} of "
             f"{len(array)} examples, the first at row {outside[0]}."
         )
 

@@ -30,7 +30,7 @@ class OptimizerPair:
 
         Raises:
           ValueError: if one is missing; if one instance is given for both: its state belongs to one list of variables;
-            on a `LossScaleOptimizer`.
+            on a `LossScaleOptimizer`, or a `loss_scale_factor`; if an optimizer cannot be copied.
         """
         if optimizer is None and (encoder is None or decoder is None):
             raise ValueError(
@@ -39,7 +39,7 @@ class OptimizerPair:
             )
         if encoder is None and decoder is None:
             given = keras.optimizers.get(optimizer)
-            encoder, decoder = (type(given).from_config(given.get_config()) for _ in range(2))
+            encoder, decoder = (_copied(given) for _ in range(2))
         encoder = optimizer if encoder is None else encoder
         decoder = optimizer if decoder is None else decoder
         if encoder is decoder and not isinstance(encoder, str):
@@ -53,6 +53,8 @@ class OptimizerPair:
                 "A LossScaleOptimizer divides gradients by a scale that nothing has multiplied them with: bfloat16 "
                 "needs none. Pass its inner optimizer."
             )
+        if any(optimizer.loss_scale_factor for optimizer in both):
+            raise ValueError("loss_scale_factor divides gradients of a loss that nothing has multiplied: leave it out.")
         return cls(*both)
 
     @property
@@ -71,6 +73,9 @@ class OptimizerPair:
 
     @learning_rate.setter
     def learning_rate(self, value):
+        for optimizer in (self.encoder, self.decoder):  # Before one of them is set.
+            if not isinstance(optimizer._learning_rate, keras.Variable):
+                raise TypeError(f"{optimizer.name} has a learning rate of its own, a schedule, that cannot be set.")
         rates = self._rates()
         if rates.max() > 0:  # At zero the last known ratio holds.
             self._shares = rates / rates.max()
@@ -98,10 +103,11 @@ class OptimizerPair:
         """Whether one of the two adds up the gradients of several steps."""
         return any(optimizer.gradient_accumulation_steps for optimizer in (self.encoder, self.decoder))
 
-    def finalize(self, encoder_variables, decoder_variables):
+    def finalize(self):
         """Sets variables to their averages, where an optimizer keeps some: the end of training."""
-        self.encoder.finalize_variable_values(encoder_variables)
-        self.decoder.finalize_variable_values(decoder_variables)
+        for optimizer in (self.encoder, self.decoder):
+            if int(keras.ops.convert_to_numpy(optimizer._iterations)):  # Before the first step averages are zeros.
+                optimizer.finalize_variable_values(optimizer._trainable_variables)
 
     @property
     def variables(self):
@@ -115,3 +121,30 @@ class OptimizerPair:
 
     def _rates(self):
         return np.array([float(keras.ops.convert_to_numpy(o.learning_rate)) for o in (self.encoder, self.decoder)])
+
+
+def _copied(optimizer):
+    """Another one with the same settings, which has taken no step.
+
+    Raises:
+      ValueError: if its class does not say how it is made.
+    """
+    rate = optimizer._learning_rate
+    is_shared = not isinstance(rate, keras.Variable)  # A schedule or a function has no state, and need not be copied.
+    try:
+        if is_shared:
+            object.__setattr__(optimizer, "_learning_rate", None)
+        copy = type(optimizer).from_config(optimizer.get_config())
+    except (TypeError, NotImplementedError) as error:
+        raise ValueError(
+            f"A {type(optimizer).__name__} cannot be copied ({error}): pass two, as encoder_optimizer and "
+            "decoder_optimizer."
+        ) from error
+    finally:
+        object.__setattr__(optimizer, "_learning_rate", rate)
+    if is_shared:
+        copy.learning_rate = rate
+    for name in ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"):  # In no configuration.
+        if hasattr(optimizer, name):
+            object.__setattr__(copy, name, getattr(optimizer, name))
+    return copy

@@ -88,6 +88,8 @@ class Preset:
         [(100, (200, 200)), (50, (100, 100))]
         """
         sizes = self.latent_size if isinstance(self.latent_size, tuple) else (self.latent_size,)
+        if isinstance(self.hidden_sizes, int):
+            raise ValueError(f"hidden_sizes must be a tuple, such as (100,): received {self.hidden_sizes!r}.")
         nested = {isinstance(hidden, tuple) for hidden in self.hidden_sizes}
         hidden_sizes = self.hidden_sizes if True in nested else (self.hidden_sizes,) * len(sizes)
         if not sizes or len(sizes) != len(hidden_sizes) or len(nested) > 1:

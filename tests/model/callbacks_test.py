@@ -147,6 +147,24 @@ def test_terminate_on_nan_leaves_momentum_out(x):
     model.fit(broken, None, None, 1, 0, [CALLBACKS.TerminateOnNaN()], shuffle=False)  # By position, as Keras has it.
     for ours, theirs in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="log weights of a training batch are not finite"):
+        model.train_on_batch(np.full_like(x[:20], np.nan))  # Where no callback can end anything.
+
+
+def test_a_list_of_callbacks_that_is_keras_own(x):
+    """As a plain one: with averaged weights at the end, and an end where nothing is finite."""
+    models = [fresh(), fresh()]
+    for model in models:
+        model.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5))
+    seen = []
+    plain = [CALLBACKS.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch)), CALLBACKS.TerminateOnNaN()]
+    for model, callbacks in zip(models, (plain, CALLBACKS.CallbackList(plain)), strict=True):
+        model.fit(x, batch_size=20, epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
+    assert seen == [0, 1] * 2
+    for ours, theirs in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    broken = tf.data.Dataset.from_tensors(np.full_like(x[:20], np.nan))
+    models[1].fit(broken, verbose=0, shuffle=False, callbacks=CALLBACKS.CallbackList([CALLBACKS.TerminateOnNaN()]))
 
 
 def test_four_lines(x):
@@ -210,6 +228,8 @@ def test_grey_values_are_told_by_their_row_before_training(x, dtype, monkeypatch
     for rows in (grey, tf.constant(grey)):
         with pytest.raises(ValueError, match=f"x is outside the support of the likelihood .{message}"):
             fresh().fit(rows, verbose=0)
+    with pytest.raises(ValueError, match=f"validation_data is outside the support of the likelihood .{message}"):
+        fresh().fit(x, validation_data=(grey,), verbose=0)
 
 
 def test_what_no_column_of_a_table_holds_is_told_by_its_row():

@@ -204,6 +204,133 @@ def test_averages_do_not_replace_what_a_callback_puts_back():
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_without_a_step_there_are_no_averages():
+    """Which begin as zeros: weights stay as they are where no epoch is left."""
+    model = model_of()
+    model.compile(keras.optimizers.SGD(0.1, use_ema=True))
+    before = model.get_weights()
+    model.fit(np.ones([4, 1], np.float32), epochs=3, initial_epoch=3, verbose=0)
+    assert any(weights.any() for weights in before)
+    for ours, theirs in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_averages_are_of_their_own_variables():
+    """Also where a layer was frozen after `compile`: the optimizers have its variables all the same."""
+    model = presets.build("plane", data_shape=(3,), likelihood="normal")
+    model.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5))
+    first = model.encoder.body.stack[0]
+    first.trainable = False
+    before = first.get_weights()
+    model.fit(np.random.default_rng(0).normal(size=(8, 3)).astype("float32"), batch_size=4, verbose=0)
+    for ours, theirs in zip(first.get_weights(), before, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    averages = model.encoder_optimizer._model_variables_moving_average
+    for ours, theirs in zip(model.encoder_variables, averages[len(before) :], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_what_decoder_and_prior_share_is_moved_once():
+    decoder = Decoder(lambda loc: tfd.Normal(loc, 0.5), use_bias=False)
+
+    class Sharing(keras.Layer):
+        def __init__(self, body):
+            super().__init__()
+            self.body = body
+
+        def distribution(self):
+            return tfd.Independent(tfd.Normal(tf.reshape(self.body.kernel, [1]), 1.0), 1)
+
+    decoder.body.build((None, 1))
+    model = model_of(decoder=decoder, prior=Sharing(decoder.body))
+    model.compile("sgd", encoder_optimizer=keras.optimizers.SGD(0.0), decoder_optimizer=keras.optimizers.SGD(0.1))
+    x, before = np.ones([4, 1], np.float32), decoder.body.kernel.numpy()
+    (gradient,) = model.compute_gradients(x, particles.derive_seed(0, 0, 0)).decoder
+    model.train_on_batch(x)
+    np.testing.assert_allclose(decoder.body.kernel, before - 0.1 * gradient, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frozen", ["encoder.body", "encoder.body.stack[0]", "decoder.body.stack[-1]", "prior", None])
+def test_what_is_frozen_stays_so_in_a_file(frozen, tmp_path):
+    model = presets.build("plane", data_shape=(3,), likelihood="normal")
+    parts = {
+        "encoder.body": model.encoder.body,
+        "encoder.body.stack[0]": model.encoder.body.stack[0],
+        "decoder.body.stack[-1]": model.decoder.body.stack[-1],
+        "prior": model.prior,
+    }
+    if frozen:
+        parts[frozen].trainable = False
+    model.compile("adam")
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+    model.fit(x, batch_size=4, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for side in ("encoder_variables", "decoder_variables"):
+        assert [v.shape for v in getattr(loaded, side)] == [v.shape for v in getattr(model, side)]
+    for each in (model, loaded):
+        each.fit(x, batch_size=4, shuffle=False, verbose=0)
+    for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(ValueError, match=r"A model is saved as .keras, .* received .*model.h5"):
+        model.save(tmp_path / "model.h5")
+    assert not (tmp_path / "model.h5").exists()
+
+
+class Late(keras.Layer):
+    """A body whose layers are made when it is built."""
+
+    def __init__(self, *parts):
+        super().__init__()
+        self.parts = parts
+
+    def build(self, input_shape):
+        self.inner = keras.Sequential([part() for part in self.parts])
+        self.inner.build(input_shape)
+        super().build(input_shape)
+
+    def call(self, x):
+        return self.inner(x)
+
+
+def test_layers_that_are_made_late_are_looked_at():
+    def dense():
+        return keras.layers.Dense(2)
+
+    model_of(Encoder(normal, body=Late(dense)))
+    with pytest.raises(ValueError, match="holds a batch normalisation"):
+        model_of(Encoder(normal, body=Late(keras.layers.BatchNormalization, dense)))
+    with pytest.raises(ValueError, match="which does something in training only"):
+        model_of(Encoder(normal, body=Late(lambda: keras.layers.Dropout(0.5), dense)))
+
+
+def test_regularizers_of_networks_and_of_what_is_thawed_are_refused():
+    encoder = Encoder(normal)
+    encoder.activity_regularizer = keras.regularizers.L2(0.1)
+    with pytest.raises(ValueError, match="Regularizers add to a loss"):
+        model_of(encoder)
+    decoder = Decoder(lambda loc: tfd.Normal(loc, 0.5), kernel_regularizer="l2")
+    decoder.body.trainable = False
+    model = model_of(decoder=decoder)
+    model.compile("sgd")
+    decoder.body.trainable = True
+    with pytest.raises(ValueError, match="Regularizers add to a loss"):
+        model.compile("sgd")
+
+
+def test_an_encoder_that_is_a_model_of_keras():
+    class Functional(keras.Model):
+        def posterior(self, x):
+            return normal(*tf.split(self(x), 2, axis=-1))
+
+    inputs = keras.Input((1,))
+    model = model_of(Functional(inputs, keras.layers.Dense(2)(inputs)))
+    model.compile("sgd")
+    for _ in range(2):
+        assert np.isfinite(model.fit(np.ones([4, 1], np.float32), verbose=0).history["loss"]).all()
+
+
 def test_what_would_be_lost_silently_is_refused():
     recurrent = [keras.layers.Reshape((1, 1)), keras.layers.GRU(3, dropout=0.5)]
     for layers in ([keras.layers.Dropout(0.5)], [keras.layers.GaussianNoise(1.0)], recurrent):
@@ -233,6 +360,8 @@ def test_what_would_be_lost_silently_is_refused():
         for y in (None, x):
             with pytest.raises(ValueError, match="leave out sample_weight and class_weight"):
                 call(x, y, sample_weight=np.ones(4))
+    with pytest.raises(ValueError, match="leave out sample_weight and class_weight"):
+        model.fit(x, validation_data=(x, None, np.ones(4)), verbose=0)
     with pytest.raises(ValueError, match="There is no optimizer: received optimizer=None"):
         model.compile(None)
 
@@ -268,6 +397,9 @@ def test_what_is_no_array_is_told():
         for wrapped in ([x], {"x": x}):
             with pytest.raises(ValueError, match="x must be one array, or batches of it: received a (list|dict)"):
                 call(wrapped, verbose=0)
+    named = tf.data.Dataset.from_tensor_slices({"x": x}).batch(2)
+    with pytest.raises(ValueError, match="received batches that are a dict"):
+        model.fit(named, verbose=0, shuffle=False)
     model.build((None, 1))
     with pytest.raises(ValueError, match=r"x must have shape \[B, 1\]: received shape \[4, 2\]"):
         model.predict(np.zeros([4, 2]), verbose=0)
