@@ -78,7 +78,8 @@ _ESTIMATOR = flags.DEFINE_string(
 _DECODER_BOUND = flags.DEFINE_string(
     "decoder_bound",
     None,
-    f"Bound that the decoder follows, instead of the objective's: {', '.join(bounds.names())}.",
+    "Bound that the decoder follows, instead of the objective's: "
+    f"{', '.join(name for name, row in bounds.TABLE.items() if row.kind.for_decoder)}.",
     flag_values=_FLAGS,
 )
 _ENCODER_BOUND = flags.DEFINE_string(
