@@ -174,11 +174,18 @@ def export_run(workdir, directory, num_samples=1000, max_num_samples=10_000, **o
         raise ValueError(
             f"{workdir} holds no trained model (model.keras and config.json). Train one with train_main.py."
         )
-    card = json.loads((workdir / "config.json").read_text())
+    card = _read_json(workdir / "config.json")
     if (workdir / "evaluation.json").is_file():
-        card["evaluation"] = json.loads((workdir / "evaluation.json").read_text())
+        card["evaluation"] = _read_json(workdir / "evaluation.json")
     model = load_model(workdir / "model.keras")
     return export(model, directory, num_samples, max_num_samples, **options, card=card)
+
+
+def _read_json(path):
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}.") from error
 
 
 class Exported:
@@ -199,7 +206,7 @@ class Exported:
             raise ValueError(f"There is no SavedModel in {path}: neither saved_model.pb nor a version with one.")
         try:
             self._loaded = tf.saved_model.load(str(self.path))
-        except (tf.errors.OpError, LookupError) as error:
+        except (tf.errors.OpError, LookupError, OSError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise ValueError(f"The SavedModel in {self.path} is damaged: {reason}") from error
         self.signatures = self._loaded.signatures

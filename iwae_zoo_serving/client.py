@@ -6,6 +6,7 @@ import os
 import pathlib
 import random
 import time
+import urllib.parse
 
 import numpy as np
 import urllib3
@@ -51,7 +52,7 @@ class RestClient(_Client):
     """
 
     def __init__(self, server, model_name, timeout=60.0):
-        self._url = f"http://{server}/v1/models/{model_name}"
+        self._url = f"http://{server}/v1/models/{urllib.parse.quote(model_name, safe='')}"
         self._pool = urllib3.PoolManager(maxsize=64, retries=False, timeout=timeout)
 
     def close(self):

@@ -32,6 +32,9 @@ def _answers(method):
 
     @functools.wraps(method)
     def call(self, request, context):
+        if not context.is_active():  # While it waited for its turn.
+            logging.warning("%s: the client hung up", method.__name__)
+            context.abort(grpc.StatusCode.CANCELLED, "")
         try:
             if not request.HasField("model_spec"):
                 raise invalid("Missing ModelSpec")

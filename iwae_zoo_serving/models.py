@@ -34,6 +34,7 @@ class Servable:
     def __init__(self, path, version):
         self.version = version
         path = pathlib.Path(path)
+        self.identity = _identity(path)
         self.signature_defs = _read_signature_defs(path)
         # Kept, for a signature does not keep the variables that it reads alive.
         self._loaded = tf.saved_model.load(str(path))
@@ -91,7 +92,10 @@ class Servable:
     def _warm(self, path):
         if path.exists():
             for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-                request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+                log = prediction_log_pb2.PredictionLog.FromString(record)
+                if not log.HasField("predict_log"):  # This server answers no other kind.
+                    continue
+                request = log.predict_log.request
                 tensors = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
                 self.predict(request.model_spec.signature_name, tensors)
             return
@@ -142,31 +146,40 @@ class Model:
     def poll(self):
         """Looks at the folder once, and moves to the largest version that loads.
 
-        A version that failed is left alone until its files change. One that was deleted gives way to the next.
+        A version that failed is left alone until its files change. One that was deleted gives way to the next, and one
+        that another model has taken the place of to that.
         """
         found = (path for path in self._base_path.iterdir() if re.fullmatch("[0-9]{1,19}", path.name) and path.is_dir())
         for version, path in sorted(((int(path.name), path) for path in found), reverse=True):
             if version >= 2**63:  # Of int64, as TF Serving has versions.
                 continue
-            if self._served and version == self._served.version:
+            served = self._served
+            current = served.identity if served and served.version == version else None
+            if current == _identity(path):
                 return
+            again = current is not None  # Another model, in a folder of the same number.
             stamp = _stamp(path)
             if self._faults.get(version) == stamp:
+                if again:
+                    return
                 continue
-            self._set(version, "LOADING")
+            if not again:
+                self._set(version, "LOADING")
             try:
                 servable = Servable(path, version)
             except Exception as error:  # Whatever a broken file makes a loader raise, the old version stays.
                 self._faults[version] = stamp
                 code = getattr(error, "error_code", grpc.StatusCode.UNKNOWN.value[0])  # Of TensorFlow's.
                 code = error.code.value[0] if isinstance(error, ServingError) else code
-                self._set(version, "END", code, str(error))
+                self._set(version, "AVAILABLE" if again else "END", code, str(error))
                 logging.error("Loading version %d of %s failed: %s", version, self.name, error)
+                if again:  # As it was before.
+                    return
                 continue
             old, self._served = self._served, servable
             self._set(version, "AVAILABLE")
             logging.info("Serving version %d of %s", version, self.name)
-            if old:
+            if old and not again:
                 self._set(old.version, "END")
             return
 
@@ -217,11 +230,22 @@ class Model:
         self._states = {**self._states, version: (state, code, text)}
 
     def _watch(self):
+        said = ""
         while not self._stop.wait(self._poll_seconds):
             try:
                 self.poll()
+                said = ""
             except OSError as error:  # A folder may vanish while it is read; the next look will tell.
-                logging.error("Looking for versions of %s failed: %s", self.name, error)
+                if str(error) != said:
+                    said = str(error)
+                    logging.error("Looking for versions of %s failed: %s", self.name, error)
+
+
+def _identity(path):
+    """Tells a version's folder from another one that has come in its place."""
+    folder = path.stat()
+    model = path / "saved_model.pb"
+    return folder.st_dev, folder.st_ino, model.stat().st_mtime_ns if model.exists() else None
 
 
 def _stamp(path):

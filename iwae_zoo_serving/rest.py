@@ -107,6 +107,9 @@ def _to_dict(message):
 def serve(model, host, port, pool, max_body_bytes):
     """As `grpc_service.serve`, over HTTP; a request that is too large is answered with status 413."""
 
+    def gone(request):
+        return request.transport is None or request.transport.is_closing()
+
     def hung_up(request):
         logging.warning("%s %s: the client hung up", request.method, request.path)
 
@@ -122,8 +125,11 @@ def serve(model, host, port, pool, max_body_bytes):
             status, text = 400, ""
         else:
             call = functools.partial(answer, model, request.method, request.rel_url.raw_path, body)
-            status, text = await loop.run_in_executor(pool, call)
-            if request.transport is None or request.transport.is_closing():
+            if request.method == "GET":  # Nothing is computed, and health checks do not wait for what is.
+                status, text = call()
+            else:
+                status, text = await loop.run_in_executor(pool, lambda: (400, "") if gone(request) else call())
+            if gone(request):
                 hung_up(request)
         return web.Response(status=status, body=text.encode(), content_type="application/json")
 

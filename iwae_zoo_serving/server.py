@@ -48,9 +48,19 @@ def serve(
     limit = int(max_body_mb * 2**20)
     # As TF Serving does, listen only when there is something to answer with.
     with (
-        concurrent.futures.ThreadPoolExecutor(thread_name_prefix="request") as pool,
+        _requests() as pool,
         models.Model(model_name, model_base_path, poll_seconds) as model,
         grpc_service.serve(model, host, port, pool, limit) as grpc_port,
         rest.serve(model, host, rest_api_port, pool, limit) as rest_port,
     ):
         yield Ports(grpc_port, rest_port)
+
+
+@contextlib.contextmanager
+def _requests():
+    """Threads that compute; at the end those requests that are computed are waited for, and no others."""
+    pool = concurrent.futures.ThreadPoolExecutor(thread_name_prefix="request")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -13,6 +13,9 @@ from iwae_zoo._rows import Rows, mapped
 
 __all__ = ["TABLE", "Kind", "cast", "get", "names", "none_there", "seen"]
 
+# Smaller numbers are zeros to processors.
+_LEAST_SINGLE = np.finfo(np.float32).tiny
+
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
@@ -24,6 +27,7 @@ class Kind:
       draw: function (values float32 [...], stateless seed [2]) that returns binary x, or None where the values are x.
       of_dtype: function of a numpy dtype; whether numbers of it are taken for this kind if nobody says so.
       byte_unit: float, the number that stands for 1 in arrays of unsigned bytes.
+      floats_below: float, where floating-point numbers end that are taken for this kind if nobody says so.
     """
 
     values: str
@@ -31,6 +35,7 @@ class Kind:
     draw: Callable | None = None
     of_dtype: Callable = lambda dtype: True
     byte_unit: float = 1.0
+    floats_below: float = math.inf
 
 
 def _is_binary(array):
@@ -70,7 +75,7 @@ TABLE = {
     "binary": Kind("0 and 1", _is_binary, byte_unit=255.0),
     "byte": Kind("whole numbers from 0 to 255", _is_byte, of_dtype=lambda dtype: dtype == np.uint8),
     "intensity": Kind("values in [0, 1]", _is_intensity, _binarized, byte_unit=255.0),
-    "count": Kind("whole numbers from 0", _is_count),
+    "count": Kind("whole numbers from 0", _is_count, floats_below=2.0**24),  # From there all float32 are whole.
     "class": Kind("whole numbers from 0, as names", _is_count, of_dtype=lambda dtype: False),
     "positive": Kind("finite numbers above 0", _is_positive, of_dtype=lambda dtype: False),
     "real": Kind("finite numbers", _is_real),
@@ -102,9 +107,13 @@ def seen(*arrays):
     ('real', None)
     """
     for name, kind in TABLE.items():
-        if all(kind.of_dtype(array.dtype) and all(map(kind.holds, _there(array))) for array in arrays):
+        if all(kind.of_dtype(array.dtype) and all(_suggests(kind, b) for b in _there(array)) for array in arrays):
             return name
     return None
+
+
+def _suggests(kind, block):
+    return kind.holds(block) and (block.dtype.kind != "f" or block.max() < kind.floats_below)
 
 
 def none_there(array):
@@ -165,5 +174,8 @@ def cast(arrays, name, what):
 
 
 def _single(block):
-    with np.errstate(over="ignore"):  # Infinity is of no kind.
-        return block.astype(np.float32)
+    with np.errstate(over="ignore", under="ignore"):  # Infinity is of no kind.
+        single = block.astype(np.float32)
+    if block.dtype.kind == "f":
+        single = np.where(np.abs(single) < _LEAST_SINGLE, np.float32(0.0), single)
+    return single

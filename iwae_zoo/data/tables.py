@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import warnings
 
 import numpy as np
 
@@ -198,6 +199,7 @@ def _batches_of_csv(path, size):
         if header is None:
             raise ValueError(f"{path} is empty: its first line must name the columns.")
         names = _checked([name.strip() for name in header[0]], path)
+        _warn_of_no_header(names, path)
         texts, raw = [], []
         for row, (cells, raw_cells, after_empty_line) in enumerate(records):
             if after_empty_line and len(names) == 1:
@@ -214,6 +216,21 @@ def _batches_of_csv(path, size):
                 texts, raw = [], []
         if texts:
             yield names, _transposed(texts, names), raw
+
+
+def _warn_of_no_header(names, path):
+    """Warns where the first line of a file may be its first row: all are numbers, and do not count the columns."""
+    try:
+        numbers = [float(name) for name in names]
+    except ValueError:
+        return
+    first = numbers[0] if numbers else 0.0
+    if numbers != [first + i for i in range(len(numbers))] or first not in (0.0, 1.0):
+        warnings.warn(
+            f"The first line of {path} is taken for the columns' names, and reads as numbers: {', '.join(names[:4])}. "
+            "If it is a row, put a line of names above it.",
+            stacklevel=2,
+        )
 
 
 def _records(file, path):

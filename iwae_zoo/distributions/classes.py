@@ -9,6 +9,9 @@ from iwae_zoo._checks import integer, positive
 from iwae_zoo._rows import Rows
 from iwae_zoo.distributions.values import ValueLikelihood, limited
 
+# More are identifiers rather than classes.
+_MOST_CLASSES = 100_000
+
 __all__ = ["Categorical"]
 
 
@@ -88,11 +91,24 @@ class Categorical(ValueLikelihood):
         return tf.cast(tf.argmax(noisy, axis=-2), parameters.dtype)
 
     def fitted(self, data):
-        largest = max(np.fmax.reduce(block, axis=None, initial=0) for block in Rows.of(data).blocks())  # Of every row.
-        return super(Categorical, dataclasses.replace(self, classes=max(self.classes, int(largest) + 1))).fitted(data)
+        return super(Categorical, self.covering(data)).fitted(data)
+
+    def covering(self, data):
+        """With as many classes as every row needs."""
+        blocks = Rows.of(data).blocks()
+        classes = int(max((np.fmax.reduce(block, axis=None, initial=0) for block in blocks), default=0)) + 1
+        if classes > _MOST_CLASSES:
+            raise ValueError(
+                f"Classes are numbered 0, 1, ...: received {classes - 1}, and there can be at most {_MOST_CLASSES}. "
+                "Number them without gaps, or take them for counts."
+            )
+        return dataclasses.replace(self, classes=max(self.classes, classes))
 
     def _fitted(self, data):
         counts = np.full([self.classes, *data.shape[1:]], self.smoothing)
+        columns = counts.reshape(self.classes, -1)
         for block in data.blocks():
-            counts += np.stack([np.sum(block == name, axis=0) for name in range(self.classes)])
+            for column, values in enumerate(block.reshape(len(block), -1).T):
+                there = values[~np.isnan(values)].astype(np.int64)
+                columns[:, column] += np.bincount(there, minlength=self.classes)
         return dataclasses.replace(self, start=np.log(counts / counts.sum(axis=0)))

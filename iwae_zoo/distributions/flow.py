@@ -117,6 +117,8 @@ class CouplingFlow(SampledMoments):
             moved = (moved - shift) * tf.exp(-log_scale) if inverse else moved * tf.exp(log_scale) + shift
             first, second = (given, moved) if number % 2 == 0 else (moved, given)
             log_det += tf.reduce_sum(-log_scale if inverse else log_scale, axis=-1)
+        if len(self._layers) == 1:  # The half that it does not move has the batch of the other too.
+            first, second = (half + tf.zeros_like(log_det)[..., tf.newaxis] for half in (first, second))
         return tf.concat([first, second], axis=-1), log_det
 
     def _event_shape(self):

@@ -112,6 +112,11 @@ class Likelihood(abc.ABC):
         fitted = self._fitted(data if self.by_blocks else data.sampled())
         return dataclasses.replace(fitted, missing=True) if missing else fitted
 
+    def covering(self, data):
+        """The same head, in whose support values of other rows [N, ...] are too, of what no training row has."""
+        del data
+        return self
+
     def _fitted(self, data):
         """As `fitted`, of data without holes; what a head has to say, unless it overrides `fitted` itself.
 

@@ -22,11 +22,13 @@ from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.estimation import laplace, paths, tiles, walks
 from iwae_zoo.estimation.rows import ABREAST, by_rows, checked_answers, numbered
 from iwae_zoo.estimation.walks import schedule
-from iwae_zoo.model import examples, memory, particles
+from iwae_zoo.model import dreams, examples, memory, particles
 
 __all__ = [
     "AnnealedEstimate",
     "Sandwich",
+    "check_drawn",
+    "check_possible",
     "estimate_log_prob",
     "estimate_rows",
     "is_possible",
@@ -151,6 +153,11 @@ def check_possible(model, initial="laplace", **budget):
     paths.check_continuous(model.encoder.posterior(tf.zeros([1, *model.data_shape])))
 
 
+def check_drawn(model):
+    """Raises ValueError where `sandwich` can draw no x from a model."""
+    dreams.check(model.decoder, "A sandwich", "estimate_log_prob: of data there is no bound from above")
+
+
 @tensor_float_32(False)
 def estimate_rows(model, x, rows, seed, budget, tile_rows=None, verbose=1):
     """As `estimate_log_prob`, for any rows of a data set.
@@ -209,7 +216,7 @@ def sandwich(
       `Sandwich`.
 
     Raises:
-      ValueError: as `estimate_log_prob`.
+      ValueError: as `estimate_log_prob` and `check_drawn`.
 
     #### References
     Grosse, Ghahramani, Adams. Sandwiching the Marginal Likelihood using Bidirectional Monte Carlo. 2015.
@@ -217,6 +224,7 @@ def sandwich(
     """
     budget = walks.Budget.of(initial, num_temperatures, num_chains, num_leapfrog_steps)
     num_examples, seed = integer("num_examples", num_examples), checked_seed(seed)
+    check_drawn(model)
     # The examples' rows are none of a data set's.
     z_seed, x_seed = (particles.derive_seed(seed, -1, label) for label in range(2))
     z = model.prior.distribution().sample([num_examples], seed=z_seed)  # [N, D]

@@ -39,6 +39,8 @@ __all__ = [
 _ROWS = 64
 # Standard error in nats above which "auto" anneals where nothing else is asked for: about that of the annealed chains.
 _TOLERANCE = 0.2
+# Standard errors of the difference above which chains have missed what the samples found.
+_FAR = 3.0
 # How much longer a path is walked a second time by rows that the first did not answer.
 _LONGER = 4
 
@@ -114,7 +116,8 @@ def estimate_log_prob(
       chunk_size: int, number of particles decoded at once, at most `num_samples`; None chooses. It changes which
         random numbers are drawn, nothing else.
       method: "importance" for importance samples alone. "auto" anneals the rows where these cannot be trusted or have
-        an error above the tolerance, and keeps what is annealed where its error is smaller or they cannot be trusted.
+        an error above the tolerance, and keeps what is annealed where its error is smaller or they cannot be trusted;
+        unless it is more than three standard errors below them.
         "annealed" anneals every row.
       tolerance: float, nats; an example's importance samples stop at the first chunk after which its standard error is
         at most this. None for no early stop, and 0.2 nats for "auto".
@@ -182,8 +185,11 @@ def climb(sampled, anneal, method, tolerance=None):
     if not len(rows):
         return sampled
     annealed = anneal(rows)
-    # What is sure enough stays, unless annealing is asked for.
+    # What is sure enough stays, and so does what is far above chains that missed it: with a probability of at most
+    # e^-c an unbiased estimate of p(x) is c nats too high. Unless annealing is asked for.
     better = ~sampled.trusted[rows] | (annealed["standard_error"] < sampled.standard_error[rows])
+    error = np.hypot(annealed["standard_error"], sampled.standard_error[rows])
+    better &= ~(annealed["log_prob"] < sampled.log_prob[rows] - _FAR * error)
     better |= method == ANNEALED
     better &= annealed["ess"] > 0  # Chains that were all lost say nothing.
     changed = {

@@ -24,12 +24,12 @@ class Dreams(NamedTuple):
     x: tf.Tensor
 
 
-def check(decoder):
-    """Raises ValueError if no x can be drawn from a decoder's p(x | z) alone."""
+def check(decoder, who="The sleep update", instead="sleep=0, or the likelihood without the offset"):
+    """Raises ValueError if no x can be drawn from a decoder's p(x | z) alone, and says who would and what to use."""
     if getattr(getattr(decoder, "head", None), "reads_data", False):
         raise ValueError(
-            f"The sleep update draws x from the model, and the likelihood {decoder.head.name!r} with offset=True is "
-            "that of x given the total of its own row. Use sleep=0, or the likelihood without the offset."
+            f"{who} draws x from the model, and the likelihood {decoder.head.name!r} with offset=True is that of x "
+            f"given the total of its own row. Use {instead}."
         )
 
 

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import ctypes
+import errno
 import pathlib
 
 import psutil
@@ -30,6 +31,8 @@ _PARTICLES = 1009
 _FLAGS = {"chunk_size": "particle_chunk"}
 # What Linux says of the container that a process is in.
 _CONTAINER = pathlib.Path("/sys/fs/cgroup")
+# What TensorFlow says where a disk is full: the same error.
+_OF_DISK = ("No space left", "quota exceeded")
 # They return the memory that they are given.
 _ALIASES = {
     "EnsureShape",
@@ -159,10 +162,13 @@ def enough(
 
     Raises:
       MemoryError: instead of `tf.errors.ResourceExhaustedError`; any other error passes.
+      OSError: instead of one that is of a disk.
     """
     try:
         yield
-    except tf.errors.ResourceExhaustedError:
+    except tf.errors.ResourceExhaustedError as error:
+        if any(text in error.message for text in _OF_DISK):
+            raise OSError(errno.ENOSPC, error.message.partition("\n")[0]) from error
         of_particle = bytes_per_particle(model, backward)
         fits = fitting_chunk(rows, of_particle, max(chunk // 2, 1))
         flag = f" (--{_FLAGS[name]}={fits})" if name in _FLAGS else ""

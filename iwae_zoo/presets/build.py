@@ -147,6 +147,8 @@ def build(
         if data.has_missing:  # Perhaps not in training.
             head = dataclasses.replace(head, missing=True)
             data.warn_of_unobserved()
+        for part in (data.validation, data.test):
+            head = head.covering(part)
         head = head.fitted(data.training_values)
     elif not isinstance(data_shape, list | tuple):
         raise ValueError(f"data_shape must be a tuple, the shape of one x: received {data_shape!r}.")

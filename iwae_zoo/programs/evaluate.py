@@ -110,6 +110,8 @@ def main(name):
         walked = {"initial": _INITIAL.value, "num_temperatures": _TEMPERATURES.value, "num_chains": _CHAINS.value}
         if _AIS.value or _SANDWICH.value:  # Not after an evaluation of hours.
             annealing.check_possible(model, **walked)
+        if _SANDWICH.value:
+            annealing.check_drawn(model)
         head = getattr(model.decoder, "head", None)
         dataset = _dataset(head)
         x = dataset.evaluation_array(_SPLIT.value)[: _EXAMPLES.value]

@@ -70,7 +70,8 @@ class Run:
         self.files = WorkDirectory(workdir, self.config)
         self.workdir = self.files.path
         # Another worker may find what the chief has just written.
-        self.files.check(may_be_there=resume or not self.is_chief)
+        self._may_be_there = resume or not self.is_chief
+        self.files.check(self._may_be_there)
         settings = data_settings(dataclasses.asdict(self.config), config.dataset)
         start = config.from_preset and presets.load(config.from_preset)
         if start and getattr(start.decoder.head, "columns", ()):  # The names of a category are numbered as they were.
@@ -128,6 +129,10 @@ class Run:
           strategies.WorkerLost: if another worker of the cluster is gone.
         """
         with self.files.alone() if self.is_chief else contextlib.nullcontext():
+            # Once more: another process may have been here while the data were read.
+            self.files.check(self._may_be_there)
+            self.files.check_data(self.fingerprint)
+            self._may_be_there = True
             return self._train(verbose if self.is_chief else 0)
 
     def _train(self, verbose):
@@ -177,7 +182,8 @@ class Run:
                     # A checkpoint may be of a run with another number of steps for each return to Python.
                     at_once = math.gcd(config.steps_per_execution, self.steps - step)
                     if model.steps_per_execution != at_once:
-                        model.steps_per_execution, model.train_function = at_once, None  # Traced anew.
+                        model.steps_per_execution = at_once
+                        model.train_function = model.test_function = None  # Traced anew.
                     model.fit(
                         self.dataset.training_batches(
                             config.batch_size, config.seed, epoch, step, on_device=self.on_device

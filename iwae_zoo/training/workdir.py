@@ -201,9 +201,16 @@ def data_settings(config, dataset, **given):
     Returns:
       dict with `kind`, `binarize`, `columns` and `missing` of `data.load`.
     """
-    there = config if config.get("dataset") == dataset else {}
+    there = config if _is_same(config.get("dataset"), dataset) else {}
     names = ("kind", "binarize", "columns", "missing")
     return {name: there.get(name) if given.get(name) is None else given[name] for name in names}
+
+
+def _is_same(name, other):
+    """Whether two names of data sets are of one, such as a file's relative and absolute path."""
+    if name is None or not (os.path.exists(name) and os.path.exists(other)):
+        return name == other
+    return os.path.samefile(name, other)
 
 
 def best_epoch(history):

@@ -42,7 +42,7 @@ _POLL_SECONDS = flags.DEFINE_float("poll_seconds", 1, "How often to look for a n
 
 
 def main(name):
-    """Serves until SIGINT or SIGTERM; the exit status is not 0 if it could not start."""
+    """Serves until SIGINT or SIGTERM, and ends at once on a second one; the exit status is not 0 if it could not."""
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)  # Which version is served, and who hung up.
     # Its ten bits of mantissa are too few for log p(x); TensorFlow switches it on.
@@ -63,6 +63,8 @@ def main(name):
             print(f"gRPC {_HOST.value}:{ports.grpc}")
             print(f"REST http://{_HOST.value}:{ports.rest}/v1/models/{_MODEL_NAME.value}", flush=True)
             stop.wait()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)  # Who asks again does not wait for what is still computed.
     except (ValueError, OSError) as error:
         console.fail(name, error)
 

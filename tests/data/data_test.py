@@ -5,7 +5,7 @@ import pytest
 import sklearn.datasets
 import tensorflow as tf
 
-from iwae_zoo import data
+from iwae_zoo import data, training
 
 
 def dataset(values=None, kind="intensity"):
@@ -176,6 +176,8 @@ def test_unusable_arrays(array, message, tmp_path):
         (np.array([[0.0, 3.0]] * 20, np.float32), "count"),
         (np.array([[-1, 3]] * 20), "real"),
         (np.array([[0.0, 3.5]] * 20, np.float16), "real"),
+        (np.array([[3.0, 2.0**25]] * 20, np.float32), "real"),  # As all of float32 are whole there.
+        (np.array([[3, 2**25]] * 20), "count"),
     ],
 )
 def test_the_kind_is_seen(array, kind, tmp_path):
@@ -188,6 +190,22 @@ def test_the_kind_is_seen(array, kind, tmp_path):
         np.testing.assert_array_equal(source.evaluation_array("test"), array[:2])
         np.testing.assert_array_equal(epochs(source, 2, 0, 1)[0][0], array[:2])
         assert source.evaluation_array("test").dtype == np.float32
+
+
+def test_numbers_below_those_of_single_precision_are_zeros(tmp_path):
+    """As processors have them, and as in tables."""
+    np.save(tmp_path / "tiny.npy", np.array([[1.0, 1e-40], [-1e-39, 2.0]] * 10, np.float32))
+    assert set(np.ravel(data.load(str(tmp_path / "tiny.npy"), kind="real").train)) == {0.0, 1.0, 2.0}
+
+
+def test_a_data_set_by_another_path_is_the_same(tmp_path, monkeypatch):
+    np.save(tmp_path / "own.npy", np.ones([20, 2]))
+    there = {"dataset": "own.npy", "missing": 0.5, "kind": "real"}
+    monkeypatch.chdir(tmp_path)
+    for name in ("./own.npy", str(tmp_path / "own.npy")):
+        assert training.data_settings(there, name, kind="count")["missing"] == 0.5
+    assert training.data_settings(there, "digits")["missing"] is None
+    assert training.data_settings({}, "digits")["missing"] is None
 
 
 def test_the_kind_is_overridden(tmp_path):

@@ -128,6 +128,14 @@ def test_what_is_no_table(text, columns, message, tmp_path):
         data.load(written(tmp_path / "t.csv", text), columns=columns)
 
 
+def test_a_first_line_that_may_be_a_row_is_told(tmp_path):
+    rows = "0.5,0,0.25\n" * 20
+    with pytest.warns(UserWarning, match="taken for the columns' names, and reads as numbers: 0.5, 0, 0.3"):
+        data.load(written(tmp_path / "t.csv", "0.5,0,0.3\n" + rows))
+    for header in ("0,1,2\n", "1,2,3\n", "0.5,0,c\n"):  # As pandas writes an array.
+        data.load(written(tmp_path / "t.csv", header + rows))
+
+
 def test_settings_that_do_not_fit(tmp_path):
     path = written(tmp_path / "t.csv", "a,b\n" + "1,2.5\n" * 9)
     with pytest.raises(ValueError, match="are set with columns"):

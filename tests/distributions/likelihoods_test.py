@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from iwae_zoo import data, evaluation
+from iwae_zoo import data, evaluation, presets
 from iwae_zoo.distributions import likelihoods
 
 # Those whose values are all alike; `Columns`, which joins such, has tests of its own in holes_test.py.
@@ -92,6 +92,20 @@ def test_classes_that_the_training_data_lack():
     assert head.classes == 10
     rare = head.independent().log_prob(np.array([9.0], np.float32))
     np.testing.assert_allclose(rare, np.log(1e-3 / (3 + 10 * 1e-3)), rtol=1e-5)
+
+
+def test_classes_of_every_split_are_there(tmp_path):
+    """Whatever the training rows have; more than can be are identifiers."""
+    parts = {"train": np.array([[0.0], [2.0]] * 5), "validation": np.array([[1.0]]), "test": np.array([[4.0]])}
+    np.savez(tmp_path / "own.npz", **parts)
+    dataset = data.load(str(tmp_path / "own.npz"), kind="class")
+    head = presets.build("plane", data=dataset).decoder.head
+    assert head.classes == 5
+    counts = np.array([5, 0, 5, 0, 0]) + 1e-3
+    received = head.independent().log_prob(np.arange(5, dtype=np.float32)[:, np.newaxis])
+    np.testing.assert_allclose(received, np.log(counts / counts.sum()), rtol=1e-5)
+    with pytest.raises(ValueError, match="numbered 0, 1, ...: received 1000000000, .* take them for counts"):
+        likelihoods.get("categorical").fitted(np.array([[0], [10**9]]))
 
 
 def test_bits_are_those_of_the_values_that_are_there():

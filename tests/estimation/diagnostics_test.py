@@ -190,6 +190,21 @@ def test_latent_use_of_factors_is_the_closed_form(seed):
     np.testing.assert_allclose(use.mutual_information + use.aggregate_kl, use.kl, atol=0.08)
 
 
+@pytest.mark.slow
+def test_latent_use_of_a_flow_of_one_coupling():
+    """Which leaves one half of z as it is: the densities are those of each example alone."""
+    posterior = "coupling_flow,num_couplings=1"
+    model = presets.build(
+        "real_small", data_shape=(3,), likelihood="normal", latent_size=3, hidden_sizes=(8,), posterior=posterior
+    )
+    x = np.random.default_rng(0).normal(size=(7, 3)).astype("float32")
+    assert np.isfinite(diagnostics.latent_use(model, x, num_samples=5).kl)
+    posterior = model.encoder.posterior(x)
+    z = posterior.sample([4], seed=(0, 1))[:, :1]
+    expected = np.stack([model.encoder.posterior(x[i : i + 1]).log_prob(z)[:, 0] for i in range(7)], axis=1)
+    np.testing.assert_allclose(posterior.log_prob(z), expected, rtol=1e-5)
+
+
 def test_latent_use_can_be_asked_for_after_each_epoch(caplog):
     """TensorFlow warns of what it has to trace again and again."""
     tf.get_logger().addHandler(caplog.handler)

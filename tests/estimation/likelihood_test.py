@@ -269,6 +269,12 @@ def test_climbing_keeps_the_surer_answer():
     assert list(answer.method) == ["annealed", "annealed"]
     answer = likelihood.climb(sampled, lambda rows: anneal(rows, worse), "annealed")
     assert list(answer.log_prob) == [-2.0, -2.0]
+    # Chains that end far below what the samples found have missed it; an error of theirs is no reason to believe them.
+    missed = worse | {"log_prob": -5.5, "standard_error": 0.2}
+    answer = likelihood.climb(sampled, lambda rows: anneal(rows, missed), "auto")
+    assert list(answer.method) == ["importance"] * 2 and list(answer.trusted) == [True, False]
+    answer = likelihood.climb(sampled, lambda rows: anneal(rows, missed | {"log_prob": -4.5}), "auto")
+    assert list(answer.method) == ["importance", "annealed"]  # Three errors of 0.32 below -3, one and a half below -4.
     lost = {"log_prob": -np.inf, "standard_error": 0.0, "ess": 0.0, "pareto_k": 0.0, "num_samples": 32}
     for method in ("auto", "annealed"):  # A chain that left the support and none that is left: no answer.
         answer = likelihood.climb(sampled, lambda rows: anneal(rows, lost), method)

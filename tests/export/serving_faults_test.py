@@ -1,15 +1,21 @@
 """Clients that break off: one line in the log each, and the server goes on."""
 
+import concurrent.futures
+import functools
 import socket
 import struct
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
 from absl import logging
+from serving_toy import Rest
 from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
 from iwae_zoo_serving import models
+from iwae_zoo_serving import server as serving
 
 
 @pytest.fixture
@@ -56,6 +62,37 @@ def test_a_client_hangs_up_before_its_answer(rest, said, caplog, monkeypatch):
     assert soon(said) == ["POST /v1/models/toy:predict: the client hung up"]
     assert not caplog.records
     assert rest.predict({"instances": [1]}) == (200, {"predictions": [2.5]})
+
+
+def test_nothing_is_computed_for_who_has_gone(toy_path, said, monkeypatch):
+    """While a request waits for its turn; who asks how the server is does not wait."""
+    from iwae_zoo_serving import rest as module
+
+    answer, posted, goes_on = module.answer, [], threading.Event()
+
+    def slow(model, method, path, body):
+        if method == "POST":
+            posted.append(body)
+            goes_on.wait(20)
+        return answer(model, method, path, body)
+
+    monkeypatch.setattr(module, "answer", slow)
+    monkeypatch.setattr(concurrent.futures, "ThreadPoolExecutor", functools.partial(ThreadPoolExecutor, 1))
+    with serving.serve(toy_path, "toy", port=0, rest_api_port=0) as ports:
+        first = threading.Thread(target=Rest(ports.rest).predict, args=({"instances": [1]},))
+        first.start()
+        while not posted:
+            time.sleep(0.01)
+        body = b'{"instances": [2]}'
+        for _ in range(3):
+            hang_up(ports.rest, body, len(body))
+        assert Rest(ports.rest)("GET", "/v1/models/toy")[0] == 200
+        time.sleep(0.1)
+        goes_on.set()
+        first.join()
+        assert Rest(ports.rest).predict({"instances": [3]}) == (200, {"predictions": [3.5]})
+    assert len(posted) == 2 and body not in posted
+    assert said == ["POST /v1/models/toy:predict: the client hung up"] * 3
 
 
 def test_a_grpc_client_hangs_up_before_its_answer(server, said, monkeypatch):

@@ -112,6 +112,28 @@ def test_deleted_version_gives_way_to_the_one_before(tmp_path):
         assert rest.predict({"instances": [0]}) == (200, {"predictions": [2.0]})
 
 
+def test_another_model_of_the_same_number(tmp_path, monkeypatch):
+    """As when the newest version is deleted, and the next export has its number again."""
+    faults = []
+    monkeypatch.setattr(logging, "error", lambda text, *values: faults.append(text % values))
+    save(tmp_path / "made", 1, offset=4.0)
+    save(tmp_path / "served", 1, offset=2.0)
+    with serving(tmp_path / "served", poll_seconds=0.02) as (_, rest):
+        shutil.rmtree(tmp_path / "served")
+        time.sleep(0.2)
+        assert rest.predict({"instances": [0]}) == (200, {"predictions": [2.0]})
+        assert len(faults) <= 2  # Once that there is no folder; perhaps once more while it was deleted.
+        (tmp_path / "made").rename(tmp_path / "served")
+        wait_for(lambda: rest.predict({"instances": [0]}) == (200, {"predictions": [4.0]}))
+        assert states(rest) == {"1": "AVAILABLE"}
+        shutil.rmtree(tmp_path / "served" / "1")
+        (tmp_path / "served" / "1").mkdir()  # What cannot be loaded leaves what is served.
+        wait_for(lambda: any("Loading version 1 of toy failed" in fault for fault in faults))
+        time.sleep(0.1)
+        assert rest.predict({"instances": [0]}) == (200, {"predictions": [4.0]})
+        assert states(rest) == {"1": "AVAILABLE"}
+
+
 def test_first_version_may_come_later(tmp_path):
     (tmp_path / "20250101000000000000").mkdir()  # No version: those are of int64.
     with serving(tmp_path) as (_, rest):
@@ -141,7 +163,10 @@ def test_warm_up_requests_are_part_of_loading(tmp_path, signature, state):
     log.predict_log.request.inputs["x"].CopyFrom(tf.make_tensor_proto([1.0]))
     extra = tmp_path / "1" / "assets.extra"
     extra.mkdir()
+    other = prediction_log_pb2.PredictionLog()
+    other.classify_log.request.model_spec.signature_name = "classify"
     with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
+        writer.write(other.SerializeToString())  # Of a kind that this server does not answer.
         writer.write(log.SerializeToString())
     with serving(tmp_path) as (_, rest):
         assert states(rest) == {"1": state}

@@ -6,7 +6,7 @@ import tensorflow as tf
 from oracles import flat
 from toy_data import dataset
 
-from iwae_zoo import objectives, presets
+from iwae_zoo import annealing, objectives, presets
 from iwae_zoo.model import dreams
 from iwae_zoo.testing import LinearGaussian, StackedLinearGaussian
 
@@ -99,3 +99,6 @@ def test_what_cannot_be_dreamed_is_an_error():
     objective = objectives.get("rws", sleep=0.5)
     with pytest.raises(ValueError, match="Use sleep=0, or the likelihood without the offset"):
         presets.build("plane", data=data, objective=objective, likelihood="poisson,offset=True")
+    model = presets.build("plane", data=data, likelihood="poisson,offset=True")
+    with pytest.raises(ValueError, match="A sandwich draws x from the model, and the likelihood 'poisson' with offset"):
+        annealing.sandwich(model, 3)

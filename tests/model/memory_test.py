@@ -94,6 +94,10 @@ def test_an_error_that_says_what_would_fit(model, monkeypatch):
         with pytest.raises(MemoryError, match=message) as raised, memory.enough(model, rows, chunk, **options):
             exhausted()
         assert raised.value.__suppress_context__
+    with pytest.raises(OSError, match="runs/tensorboard/events; No space left on device"), memory.enough(model, 16, 64):
+        raise tf.errors.ResourceExhaustedError(
+            None, None, "runs/tensorboard/events; No space left on device\nin a file"
+        )
     with pytest.raises(tf.errors.InvalidArgumentError), memory.enough(model, 16, 64):  # Only that error is meant.
         raise tf.errors.InvalidArgumentError(None, None, "OOM")
 

@@ -42,16 +42,16 @@ def check_same(folders, models):
 @pytest.mark.slow
 @pytest.mark.parametrize("elsewhere", [{"stream_above": 0.0}, {"data_on": "device"}])
 def test_a_run_goes_on_within_an_epoch_to_the_bit(elsewhere, tiny, tmp_path, capsys, unfused):
-    """Of 4 steps, with 3 left in the second; also where it goes on with two steps for each return to Python, and with
-    data that are streamed, or that lie on the device.
+    """Of 10 steps, with 9 left in the second; also where it goes on with two steps for each return to Python, and with
+    data that are streamed, or that lie on the device. There are two batches to validate on.
     """
-    settings = {"batch_size": 20, "particle_schedule": "1x1:0.3", "schedule": "cosine"}
+    settings = {"batch_size": 8, "particle_schedule": "1x1:0.3", "schedule": "cosine"}
     folders = tmp_path / "run", tmp_path / "undisturbed"
-    undisturbed = trained(training.Run(config(tiny, **settings, checkpoint_every=1), folders[1]), folders[0], saves=4)
+    undisturbed = trained(training.Run(config(tiny, **settings, checkpoint_every=1), folders[1]), folders[0], saves=10)
     other = config(tiny, **settings, steps_per_execution=2, checkpoint_every=2, **elsewhere)
     resumed = training.Run(other, folders[0], resume=True).train(verbose=1)
     said = capsys.readouterr().out
-    assert "Going on from epoch 1 of 3 and step 1 of 4" in said
+    assert "Going on from epoch 1 of 3 and step 1 of 10" in said
     assert ("All training examples lie on the device." in said) == ("data_on" in elsewhere)
     check_same(folders, (resumed, undisturbed))
     left = [sorted(path.name for path in folder.iterdir()) for folder in folders]

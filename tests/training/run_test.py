@@ -259,6 +259,11 @@ def test_work_directory_of_something_else(tiny, tmp_path):
     run = training.Run(config(tiny, epochs=1), tmp_path / "run", resume=True)
     with run.files.alone(), pytest.raises(ValueError, match="Another process is training the run in"):
         training.Run(config(tiny, epochs=1), tmp_path / "run", resume=True).train(verbose=0)
+    first, second = (training.Run(config(tiny, epochs=1, seed=seed), tmp_path / "both") for seed in (0, 1))
+    first.train(verbose=0)  # While the other process read its data.
+    with pytest.raises(ValueError, match="another configuration: seed=0 there and 1 here"):
+        second.train(verbose=0)
+    first.train(verbose=0)
     run.train(verbose=0)  # It has ended. Nothing is left to train, and config.json is written as it was.
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
 
