@@ -109,6 +109,5 @@ class Categorical(ValueLikelihood):
         columns = counts.reshape(self.classes, -1)
         for block in data.blocks():
             for column, values in enumerate(block.reshape(len(block), -1).T):
-                there = values[~np.isnan(values)].astype(np.int64)
-                columns[:, column] += np.bincount(there, minlength=self.classes)
+                columns[:, column] += np.bincount(values.astype(np.int64), minlength=self.classes)
         return dataclasses.replace(self, start=np.log(counts / counts.sum(axis=0)))

@@ -27,8 +27,6 @@ from iwae_zoo.model import dreams, examples, memory, particles
 __all__ = [
     "AnnealedEstimate",
     "Sandwich",
-    "check_drawn",
-    "check_possible",
     "estimate_log_prob",
     "estimate_rows",
     "is_possible",

@@ -156,7 +156,7 @@ def test_files_that_are_not_what_they_are_called(tmp_path):
         (np.array([["a", "b"]] * 20), "must hold real numbers: received dtype <U1"),
         (np.zeros((20, 3), complex), "real numbers"),
         (np.zeros((20, 3), "timedelta64[s]"), "real numbers"),
-        (np.full((20, 3), 1e39), "to be of kind count: received values from 1e[+]39"),
+        (np.full((20, 3), 1e39), "to be of kind real: received values from 1e[+]39"),
     ],
 )
 def test_unusable_arrays(array, message, tmp_path):

@@ -46,7 +46,8 @@ def test_numbers_are_those_of_a_direct_call(study, tiny):
     x = data.load(tiny).evaluation_array("test")[:3]
     (folder,) = root.glob("cells/*piwae*")  # The second: the weights are its own.
     model = keras.saving.load_model(folder / "model.keras")
-    found = json.loads((folder / "true_likelihood.json").read_text())["found"]
+    (kept,) = json.loads((folder / "true_likelihood.json").read_text())["kept"]
+    found = kept["found"]
     bound = likelihood.estimate_log_prob(model, x, 4, seed=1)
     sampled = likelihood.estimate_log_prob(model, x, 20)
     annealed = likelihood.estimate_log_prob(model, x, 20, method="annealed")
@@ -79,7 +80,7 @@ def test_tables_and_figure(study):
     assert head[:4] == ["objective", "bound", "bound_error", "sampled"]
     assert [len(row) for row in rows] == [1 + 2 * len(true_likelihood.COLUMNS)] * 2
     assert matplotlib.image.imread(root / "cost.png").std() > 0.01
-    points = json.loads((root / "cost.json").read_text())["found"]
+    points = json.loads((root / "cost.json").read_text())["kept"][0]["found"]
     assert points["samples, 7"]["cost"] == 7
     # 2 chains and 8 of a pilot run begin; of 10 leapfrog steps each, one transition and a pilot run of 58.
     assert points["chains, (3, 2)"]["cost"] == 2 * (2 * (1 + 10) + 8 * (1 + 10 * 58))
