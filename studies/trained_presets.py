@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import sys
 import warnings
 from typing import Any
 
@@ -121,7 +122,8 @@ def _scores(model, x, verbose):
     """What a card says of test examples x [N, ...]."""
     if verbose:
         print(f"Evaluating {len(x)} test examples.", flush=True)
-    return {"evaluation": evaluate(model, x, verbose=verbose), "first": first(model, x[:FIRST_EXAMPLES])}
+    bar = verbose if sys.stdout.isatty() else 0
+    return {"evaluation": evaluate(model, x, verbose=bar), "first": first(model, x[:FIRST_EXAMPLES])}
 
 
 def evaluate(model, x, num_samples=SAMPLES, verbose=0, **options):
