@@ -15,7 +15,7 @@ from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.distributions.moments import point
 from iwae_zoo.model import dreams, examples, gradients, layers, memory, particles, replicas
-from iwae_zoo.model.optimizers import OptimizerPair
+from iwae_zoo.model.optimizers import OptimizerPair, clipped
 from iwae_zoo.model.supports import check_latent
 from iwae_zoo.objectives import bounds
 
@@ -237,8 +237,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
           ValueError: on a loss or metrics, which a bound has not; if the objective's estimator needs derivatives that
             draws of z do not have; if one optimizer instance is given for both, whose state belongs to one list of
             variables; on a number of particles that is not positive, or not below M K where it has to be; on
-            `steps_per_execution` above 1, or optimizers that accumulate gradients, with several devices, which Keras
-            cannot do.
+            `steps_per_execution` above 1, or optimizers that accumulate gradients or put averages in place while they
+            train, with several devices, which Keras cannot do.
         """
         for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
             if kwargs.get(name) is not None:
@@ -251,6 +251,11 @@ class ImportanceWeightedAutoencoder(keras.Model):
             raise ValueError(
                 "gradient_accumulation_steps is for one device: Keras' optimizers cannot hold back those of replicas. "
                 "Leave it out, and take larger batches: particle_chunk=N bounds their memory."
+            )
+        if pair.overwrites and self.distribute_strategy.num_replicas_in_sync > 1:
+            raise ValueError(
+                "ema_overwrite_frequency is for one device: Keras' optimizers cannot do it on replicas. Leave it out: "
+                "averages are put in place when training ends."
             )
         steps = kwargs.get("steps_per_execution", 1)
         check_training(self.objective, self.distribute_strategy, backward_particles, particle_chunk, steps)
@@ -467,7 +472,10 @@ class ImportanceWeightedAutoencoder(keras.Model):
             self._goes_on_to_callbacks, self.train_function = goes_on, None  # Traced anew.
 
     def train_on_batch(self, x, *args, **kwargs):
-        """Keras' own `train_on_batch`; raises ValueError on rows with weights."""
+        """Keras' own `train_on_batch`; raises ValueError on rows with weights.
+
+        On several devices each has the whole batch, with noise of its own; `fit` shares batches out.
+        """
         self._go_on_to_callbacks(False)  # There are none.
         examples.check_unweighted(**_arguments(super().train_on_batch, x, *args, **kwargs))
         return super().train_on_batch(x, *args, **kwargs)
@@ -555,8 +563,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
         return logs
 
     def _update(self, encoder_gradients, decoder_gradients):
-        self.encoder_optimizer.apply(encoder_gradients, self.encoder_variables)
-        self.decoder_optimizer.apply(decoder_gradients, self.decoder_variables)
+        self.encoder_optimizer.apply(clipped(self.encoder_optimizer, encoder_gradients), self.encoder_variables)
+        self.decoder_optimizer.apply(clipped(self.decoder_optimizer, decoder_gradients), self.decoder_variables)
 
     def _update_if(self, finite, *sides):
         if self.distribute_strategy.num_replicas_in_sync > 1:

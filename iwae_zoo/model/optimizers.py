@@ -2,8 +2,11 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-__all__ = ["OptimizerPair"]
+from iwae_zoo.model import replicas
+
+__all__ = ["OptimizerPair", "clipped"]
 
 
 class OptimizerPair:
@@ -103,6 +106,13 @@ class OptimizerPair:
         """Whether one of the two adds up the gradients of several steps."""
         return any(optimizer.gradient_accumulation_steps for optimizer in (self.encoder, self.decoder))
 
+    @property
+    def overwrites(self):
+        """Whether one of the two puts its averages in place while it trains."""
+        return any(
+            optimizer.use_ema and optimizer.ema_overwrite_frequency for optimizer in (self.encoder, self.decoder)
+        )
+
     def finalize(self):
         """Sets variables to their averages, where an optimizer keeps some: the end of training."""
         for optimizer in (self.encoder, self.decoder):
@@ -121,6 +131,24 @@ class OptimizerPair:
 
     def _rates(self):
         return np.array([float(keras.ops.convert_to_numpy(o.learning_rate)) for o in (self.encoder, self.decoder)])
+
+
+def clipped(optimizer, gradients):
+    """Gradients as an optimizer takes them of this replica, so that it clips their sum over the replicas.
+
+    Keras clips before it adds up. What is clipped here is below the limit as a share, where its own does nothing.
+
+    Args:
+      optimizer: `keras.optimizers.Optimizer`.
+      gradients: list of tensors, this replica's part.
+    """
+    clips = (optimizer.clipnorm, optimizer.global_clipnorm, optimizer.clipvalue)
+    context = tf.distribute.get_replica_context()
+    count = 1 if context is None else context.num_replicas_in_sync
+    if count == 1 or not gradients or all(limit is None for limit in clips):
+        return gradients
+    whole = optimizer._clip_gradients([replicas.total(gradient) for gradient in gradients])
+    return [gradient / count for gradient in whole]
 
 
 def _copied(optimizer):

@@ -71,8 +71,20 @@ def draw(posterior, m, k, seed, reparameterized=True, first_row=0, hold=None):
     if getattr(posterior, "samples_by_row", False):
         z = posterior.sample([m, k], seed=seed, first_row=first_row)
     else:
-        z = posterior.sample([m, k], seed=derive_seed(seed, first_row))
+        z = _sampled(posterior, m, k, derive_seed(seed, first_row))
     return hold(posterior, z) if hold else z
+
+
+def _sampled(posterior, m, k, seed):
+    """Draws [M, K, B, D]; of a replica that a last batch has left without rows, none, which TFP's own cannot do."""
+
+    def draw():
+        return posterior.sample([m, k], seed=seed)
+
+    if posterior.batch_shape[0] or tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return draw()
+    nothing = tf.zeros([m, k, 0, posterior.event_shape[0]], posterior.dtype)
+    return tf.cond(posterior.batch_shape_tensor()[0] > 0, draw, lambda: nothing)
 
 
 def takes_missing(decoder):

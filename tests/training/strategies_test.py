@@ -14,18 +14,19 @@ from oracles import flat
 from replicated import mirrored
 
 from iwae_zoo import ImportanceWeightedAutoencoder, diagnostics, likelihood, networks, objectives, presets, strategies
+from iwae_zoo.testing import LinearGaussian
 
 
 def binary(count, seed=0):
     return (np.random.default_rng(seed).random((count, 3, 3, 1)) < 0.4).astype("float32")
 
 
-def trained(strategy, name, x, batch_size=10, validated=False, sleep=None, **settings):
+def trained(strategy, name, x, batch_size=10, validated=False, sleep=None, limits=None, **settings):
     objective = objectives.get(name, m=2, k=3, sleep=sleep)
     with strategy.scope():
         model = presets.build("small", data_shape=(3, 3, 1), objective=objective)
         # Not Adam, whose steps do not get smaller where a gradient is little but rounding.
-        model.compile(keras.optimizers.SGD(0.05), keras.optimizers.SGD(0.05), **settings)
+        model.compile(keras.optimizers.SGD(0.05, **(limits or {})), keras.optimizers.SGD(0.05), **settings)
     data = tf.data.Dataset.from_tensor_slices(x).batch(batch_size)
     validation = data if validated else None
     history = model.fit(data, epochs=2, validation_data=validation, shuffle=False, verbose=0).history
@@ -48,7 +49,12 @@ def test_several_devices_train_to_the_weights_of_one(name, batch_size, replicas)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "settings", [{"particle_chunk": 2}, {"backward_particles": 2}, {"jit_compile": True, "sleep": 0.5}]
+    "settings",
+    [
+        {"particle_chunk": 2, "limits": {"global_clipnorm": 0.01}},  # Of the batch's gradient, not of each replica's.
+        {"backward_particles": 2, "limits": {"clipvalue": 1e-3}},
+        {"jit_compile": True, "sleep": 0.5},
+    ],
 )
 def test_settings_on_several_devices(settings):
     one, _ = trained(tf.distribute.get_strategy(), "miwae", binary(11), **settings)
@@ -63,6 +69,22 @@ def test_what_is_for_one_device():
             model.compile(steps_per_execution=4)
         with pytest.raises(ValueError, match="gradient_accumulation_steps is for one device"):
             model.compile(encoder_optimizer=keras.optimizers.SGD(gradient_accumulation_steps=2))
+        with pytest.raises(ValueError, match="ema_overwrite_frequency is for one device"):
+            model.compile(keras.optimizers.SGD(use_ema=True, ema_overwrite_frequency=2))
+
+
+@pytest.mark.slow
+def test_a_posterior_of_tfps_on_a_replica_without_rows():
+    exact = LinearGaussian.random(latent_size=2, data_size=3)  # Whose encoder is a MultivariateNormalTriL.
+    x, weights = exact.sample(9), []
+    for strategy in (tf.distribute.get_strategy(), mirrored(2)):
+        with strategy.scope():
+            model = exact.model("iwae")
+            model.compile(keras.optimizers.SGD(0.05))
+        model.fit(x, batch_size=8, shuffle=False, verbose=0)
+        assert np.isfinite(model.evaluate(x, batch_size=8, verbose=0)).all()
+        weights.append(model.get_weights())
+    assert all(np.isfinite(values).all() for values in weights[1])
 
 
 @pytest.mark.slow
