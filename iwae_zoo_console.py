@@ -58,6 +58,8 @@ def quiet():
         os.dup2(said.fileno(), 2)
         try:
             yield
+        except KeyboardInterrupt:
+            sys.exit(130)
         except BaseException:
             sys.stderr.flush()
             said.seek(0)

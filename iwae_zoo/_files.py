@@ -10,14 +10,32 @@ import zipfile
 
 @contextlib.contextmanager
 def whole(path):
-    """Yields a path beside `path` to write to; what was written there takes the place of `path` at the end."""
+    """Yields a path beside `path` to write to; what was written there takes the place of `path` at the end.
+
+    A link stays, and what it leads to is written; so is a pipe or a device itself.
+    """
     path = pathlib.Path(path)
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        yield path
+        return
     partial = path.with_name(f".partial-{path.name}")  # The ending stays: it tells writers the format.
     try:
         yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_writable(path):
+    """Raises OSError if `whole` could write nothing there; before what is to be written is computed."""
+    path = pathlib.Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: give it the name of a file.")
+    if not path.exists() or path.is_file():
+        trial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+        trial.touch()
+        trial.unlink()
 
 
 def load_model(path):

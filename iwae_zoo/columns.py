@@ -5,13 +5,26 @@ Nothing here knows of a model or of files; both keep `Column`s.
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from iwae_zoo._checks import look_up
 
-__all__ = ["KINDS", "Column", "Seen", "decoded", "encoded", "in_order", "is_missing", "overridden", "seen", "used"]
+__all__ = [
+    "KINDS",
+    "Column",
+    "Seen",
+    "decoded",
+    "encoded",
+    "in_order",
+    "is_index",
+    "is_missing",
+    "overridden",
+    "seen",
+    "used",
+]
 
 # What a column may be, and what its cells may hold.
 KINDS = {
@@ -37,6 +50,8 @@ _LARGEST_COUNT, _MOST_NAMES = 100_000, 100
 _LARGEST_WHOLE, _LEAST_SINGLE = 2.0**53, float(np.finfo(np.float32).tiny)
 # Texts that are longer are no numbers that are worth an array of texts of that length.
 _LONGEST_NUMBER = 64
+# What pandas calls the index of a data frame in a Parquet file.
+_INDEX = re.compile(r"__index_level_\d+__")
 _SHOWN = 8
 
 
@@ -224,6 +239,11 @@ def decoded(column, value, digits=7):
     return f"{value:.{digits}g}"
 
 
+def is_index(name):
+    """Whether a column is the numbering of rows that pandas writes into a Parquet file: nothing to learn from."""
+    return _INDEX.fullmatch(name) is not None
+
+
 def in_order(columns, names, where):
     """Places of a table's columns in `names`, those of another table with the same columns: list of int.
 
@@ -237,7 +257,7 @@ def in_order(columns, names, where):
     """
     known = {column.name for column in columns}
     lost = [column.name for column in used(columns) if names.count(column.name) != 1]
-    strange = [name for name in names if name not in known]
+    strange = [name for name in names if name not in known and not is_index(name)]
     if lost or strange:
         raise ValueError(
             f"{where} must have the columns that the model was trained on, {_shown([c.name for c in used(columns)])}: "

@@ -267,5 +267,6 @@ def _float32(X):
 
 def _streams(x):
     """For each row of a float32 table, by its content, a stream of random numbers: int32 array [N]."""
-    # Adding 0 makes -0 the 0 that it equals.
-    return np.array([zlib.crc32(row.tobytes()) >> 1 for row in x + np.float32(0.0)], np.int32)
+    # Adding 0 makes -0 the 0 that it equals, and one NaN is as good as another.
+    same = np.where(np.isnan(x), np.float32(np.nan), x + np.float32(0.0))
+    return np.array([zlib.crc32(row.tobytes()) >> 1 for row in same], np.int32)

@@ -85,7 +85,8 @@ def _columns(parts, columns, where):
             unknown = sorted(set(chosen) - set(names))
             if unknown:
                 raise ValueError(f"{where} has no column {unknown[0]!r}: it has {', '.join(names)}.")
-            of_table = [columns_.Seen(name, chosen.get(name)) for name in names]
+            kinds = {name: "ignore" for name in names if columns_.is_index(name)} | chosen
+            of_table = [columns_.Seen(name, kinds.get(name)) for name in names]
         for of_column, of_name in zip(of_table, cells, strict=True):
             of_column.add(of_name)
     return [of_column.column() for of_column in of_table]

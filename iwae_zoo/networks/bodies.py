@@ -129,8 +129,8 @@ def _own(identifier):
     module, _, attribute = identifier.partition(":")
     try:
         body = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"The network {identifier!r} cannot be had: {error}.") from error
+    except Exception as error:  # Whatever a module of the user's own does.
+        raise ValueError(f"The network {identifier!r} cannot be had: {type(error).__name__}: {error}.") from error
     if not isinstance(body, Body):
         raise ValueError(f"{identifier!r} must be a networks.bodies.Body: received {body!r}.")
     return body

@@ -13,6 +13,7 @@ from absl import flags
 
 import iwae_zoo_console as console
 from iwae_zoo import data, training
+from iwae_zoo._files import check_writable
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import annealing, evaluation, likelihood, paths
 from iwae_zoo.programs import chunks, trained
@@ -101,8 +102,8 @@ def main(name):
         trained.check(_MODEL, _PRESET)
         if _OUTPUT.value and not os.path.isdir(os.path.dirname(_OUTPUT.value) or "."):
             raise FileNotFoundError(f"There is no folder for --output={_OUTPUT.value}.")
-        if _OUTPUT.value and os.path.isdir(_OUTPUT.value):
-            raise IsADirectoryError(f"--output={_OUTPUT.value} is a folder: give it the name of a file.")
+        if _OUTPUT.value:
+            check_writable(_OUTPUT.value)
         strategy = strategies.get(_STRATEGY.value, _DEVICES.value)
         is_chief = strategies.is_chief(strategy)
         with strategy.scope():
@@ -139,16 +140,18 @@ def main(name):
                 bounds = annealing.sandwich(model, _SANDWICH.value, tile_rows=tile_rows, **walked, **shown)
                 results["sandwich"] = evaluation.sandwich_summary(bounds)
                 _show(evaluation.sandwich_table(bounds), results, is_chief)
+    except BrokenPipeError:  # Nobody reads what is shown any more, and all of it is written.
+        raise
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         console.fail(name, error)
 
 
 def _show(table, results, is_chief):
-    """Prints a table and writes all results so far: what follows takes long, and may fail."""
+    """Writes all results so far and prints a table: what follows takes long, and may fail."""
     if is_chief:
-        print(table, flush=True)
         if _OUTPUT.value:
             training.write_json(_OUTPUT.value, results)
+        print(table, flush=True)
 
 
 run = functools.partial(console.run, main, _FLAGS, __doc__)

@@ -13,7 +13,7 @@ import tqdm
 from absl import flags
 
 import iwae_zoo_console as console
-from iwae_zoo._files import whole
+from iwae_zoo._files import check_writable, whole
 from iwae_zoo.data import filled
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import imputation
@@ -77,6 +77,7 @@ def _array(model, progress):
     if x.dtype.kind not in "buif":
         raise ValueError(f"{_INPUT.value} must hold real numbers: received an array of {x.dtype}.")
     examples.check(x, missing=True)
+    check_writable(_OUTPUT.value)
     progress.reset(total=len(x))
     parts = []
     for row in range(0, len(x), _ROWS):

@@ -1,5 +1,7 @@
 """Which figures show a model, by the form and the kind of its data. The table at the end is the only list."""
 
+import warnings
+
 import numpy as np
 import tensorflow as tf
 
@@ -82,7 +84,9 @@ def _moments(model, x, seed):
     """Means and variances of the columns, of data and of as many samples."""
     rows = {"data": x, "samples": samples(model, len(x), seed)}
     columns = {label: values.reshape(len(values), -1) for label, values in rows.items()}
-    return {label: (np.nanmean(values, axis=0), np.nanvar(values, axis=0)) for label, values in columns.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # Of a column that is missing in every row there are none.
+        return {label: (np.nanmean(values, axis=0), np.nanvar(values, axis=0)) for label, values in columns.items()}
 
 
 def _dispersion(model, x, seed, title):
@@ -150,5 +154,7 @@ def _form(model, x):
 
 def _grey(model, x, values):
     """Values of images, from 0 to 1."""
-    low, high = _RANGES.get(_kind(model)) or (float(np.nanmin(x)), float(np.nanmax(x)))
+    there = x[~np.isnan(x)]
+    low, high = _RANGES.get(_kind(model)) or (float(there.min(initial=np.inf)), float(there.max(initial=-np.inf)))
+    low, high = (low, high) if there.size else (0.0, 1.0)
     return np.where(np.isnan(values), 0.5, (values - low) / (high - low or 1.0))  # What is missing is grey.

@@ -178,6 +178,25 @@ def test_names_are_in_one_order_and_none_is_lost():
     assert seen("a", np.array([0.1, 1e-80])).kind == "real"  # In single precision it is 0.
 
 
+def test_the_index_of_a_data_frame_is_no_column(tmp_path):
+    path = str(tmp_path / "t.parquet")
+    values = np.random.default_rng(0).normal(size=40)
+    plain = pyarrow.table({"a": values, "b": values**2})
+    numbered = plain.append_column("__index_level_0__", pyarrow.array(2 * np.arange(40)))
+    pyarrow.parquet.write_table(numbered, path)
+    dataset = data.load(path)
+    assert [str(column) for column in dataset.columns][2] == "__index_level_0__:ignore" and dataset.data_shape == (2,)
+    chosen = data.load(path, columns="__index_level_0__:real")
+    assert chosen.data_shape == (3,)
+    columns = data.load(write_parquet(tmp_path / "plain.parquet", plain)).columns
+    assert data.load(path, columns=columns).data_shape == (2,)  # Of a model that has never seen one.
+
+
+def write_parquet(path, table):
+    pyarrow.parquet.write_table(table, path)
+    return str(path)
+
+
 @pytest.mark.filterwarnings("ignore:The numbers of column large")
 def test_parquet_of_every_type(tmp_path):
     """A column that nobody learns from keeps no table from being read; numbers may be texts, and holes words."""

@@ -140,6 +140,19 @@ def test_a_body_of_ones_own_by_its_place(monkeypatch):
     assert isinstance(model.encoder.body, networks.Perceptron)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"), [("1 +", "SyntaxError"), ("raise RuntimeError('boom')", "RuntimeError: boom")]
+)
+def test_a_module_of_ones_own_that_is_broken(text, message, monkeypatch, tmp_path):
+    (tmp_path / "broken_body.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=f"The network 'broken_body:mine' cannot be had: {message}"):
+        bodies.get("broken_body:mine")
+    for name in (".x:y", ":y"):
+        with pytest.raises(ValueError, match=f"The network '{name}' cannot be had"):
+            bodies.get(name)
+
+
 @pytest.mark.parametrize("name", posteriors.names())
 def test_an_encoder_with_other_outputs_than_its_posterior_reads(name):
     posterior = posteriors.get(name, 4)

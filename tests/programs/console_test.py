@@ -210,6 +210,10 @@ def test_an_import_is_silenced_unless_it_fails_or_somebody_asks(capfd, monkeypat
     with iwae_zoo_console.quiet():
         os.write(2, b"what a library says")
     assert capfd.readouterr().err == ""
+    with pytest.raises(SystemExit) as ended, iwae_zoo_console.quiet():  # Ctrl-C in the first seconds.
+        os.write(2, b"what a library says")
+        raise KeyboardInterrupt
+    assert ended.value.code == 130 and capfd.readouterr().err == ""
     monkeypatch.setattr(sys, "argv", ["train_main.py", "-v"])
     with iwae_zoo_console.quiet():
         os.write(2, b"what a library says")
