@@ -81,7 +81,10 @@ def test_what_cannot_be_annealed_is_an_error_before_training(tmp_path):
         ({"network": "convolutoin"}, "Unknown network: received 'convolutoin'. Did you mean 'convolution'"),
         ({"network": "convolution,block=2"}, "Unknown setting of convolution: received 'block'. Did you mean 'blocks'"),
         ({"network": "perceptron,residual=2"}, "residual must be a value of type bool: received 2"),
-        ({"network": "nowhere:body"}, "The network 'nowhere:body' cannot be had: No module named 'nowhere'"),
+        (
+            {"network": "nowhere:body"},
+            "The network 'nowhere:body' cannot be had: ModuleNotFoundError: No module named 'nowhere'",
+        ),
         ({"network": "iwae_zoo:nothing"}, "'iwae_zoo' has no attribute 'nothing'"),
         ({"network": "iwae_zoo:presets"}, "must be a networks.bodies.Body: received <module"),
         ({"activation": "tahn"}, "tahn"),
