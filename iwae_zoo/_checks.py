@@ -9,6 +9,8 @@ import warnings
 
 import numpy as np
 
+# Smaller numbers of single precision are zeros to processors.
+LEAST_SINGLE = float(np.finfo(np.float32).tiny)
 # Share of a column's standard deviation that rounding may take.
 _LOST = 1e-3
 
@@ -133,6 +135,15 @@ def fraction(name, value, hint=""):
     if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0.0 <= float(value) <= 1.0:
         raise ValueError(f"{name} must be in [0, 1]: received {value!r}.{hint}")
     return float(value)
+
+
+def single(array):
+    """An array of numbers in single precision: infinity beyond its range, and 0 below `LEAST_SINGLE`."""
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = array.astype(np.float32)
+    if array.dtype.kind == "f":
+        rounded[np.abs(rounded) < LEAST_SINGLE] = 0.0
+    return rounded
 
 
 def warn_of_lost_digits(table, rounded, columns):

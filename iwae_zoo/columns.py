@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from iwae_zoo._checks import look_up
+from iwae_zoo._checks import LEAST_SINGLE, look_up, single
 
 __all__ = [
     "KINDS",
@@ -46,8 +46,8 @@ _HOLDS: dict[str, Callable] = {
 _NOTHING = frozenset(("", "nan", "na", "n/a", "null"))
 # Whole numbers above are amounts and not counts; more names than this are no classes.
 _LARGEST_COUNT, _MOST_NAMES = 100_000, 100
-# Of floats: whole numbers from here on cannot be told apart; smaller ones of single precision count as 0.
-_LARGEST_WHOLE, _LEAST_SINGLE = 2.0**53, float(np.finfo(np.float32).tiny)
+# Of floats: whole numbers from here on cannot be told apart.
+_LARGEST_WHOLE = 2.0**53
 # Texts that are longer are no numbers that are worth an array of texts of that length.
 _LONGEST_NUMBER = 64
 # What pandas calls the index of a data frame in a Parquet file.
@@ -194,7 +194,7 @@ class Seen:
             return "binary"
         if self._least >= 0.0 and self._most <= _LARGEST_COUNT and self._whole:
             return "count"
-        return "positive" if self._least >= _LEAST_SINGLE else "real"
+        return "positive" if self._least >= LEAST_SINGLE else "real"
 
 
 def encoded(column, cells, first=0, lost=None):
@@ -221,15 +221,13 @@ def encoded(column, cells, first=0, lost=None):
         _refuse(column, cells, first, numbers == -1.0, f"one of {_shown(column.categories)}")
         return numbers
     numbers, wrong = _numbers(cells)
-    with np.errstate(over="ignore", under="ignore"):
-        single = numbers.astype(np.float32)
-    single[np.abs(single) < _LEAST_SINGLE] = 0.0
-    refused = ~(_HOLDS[column.kind](single) & np.isfinite(single)) & ~np.isnan(numbers)
+    rounded = single(numbers)
+    refused = ~(_HOLDS[column.kind](rounded) & np.isfinite(rounded)) & ~np.isnan(numbers)
     refused[wrong] = True
     _refuse(column, cells, first, refused, KINDS[column.kind])
     if lost is not None:
-        lost.add(column.name, numbers, single)
-    return single
+        lost.add(column.name, numbers, rounded)
+    return rounded
 
 
 def decoded(column, value, digits=7):

@@ -8,13 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from iwae_zoo._checks import look_up, warn_of_lost_digits
+from iwae_zoo._checks import look_up, single, warn_of_lost_digits
 from iwae_zoo._rows import Rows, mapped
 
 __all__ = ["TABLE", "Kind", "cast", "get", "names", "none_there", "seen"]
-
-# Smaller numbers are zeros to processors.
-_LEAST_SINGLE = np.finfo(np.float32).tiny
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +156,7 @@ def cast(arrays, name, what):
         dtype: Any = np.uint8 if whole else np.float32
         return {k: mapped(a, lambda block: np.rint(255.0 * block).astype(dtype), dtype) for k, a in arrays.items()}
     for key, array in arrays.items():
-        if not all(kind.holds(there / 255.0 if is_byte and kind.draw else _single(there)) for there in _there(array)):
+        if not all(kind.holds(there / 255.0 if is_byte and kind.draw else single(there)) for there in _there(array)):
             low, high = min(there.min() for there in _there(array)), max(there.max() for there in _there(array))
             raise ValueError(
                 f"{f'{what}[{key!r}]' if key else what} must hold {kind.values} to be of kind {name}: received values "
@@ -169,13 +166,5 @@ def cast(arrays, name, what):
         return dict(arrays)
     first = next(Rows.of(next(iter(arrays.values()))).blocks())
     if first.ndim == 2 and not np.can_cast(first.dtype, np.float32):
-        warn_of_lost_digits(first, _single(first), range(first.shape[1]))
-    return {key: mapped(array, _single, np.float32) for key, array in arrays.items()}
-
-
-def _single(block):
-    with np.errstate(over="ignore", under="ignore"):  # Infinity is of no kind.
-        single = block.astype(np.float32)
-    if block.dtype.kind == "f":
-        single = np.where(np.abs(single) < _LEAST_SINGLE, np.float32(0.0), single)
-    return single
+        warn_of_lost_digits(first, single(first), range(first.shape[1]))
+    return {key: mapped(array, single, np.float32) for key, array in arrays.items()}

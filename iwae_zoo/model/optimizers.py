@@ -147,8 +147,7 @@ def clipped(optimizer, gradients):
     count = 1 if context is None else context.num_replicas_in_sync
     if count == 1 or not gradients or all(limit is None for limit in clips):
         return gradients
-    whole = optimizer._clip_gradients([replicas.total(gradient) for gradient in gradients])
-    return [gradient / count for gradient in whole]
+    return [gradient / count for gradient in optimizer._clip_gradients(replicas.total(gradients))]
 
 
 def _copied(optimizer):

@@ -18,7 +18,7 @@ def place(x):
 
 
 def total(value):
-    """Sum over the replicas; the value itself where there is one."""
+    """Sum over the replicas, of a tensor or of each in a list; the value itself where there is one replica."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return value

@@ -77,7 +77,6 @@ def _array(model, progress):
     if x.dtype.kind not in "buif":
         raise ValueError(f"{_INPUT.value} must hold real numbers: received an array of {x.dtype}.")
     examples.check(x, missing=True)
-    check_writable(_OUTPUT.value)
     progress.reset(total=len(x))
     parts = []
     for row in range(0, len(x), _ROWS):
@@ -96,13 +95,14 @@ def main(name):
     """Imputes; the exit status is not 0 if nothing was written."""
     source, output = pathlib.Path(_INPUT.value), pathlib.Path(_OUTPUT.value)
     wanted = {".csv": ".csv", ".parquet": ".parquet", ".npy": ".npz"}.get(source.suffix)
-    if wanted is None or output.suffix != wanted or not output.parent.is_dir() or output.is_dir():
+    if wanted is None or output.suffix != wanted or not output.parent.is_dir():
         console.fail(
             name,
             f"--input={source} must end in .csv, .parquet or .npy, and --output={output} in .csv, .parquet or .npz to "
-            "match, a file in a folder that exists.",
+            "match, in a folder that exists.",
         )
     try:
+        check_writable(output)
         model = trained.load(_MODEL, _PRESET)
         imputation.check_takes_missing(model)
         with tqdm.tqdm(unit="row", disable=None if console.is_interactive() else True) as progress:

@@ -155,6 +155,5 @@ def _form(model, x):
 def _grey(model, x, values):
     """Values of images, from 0 to 1."""
     there = x[~np.isnan(x)]
-    low, high = _RANGES.get(_kind(model)) or (float(there.min(initial=np.inf)), float(there.max(initial=-np.inf)))
-    low, high = (low, high) if there.size else (0.0, 1.0)
+    low, high = _RANGES.get(_kind(model)) or ((float(there.min()), float(there.max())) if there.size else (0.0, 1.0))
     return np.where(np.isnan(values), 0.5, (values - low) / (high - low or 1.0))  # What is missing is grey.

@@ -184,17 +184,13 @@ def test_the_index_of_a_data_frame_is_no_column(tmp_path):
     plain = pyarrow.table({"a": values, "b": values**2})
     numbered = plain.append_column("__index_level_0__", pyarrow.array(2 * np.arange(40)))
     pyarrow.parquet.write_table(numbered, path)
+    pyarrow.parquet.write_table(plain, tmp_path / "plain.parquet")
     dataset = data.load(path)
     assert [str(column) for column in dataset.columns][2] == "__index_level_0__:ignore" and dataset.data_shape == (2,)
     chosen = data.load(path, columns="__index_level_0__:real")
     assert chosen.data_shape == (3,)
-    columns = data.load(write_parquet(tmp_path / "plain.parquet", plain)).columns
+    columns = data.load(str(tmp_path / "plain.parquet")).columns
     assert data.load(path, columns=columns).data_shape == (2,)  # Of a model that has never seen one.
-
-
-def write_parquet(path, table):
-    pyarrow.parquet.write_table(table, path)
-    return str(path)
 
 
 @pytest.mark.filterwarnings("ignore:The numbers of column large")
