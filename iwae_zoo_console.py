@@ -6,6 +6,7 @@ This module lies outside the packages because it runs before TensorFlow is impor
 import contextlib
 import importlib
 import os
+import pathlib
 import sys
 import tempfile
 import warnings
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 from absl import flags
 
-__all__ = ["fail", "flag_values", "is_interactive", "main", "quiet", "run", "share_gpus", "start"]
+__all__ = ["check_writable", "fail", "flag_values", "is_interactive", "main", "quiet", "run", "share_gpus", "start"]
 
 
 class Program(NamedTuple):
@@ -139,6 +140,17 @@ def _as_long_as_somebody_reads():
 def fail(name, error):
     """Ends the program with a line on stderr."""
     sys.exit(f"{name}: {error}")
+
+
+def check_writable(path):
+    """Raises OSError if no file could be written there, or where a link leads; before what is written is computed."""
+    target = pathlib.Path(path).resolve()
+    if target.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: give it the name of a file.")
+    if not target.exists() or target.is_file():  # Neither a pipe nor a device.
+        trial = target.with_name(f".partial-{os.getpid()}-{target.name}")
+        trial.touch()
+        trial.unlink()
 
 
 def is_interactive():

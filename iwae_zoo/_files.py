@@ -14,7 +14,7 @@ def whole(path):
 
     A link stays, and what it leads to is written; so is a pipe or a device itself.
     """
-    path = _followed(path)
+    path = pathlib.Path(path).resolve()
     if path.exists() and not (path.is_file() or path.is_dir()):
         yield path
         return
@@ -24,23 +24,6 @@ def whole(path):
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def check_writable(path):
-    """Raises OSError if `whole` could write nothing there; before what is to be written is computed."""
-    path = _followed(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: give it the name of a file.")
-    if not path.exists() or path.is_file():
-        trial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-        trial.touch()
-        trial.unlink()
-
-
-def _followed(path):
-    """The `pathlib.Path` that a link leads to; any other as it is."""
-    path = pathlib.Path(path)
-    return path.resolve() if path.is_symlink() else path
 
 
 def load_model(path):

@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import assert_all_finite, check_is_fitted, validate_data
 
 from iwae_zoo import data, objectives, presets
-from iwae_zoo._checks import integer, look_up, positive, warn_of_lost_digits
+from iwae_zoo._checks import integer, look_up, positive, single, warn_of_lost_digits
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.estimation import imputation, likelihood
 from iwae_zoo.model import particles
@@ -258,8 +258,7 @@ def _float32(X):
     Warns:
       UserWarning: of columns whose numbers differ by too little for that.
     """
-    with np.errstate(over="ignore"):
-        x = X.astype(np.float32)
+    x = single(X)
     assert_all_finite(x, allow_nan=True, input_name="X")
     warn_of_lost_digits(X, x, range(X.shape[1]))
     return x
@@ -267,6 +266,5 @@ def _float32(X):
 
 def _streams(x):
     """For each row of a float32 table, by its content, a stream of random numbers: int32 array [N]."""
-    # Adding 0 makes -0 the 0 that it equals, and one NaN is as good as another.
-    same = np.where(np.isnan(x), np.float32(np.nan), x + np.float32(0.0))
+    same = np.where(np.isnan(x), np.float32(np.nan), x)  # One NaN is as good as another; `single` leaves no -0.
     return np.array([zlib.crc32(row.tobytes()) >> 1 for row in same], np.int32)

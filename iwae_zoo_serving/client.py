@@ -203,10 +203,11 @@ def write(path, outputs):
     path = pathlib.Path(path)
     if path.suffix not in (".csv", ".npz"):
         raise ValueError(f"output={str(path)!r} must end in .csv or .npz")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    target = path.resolve()  # A link stays.
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         (_write_npz if path.suffix == ".npz" else _write_csv)(temporary, outputs)
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from iwae_zoo._files import check_writable, whole
+from iwae_zoo._files import whole
+from iwae_zoo_console import check_writable
 
 
 def test_a_link_stays_and_a_pipe_is_written_to(tmp_path):

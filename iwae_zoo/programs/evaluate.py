@@ -13,7 +13,6 @@ from absl import flags
 
 import iwae_zoo_console as console
 from iwae_zoo import data, training
-from iwae_zoo._files import check_writable
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import annealing, evaluation, likelihood, paths
 from iwae_zoo.programs import chunks, trained
@@ -103,7 +102,7 @@ def main(name):
         if _OUTPUT.value and not os.path.isdir(os.path.dirname(_OUTPUT.value) or "."):
             raise FileNotFoundError(f"There is no folder for --output={_OUTPUT.value}.")
         if _OUTPUT.value:
-            check_writable(_OUTPUT.value)
+            console.check_writable(_OUTPUT.value)
         strategy = strategies.get(_STRATEGY.value, _DEVICES.value)
         is_chief = strategies.is_chief(strategy)
         with strategy.scope():

@@ -13,7 +13,7 @@ import tqdm
 from absl import flags
 
 import iwae_zoo_console as console
-from iwae_zoo._files import check_writable, whole
+from iwae_zoo._files import whole
 from iwae_zoo.data import filled
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import imputation
@@ -102,7 +102,7 @@ def main(name):
             "match, in a folder that exists.",
         )
     try:
-        check_writable(output)
+        console.check_writable(output)
         model = trained.load(_MODEL, _PRESET)
         imputation.check_takes_missing(model)
         with tqdm.tqdm(unit="row", disable=None if console.is_interactive() else True) as progress:

@@ -131,6 +131,7 @@ def main(name):
     if output.suffix not in (ending, ".npz") or not output.parent.is_dir():
         console.fail(name, f"--output={output} must end in {ending} or .npz, in a folder that exists.")
     try:
+        console.check_writable(output)
         x = _rows()
         with (
             contextlib.closing(_server()) as server,

@@ -188,7 +188,11 @@ def test_csv_and_npz(tmp_path):
             np.testing.assert_array_equal(loaded[name], outputs[name])
             assert loaded[name].dtype == outputs[name].dtype
         assert loaded["text"].tolist() == outputs["text"].tolist()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.csv", "results.npz"]
+    (tmp_path / "link.csv").symlink_to(tmp_path / "results.csv")
+    write(tmp_path / "link.csv", {"y": np.zeros(1)})
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "results.csv").read_text() == "row,y\n0,0.0\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.csv", "results.csv", "results.npz"]
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
@@ -228,10 +232,12 @@ def test_program(server, tmp_path):
     assert [float(row["log_prob"]) for row in rows] == [8, 13, 18, 23, 28]
     assert [int(row["num_samples"]) for row in rows] == [3] * 5
     output.unlink()
+    (tmp_path / "folder.csv").mkdir()
     for extra, part in (
         (["--model_name=foo", "--retries=0"], "Latest(foo)"),
         ([f"--input={tmp_path}/nothing.npy"], "nothing.npy"),
         (["--output=results.txt"], "must end in .csv or .npz"),
+        ([f"--output={tmp_path / 'folder.csv'}"], "folder.csv is a folder"),
     ):
         done = run(*flags, *extra)
         assert done.returncode == 1
