@@ -143,6 +143,7 @@ def estimate_log_prob(
     https://arxiv.org/abs/1611.04273
     """
     look_up(METHODS, method, "method of estimating log p(x)")
+    examples.check_dense(x)
     numbers = numbered(len(x), first_row, rows)
     options = {"tolerance": tolerance, "proposal": proposal, "rows": numbers, "tile_rows": tile_rows}
     sampled = importance.estimate_log_prob(model, x, num_samples, seed, chunk_size, **options)
@@ -251,6 +252,7 @@ def in_batches(estimate, x, verbose=1):
     Raises:
       ValueError: if there is no example.
     """
+    examples.check_dense(x)
     sized = hasattr(x, "shape")
     batches = (x[i : i + _ROWS] for i in range(0, len(x), _ROWS)) if sized else x
     progress = keras.utils.Progbar(len(x) if sized else None, verbose=verbose, unit_name="example")

@@ -434,7 +434,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
         if shape is not None:  # Callbacks look at the model before its first step.
             with self.distribute_strategy.scope():
                 self.build((None, *shape))
-        examples.check_shape(self, validation, "validation_data")
+        if validation is not None:
+            examples.check_shape(self, validation, "validation_data")
         examples.check_support(self.decoder, x)
         examples.check_support(self.decoder, validation, "validation_data")
         if isinstance(x, Deferred):

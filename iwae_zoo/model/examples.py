@@ -12,6 +12,7 @@ from iwae_zoo.model import particles
 __all__ = [
     "batch_rows",
     "check",
+    "check_dense",
     "check_shape",
     "check_support",
     "check_unweighted",
@@ -26,6 +27,11 @@ _LARGEST = np.finfo(np.float32).max
 # Root mean square above which a column is far from the scale that networks start at.
 _LARGE = 30.0
 _SHOWN = 8
+# What has to be made an array of first, and how.
+_DENSE = {
+    (tf.SparseTensor, tf.SparseTensorSpec): "tf.sparse.to_dense(x)",
+    (tf.RaggedTensor, tf.RaggedTensorSpec): "x.to_tensor()",
+}
 
 
 def data_shape(x):
@@ -40,8 +46,30 @@ def batch_rows(x, batch_size=None):
     return count if count is None or isinstance(x, tf.data.Dataset) else min(count, batch_size or 32)
 
 
+def check_dense(x, name="x"):
+    """Raises ValueError on what holds numbers in no array, sparse and ragged ones, and on what holds no numbers.
+
+    Args:
+      x: what the user passes.
+      name: str, what it is called.
+    """
+    if x is None:
+        raise ValueError(f"{name} must be an array, or batches of it: received None.")
+    batches, element = isinstance(x, tf.data.Dataset), _element(x)
+    remedy = next((remedy for kinds, remedy in _DENSE.items() if isinstance(element, kinds)), None)
+    if hasattr(x, "toarray"):  # SciPy's.
+        remedy = "x.toarray()"
+    if remedy:
+        remedy = f"x.map(lambda x: {remedy})" if batches else f"{remedy}, or batches of it where that is too large"
+        raise ValueError(f"{name} must be dense: received a {type(element).__name__}. Pass {remedy}.")
+    dtype = getattr(element, "dtype", None)
+    of_tensor = isinstance(dtype, tf.DType) and (dtype.is_complex or dtype == tf.string)
+    if of_tensor or getattr(dtype, "kind", None) in ("S", "U", "M", "m", "c"):
+        raise ValueError(f"{name} must hold real numbers: received dtype {dtype}.")
+
+
 def check_shape(model, x, name="x"):
-    """Raises ValueError if an array or a `tf.data.Dataset` cannot be of the shape that the model is built for.
+    """Raises ValueError as `check_dense`, or if x cannot be of the shape that the model is built for.
 
     Args:
       model: `ImportanceWeightedAutoencoder`; of one that is not built nothing is known.
@@ -50,6 +78,7 @@ def check_shape(model, x, name="x"):
     """
     if isinstance(x, list | tuple | dict):
         raise ValueError(f"{name} must be one array, or batches of it: received a {type(x).__name__}.")
+    check_dense(x, name)
     shape = _shape(x)
     if not model.built or shape.rank is None or shape[1:].is_compatible_with(model.data_shape):
         return
@@ -135,6 +164,7 @@ def fitting(model, x):
       ValueError: on another shape, or values that are not finite (with the rows named); NaN is a missing value where
         the model takes that.
     """
+    check_dense(x)
     x = np.asarray(x, np.float32)
     if not model.built:
         model.build((None, *x.shape[1:]))
@@ -182,9 +212,14 @@ def warn_of_scale(x, inputs=None):
 
 def _shape(x):
     """`tf.TensorShape` of a batch of x."""
+    return tf.TensorShape(getattr(_element(x), "shape", None))
+
+
+def _element(x):
+    """What says of what kind a batch of x is: x, or the specification of a `tf.data.Dataset`."""
     if isinstance(x, tf.data.Dataset):
-        x = x.element_spec[0] if isinstance(x.element_spec, tuple) else x.element_spec
-    return tf.TensorShape(getattr(x, "shape", None))
+        return x.element_spec[0] if isinstance(x.element_spec, tuple) else x.element_spec
+    return x
 
 
 def _array(x):

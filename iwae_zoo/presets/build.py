@@ -141,6 +141,11 @@ def build(
     checked_seed(seed)
     if (data is None) == (data_shape is None) or (data is not None and data_mean is not None):
         raise ValueError("Pass either data, a Dataset, or data_shape (and data_mean, if it is known).")
+    if data is not None and not hasattr(data, "kind_of_x"):
+        raise ValueError(
+            f"data must be a data.Dataset, which knows the kind of its three splits: received {type(data).__name__}. "
+            "Pass data.Dataset(name, train, validation, test, kind), or data_shape=x.shape[1:]."
+        )
     head = choose_likelihood(name, likelihood, data)
     if data is not None:
         data_shape = data.data_shape

@@ -1,15 +1,18 @@
 """What users bring of their own: layers, distributions and optimizers that do what they say, or are refused."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 import scipy.integrate
+import scipy.sparse
 import scipy.stats
 import tensorflow as tf
 from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
-from iwae_zoo import ImportanceWeightedAutoencoder, annealing, diagnostics, likelihood, particles, presets
+from iwae_zoo import ImportanceWeightedAutoencoder, annealing, diagnostics, likelihood, particles, presets, resampling
 from iwae_zoo.distributions import likelihoods, posteriors
 from iwae_zoo.distributions.stacked import Stacked
 from iwae_zoo.model import supports
@@ -387,6 +390,37 @@ def test_a_short_global_type_leaves_x_its_digits():
         keras.config.set_dtype_policy("float32")
     direct = model.decoder.likelihood(model.encoder.posterior(y).mean()).mean()
     np.testing.assert_allclose(model.predict(y, verbose=0), direct, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (scipy.sparse.csr_matrix, r"x must be dense: received a csr_matrix. Pass x.toarray\(\)"),
+        (tf.sparse.from_dense, r"x must be dense: received a SparseTensor. Pass tf.sparse.to_dense\(x\)"),
+        (tf.RaggedTensor.from_tensor, r"x must be dense: received a RaggedTensor. Pass x.to_tensor\(\)"),
+        (lambda x: x.astype("complex64"), "x must hold real numbers: received dtype complex64"),
+        (lambda x: x.astype(str), "x must hold real numbers: received dtype <U"),
+        (lambda x: None, "x must be an array, or batches of it: received None"),
+    ],
+)
+def test_what_holds_no_numbers_or_not_all_of_them(make, message):
+    model = model_of()
+    model.compile("sgd")
+    x = make(np.zeros([4, 1], np.float32))
+    calls = [model.fit, model.evaluate, model.predict]
+    calls += [
+        functools.partial(likelihood.estimate_log_prob, model),
+        functools.partial(resampling.sample_posterior, model),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=message):
+            call(x)
+    if x is not None:
+        with pytest.raises(ValueError, match=f"validation_data{message[1:]}"):
+            model.fit(np.zeros([4, 1]), validation_data=x)
+    if isinstance(x, tf.SparseTensor):
+        with pytest.raises(ValueError, match=r"Pass x.map\(lambda x: tf.sparse.to_dense\(x\)\)"):
+            model.fit(tf.data.Dataset.from_tensors(x))
 
 
 def test_what_is_no_array_is_told():

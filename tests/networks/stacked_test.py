@@ -187,6 +187,10 @@ def test_mixed_precision_keeps_densities_in_float32():
         ({"latent_size": (4, 0, 2)}, "latent_size must be an integer of at least 1: received 0"),
         ({"hidden_sizes": 8}, "hidden_sizes must be a tuple, such as .100,.: received 8"),
         ({"hidden_sizes": (8, 2.5)}, "hidden_sizes must be an integer of at least 1: received 2.5"),
+        (
+            {"data_shape": None, "data": np.zeros([3, 4])},
+            "data must be a data.Dataset, .*: received ndarray. Pass data.Dataset",
+        ),
         ({"data_shape": 4}, "data_shape must be a tuple, the shape of one x: received 4"),
         ({"seed": 0.5}, "seed must be an integer of at least 0: received 0.5"),
     ],
