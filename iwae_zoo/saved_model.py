@@ -401,8 +401,8 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget, t
         return {"mean": _single(q.mean()), "stddev": _single(q.stddev())}
 
     def posterior_sample(x, count, seed):
-        drawn, ess = resampling.resample(networks, x, clamped(count), _unpacked(seed), chunk_size)
-        return {"z": tf.cast(drawn, tf.float32), "ess": tf.cast(ess, tf.float32)}
+        drawn = resampling.resample(networks, x, clamped(count), _unpacked(seed), chunk_size, capacity)
+        return {name: tf.cast(value, tf.float32) for name, value in drawn.items()}
 
     def posterior_sample_annealed(x, seed):
         # The first of the draws that `annealing.sample_posterior` makes.

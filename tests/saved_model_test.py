@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from served import ask, requests
 
-from iwae_zoo import annealing, likelihood, objectives, presets, resampling, saved_model
+from iwae_zoo import annealing, likelihood, objectives, presets, psis, resampling, saved_model
 from iwae_zoo.estimation import importance
 from iwae_zoo.testing import LinearGaussian
 
@@ -215,8 +215,9 @@ def test_posterior_samples_are_the_resamplings(tmp_path, no_annealing):
     z = ask(exported, "posterior_sample", x=x, num_samples=count, seed=seed)["z"]
     error = z.std(axis=0) / np.sqrt(2000)
     assert (np.abs(z.mean(axis=0) - truth.posterior_mean(x[:1])[0]) < 5 * error + 0.01).all()
-    one = resampling.resample(model, x[5], tf.constant(200), tf.constant([0, 5]), likelihood.default_chunk(100))
-    np.testing.assert_allclose(z[5], one[0], rtol=1e-5)
+    chunk, capacity = likelihood.default_chunk(100), psis.capacity(200)
+    one = resampling.resample(model, x[5], tf.constant(200), tf.constant([0, 5]), chunk, capacity)
+    np.testing.assert_allclose(z[5], one["z"], rtol=1e-5)
 
 
 def test_weights_are_stored_once(model, exported):

@@ -9,7 +9,7 @@ from iwae_zoo._checks import checked_seed
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.estimation import psis
-from iwae_zoo.estimation.rows import by_rows, checked_answers, numbered
+from iwae_zoo.estimation.rows import at_once, by_rows, checked_answers, numbered
 from iwae_zoo.estimation.streaming import Observer, checked_counts, observed
 from iwae_zoo.model import examples, memory
 from iwae_zoo.objectives.thermodynamic import partition
@@ -66,7 +66,7 @@ def thermodynamic_bracket(
     num_samples, chunk_size = checked_counts(chunk_size, num_samples=num_samples)
     x, seed = examples.fitting(model, x), checked_seed(seed)
     answer = _rows_function(model, chunk_size, psis.capacity(num_samples), betas)
-    with memory.enough(model, 1, chunk_size, name="chunk_size"):
+    with memory.enough(model, at_once(), chunk_size, name="chunk_size"):
         answers = answer(numbered(len(x)), seed, x, num_samples)
     checked_answers(answers["log_prob"])
     steps = np.diff(betas)

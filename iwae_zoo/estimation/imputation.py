@@ -14,10 +14,9 @@ import tensorflow as tf
 from iwae_zoo._checks import checked_seed, integer
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model
-from iwae_zoo.distributions import noise
 from iwae_zoo.estimation import importance, psis
-from iwae_zoo.estimation.rows import by_rows, checked_answers, numbered
-from iwae_zoo.estimation.streaming import Observer, checked_counts, observed
+from iwae_zoo.estimation.rows import at_once, by_rows, checked_answers, numbered
+from iwae_zoo.estimation.streaming import Observer, checked_counts, observed, race
 from iwae_zoo.model import examples, memory, particles
 
 __all__ = ["Imputation", "central_interval", "check_takes_missing", "impute", "outputs", "row"]
@@ -151,7 +150,7 @@ def impute(model, x, num_samples=1000, num_imputations=5, seed=0, chunk_size=Non
     x, seed = examples.fitting(model, x), checked_seed(seed)
     rows = numbered(len(x), first_row, rows)
     answer = _rows_function(model, chunk_size, psis.capacity(num_samples), num_imputations)
-    with memory.enough(model, 1, chunk_size, name="chunk_size"):
+    with memory.enough(model, at_once(), chunk_size, name="chunk_size"):
         answers = {name: value.numpy() for name, value in answer(rows, seed, x, num_samples).items()}
     checked_answers(answers["log_prob"])
     answers["draws"] = np.moveaxis(answers["draws"], 1, 0)
@@ -192,7 +191,7 @@ def row(networks, x, num_samples, seed, chunk_size, capacity, num_imputations):
     observer = _observer(networks, num_imputations)
     tolerance = tf.constant(0.0, tf.float64)
     answer, state = observed(networks, x, num_samples, seed, tolerance, chunk_size, capacity, observer=observer)
-    mean, mean_square, probabilities, _, z = state
+    mean, mean_square, probabilities, (_, z) = state
     drawn = networks.decoder.likelihood(z).sample(seed=particles.derive_seed(seed, _DRAWING))
     point, probability = mean, tf.fill(tf.shape(mean), tf.constant(np.nan, mean.dtype))
     for of_classes in probabilities:
@@ -210,25 +209,20 @@ def row(networks, x, num_samples, seed, chunk_size, capacity, num_imputations):
 
 
 def _observer(networks, num_imputations):
-    """What is learned of the particles: moments and probabilities of x, and a race for each draw.
-
-    The particle with the largest log weight plus independent Gumbel noise has been chosen with probability proportional
-    to its weight, and a maximum can be kept while the particles pass by.
-    """
+    """What is learned of the particles: moments and probabilities of x, and z of the draws."""
     prior = networks.prior.distribution()
-    latent_shape = prior.event_shape
-    p = networks.decoder.likelihood(tf.zeros([1, *latent_shape], prior.dtype))
+    draws = race(prior, num_imputations)
+    p = networks.decoder.likelihood(tf.zeros([1, *prior.event_shape], prior.dtype))
     size, dtype = p.event_shape, tf.float64
     begin = (
         tf.zeros(size, dtype),
         tf.zeros(size, dtype),
         [tf.zeros(of_classes.shape[1:], dtype) for of_classes in _probabilities(p)],
-        tf.fill([num_imputations], tf.constant(-np.inf, dtype)),
-        tf.zeros([num_imputations, *latent_shape], prior.dtype),
+        draws.state,
     )
 
     def update(state, z, log_weights, before, after, seed):
-        mean, mean_square, probabilities, best, best_z = state
+        mean, mean_square, probabilities, drawn = state
         p = networks.decoder.likelihood(z[:, 0])
         # Self-normalised weights, of the chunk's particles and of all before; 0 where none has any.
         weights, rest = (
@@ -239,17 +233,11 @@ def _observer(networks, num_imputations):
             return rest * so_far + tf.tensordot(weights, tf.cast(values, dtype), 1)
 
         means, stddevs = (tf.cast(values, dtype) for values in (p.mean(), p.stddev()))
-        uniform = noise.uniform(num_imputations, tf.size(log_weights), particles.derive_seed(seed, 1), dtype=dtype)
-        scores = log_weights - tf.math.log(-tf.math.log(uniform))
-        winner = tf.argmax(scores, axis=-1)
-        score = tf.reduce_max(scores, axis=-1)
-        better = score > best
         return (
             average(mean, means),
             average(mean_square, tf.square(means) + tf.square(stddevs)),
             [average(*of_classes) for of_classes in zip(probabilities, _probabilities(p), strict=True)],
-            tf.where(better, score, best),
-            tf.where(better[:, tf.newaxis], tf.gather(z[:, 0], winner), best_z),
+            draws.update(drawn, z, log_weights, before, after, seed),
         )
 
     return Observer(begin, update)

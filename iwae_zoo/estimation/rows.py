@@ -11,10 +11,15 @@ import tensorflow as tf
 from iwae_zoo._checks import integer
 from iwae_zoo._tracing import read_once
 
-__all__ = ["ABREAST", "by_rows", "checked_answers", "in_tiles", "numbered"]
+__all__ = ["at_once", "by_rows", "checked_answers", "in_tiles", "numbered"]
 
 # Examples abreast: the small operations of one fill the gaps that the other's leave on the processor.
-ABREAST = 2
+_ABREAST = 2
+
+
+def at_once(tile_rows=1):
+    """Number of rows that `by_rows` computes at once, on each device: int."""
+    return _ABREAST if tile_rows == 1 else tile_rows
 
 
 def by_rows(model, one, inputs, shared, outputs, tile_rows=1):
@@ -46,7 +51,7 @@ def by_rows(model, one, inputs, shared, outputs, tile_rows=1):
                 lambda row: one(tf.stack([row[0], seed]), *row[1:], *common),
                 (rows, *arguments[: len(inputs)]),
                 fn_output_signature=outputs,
-                parallel_iterations=ABREAST,
+                parallel_iterations=_ABREAST,
             )
 
     def share(rows, seed, *arguments):

@@ -17,7 +17,7 @@ from iwae_zoo.distributions import noise
 from iwae_zoo.estimation import psis
 from iwae_zoo.model import particles
 
-__all__ = ["Observer", "checked_counts", "default_chunk", "observed", "proposed", "standard_error", "stream"]
+__all__ = ["Observer", "checked_counts", "default_chunk", "observed", "proposed", "race", "standard_error", "stream"]
 
 # Most particles decoded at once: enough to keep the processor busy, few enough that memory is small.
 _DEFAULT_CHUNK = 2500
@@ -59,7 +59,7 @@ def stream(networks, x, num_samples, seed, tolerance, chunk_size, capacity, prop
 
 
 def observed(networks, x, num_samples, seed, tolerance, chunk_size, capacity, proposal="encoder", observer=NOBODY):
-    """As `stream`, with an `Observer`; returns the dict and the observer's last state."""
+    """As `stream`, with an `Observer` of one example; returns the dict and the observer's last state."""
     tile = [seed.shape[0]] if noise.is_by_row(seed) else []  # The shape of what is summed up.
     x, usable = (particles.abreast if tile else particles.alone)(networks.decoder, x)
     propose = proposed(networks, x, chunk_size, proposal)
@@ -121,6 +121,40 @@ def observed(networks, x, num_samples, seed, tolerance, chunk_size, capacity, pr
         for name, value in inside.items()
     }
     return {**rows, "in_support": in_support, "num_samples": count}, state
+
+
+def race(prior, count):
+    """An `Observer` that draws from the particles, `count` times, each with probability proportional to its weight.
+
+    The particle with the largest log weight plus independent standard Gumbel noise has been chosen so, and a maximum
+    can be kept while the particles pass by. The state is (that maximum [count], its z [count, D]); z is zero as long as
+    no particle has any weight.
+
+    Args:
+      prior: p(z), of which the shape and the dtype of z are known.
+      count: int.
+
+    #### References
+    Maddison, Tarlow, Minka. A* Sampling. NIPS 2014, section 2 (the Gumbel-max trick). https://arxiv.org/abs/1411.0030
+    """
+    begin = (
+        tf.fill([count], tf.constant(-np.inf, tf.float64)),
+        tf.zeros([count, *prior.event_shape], prior.dtype),
+    )
+
+    def update(state, z, log_weights, before, after, seed):
+        del before, after
+        best, best_z = state
+        uniform = noise.uniform(count, tf.size(log_weights), particles.derive_seed(seed, 1), dtype=tf.float64)
+        scores = log_weights - tf.math.log(-tf.math.log(uniform))
+        winner, score = tf.argmax(scores, axis=-1), tf.reduce_max(scores, axis=-1)
+        better = score > best
+        return (
+            tf.where(better, score, best),
+            tf.where(better[:, tf.newaxis], tf.gather(z[:, 0], winner), best_z),
+        )
+
+    return Observer(begin, update)
 
 
 def proposed(networks, x, count, proposal="encoder"):

@@ -3,6 +3,7 @@
 from absl import flags
 
 from iwae_zoo.estimation import likelihood, tiles
+from iwae_zoo.estimation.rows import at_once
 from iwae_zoo.model import memory
 
 __all__ = ["AUTO", "chosen", "define", "define_tile_rows"]
@@ -65,6 +66,6 @@ def chosen(particle_chunk, tile_rows, model, num_samples, proposal="encoder"):
     num_samples, most = likelihood.checked_counts(None, num_samples=num_samples)
     if particle_chunk == AUTO:
         tile_rows = tiles.choose(tile_rows, model, most, proposal)
-        return memory.fitting_chunk(tile_rows, memory.bytes_per_particle(model), most), tile_rows
+        return memory.fitting_chunk(at_once(tile_rows), memory.bytes_per_particle(model), most), tile_rows
     chunk = most if particle_chunk is None else min(particle_chunk, num_samples)
     return chunk, tiles.choose(tile_rows, model, chunk, proposal)

@@ -30,8 +30,7 @@ def drawn_particles(model, x, num_particles, chunk_size, seeds):
     def one(seed):
         chunks = []
         for chunk in range(-(-num_particles // chunk_size)):
-            z_seed = particles.derive_seed(seed, chunk, 0)
-            chunks.append(posterior.sample([chunk_size], seed=z_seed))
+            chunks.append(posterior.sample([chunk_size], seed=particles.derive_seed(seed, chunk)))
         z = tf.concat(chunks, axis=0)[:num_particles]
         return z[:, 0], (particles.log_joint(model.decoder, model.prior, x, z) - posterior.log_prob(z))[:, 0]
 
@@ -78,7 +77,7 @@ def test_choice_and_ess_are_those_of_the_weights(linear_gaussian, seed):
     x = linear_gaussian.sample(3, seed=seed)
     row, count, size, chunk = 2, 500, 7, 3
     z, ess = resampling.sample_posterior(model, x, count, size, seed, chunk)
-    seeds = tf.stack([particles.derive_seed(seed, row, s) for s in range(count)])
+    seeds = tf.stack([particles.derive_seed(tf.constant([row, seed]), s) for s in range(count)])
     candidates, log_weights = drawn_particles(model, x[row], size, chunk, seeds)
     weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
     weights /= weights.sum(axis=1, keepdims=True)
@@ -130,7 +129,8 @@ def test_resample_in_a_graph_answers_for_any_x(seed):
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([8, 8, 1]), tf.TensorSpec([], tf.int32)])
     def draw(x, num_particles):
-        return resampling.resample(networks, x, num_particles, particles.derive_seed(seed), 16)
+        drawn = resampling.resample(networks, x, num_particles, particles.derive_seed(seed), 16, capacity=9)
+        return drawn["z"], drawn["ess"]
 
     x = np.zeros((8, 8, 1), np.float32)
     z, ess = draw(x, 40)

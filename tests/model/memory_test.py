@@ -124,7 +124,7 @@ def test_asked_to_train(x, options, rows, model, monkeypatch):
 def test_asked_for_log_prob(model, monkeypatch):
     monkeypatch.setattr(importance, "_rows_function", lambda *_: exhausted)
     with pytest.raises(
-        MemoryError, match=r"1 row with 100 particles .* chunk_size=50 \(--particle_chunk=50\) would fit"
+        MemoryError, match=r"2 rows with 100 particles .* chunk_size=50 \(--particle_chunk=50\) would fit"
     ):
         likelihood.estimate_log_prob(model, np.zeros((1, 3, 3, 1)), 100)
 

@@ -13,7 +13,16 @@ import yaml
 from oracles import flat
 from replicated import mirrored
 
-from iwae_zoo import ImportanceWeightedAutoencoder, diagnostics, likelihood, networks, objectives, presets, strategies
+from iwae_zoo import (
+    ImportanceWeightedAutoencoder,
+    diagnostics,
+    likelihood,
+    networks,
+    objectives,
+    presets,
+    resampling,
+    strategies,
+)
 from iwae_zoo.testing import LinearGaussian
 
 
@@ -120,6 +129,8 @@ def test_answers_are_those_of_one_device(short_annealing):
             np.testing.assert_array_equal(getattr(received, name), values)
             assert getattr(received, name).dtype == values.dtype
     assert likelihood.estimate_log_prob(several, x[:1], 10).log_prob.shape == (1,)
+    for ours, theirs in zip(*(resampling.sample_posterior(model, x, 2, 20) for model in (several, one)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
     snr = [diagnostics.gradient_snr(model, x, num_repeats=20).encoder.mean for model in (one, several)]
     assert snr[1] == pytest.approx(snr[0], rel=1e-4)
 
