@@ -474,7 +474,7 @@ def _card(model, num_samples, max_num_samples, seed, budget, tile, extra):
         "annealing": budget._asdict(),
         "trust": (
             f"log_prob is right to within standard_error where pareto_k is at most {importance.PARETO_K_LIMIT}; of "
-            f"log_prob_annealed, where ess is at least {importance.LEAST_ESS:.3g} of num_samples"
+            f"log_prob_annealed, where ess is at least {importance.least_ess(budget.num_chains):.3g}"
         ),
         "units": "nats",
         **(extra or {}),

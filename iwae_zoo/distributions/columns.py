@@ -82,8 +82,11 @@ class Columns(Likelihood):
             likelihoods.checked(self._head(kind), {"categorical": "class"}.get(kind, kind))
 
     @property
-    def reads_data(self):
-        return any(group.head.reads_data for group in self.groups or ())
+    def not_drawn(self):
+        reasons = [
+            f"of {group.head.name!r} {group.head.not_drawn}" for group in self.groups or () if group.head.not_drawn
+        ]
+        return reasons[0] if reasons else None
 
     def _head(self, kind):
         from iwae_zoo.distributions import likelihoods

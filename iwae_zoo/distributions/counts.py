@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo.distributions import fitting, fusion
+from iwae_zoo.distributions.stirling import beyond_stirling
 from iwae_zoo.distributions.units import Standardized
 from iwae_zoo.distributions.values import ValueLikelihood, limited, positive
 
@@ -18,8 +19,6 @@ _LEAST_LOG_RATE, _LARGEST_LOG_RATE = -1e4, 40.0
 _NO_TOTAL = 1e-30
 # Of a concentration over a rate, where derivatives of it are finite.
 _LARGEST_RELATIVE = 1e9
-# From where Stieltjes' fraction of five terms is accurate to 1e-10.
-_STIRLING = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +50,8 @@ class _Counts(Standardized, ValueLikelihood):
             raise ValueError("With offset=True a row's total is read off its counts, none of which may be missing.")
 
     @property
-    def reads_data(self):
-        return self.offset
+    def not_drawn(self):
+        return "with offset=True it is that of x given the total of its own row" if self.offset else None
 
     def features(self, x):
         return self.standardized_features(tf.math.log1p(tf.nn.relu(x)))
@@ -88,27 +87,10 @@ def _at_own_rate(x, r=None):
     the log-gammas themselves are as large as x log x and cancel.
     """
     count = tf.maximum(x, 1.0)
-    log_prob = -0.5 * tf.math.log(2.0 * math.pi * count) - _beyond_stirling(count)
+    log_prob = -0.5 * tf.math.log(2.0 * math.pi * count) - beyond_stirling(count)
     if r is not None:
-        log_prob += _beyond_stirling(count + r) - _beyond_stirling(r) - 0.5 * tf.math.log1p(count / r)
+        log_prob += beyond_stirling(count + r) - beyond_stirling(r) - 0.5 * tf.math.log1p(count / r)
     return tf.where(x > 0.0, log_prob, 0.0)
-
-
-def _beyond_stirling(y):
-    """lgamma(y) - ((y - 1/2) log y - y + log(2 pi) / 2), for y > 0, to 1e-10.
-
-    #### References
-    Stieltjes' continued fraction: https://dlmf.nist.gov/5.10
-    """
-    # Below, by four steps of lgamma(y + 1) = lgamma(y) + log y, from where the fraction is accurate.
-    small = tf.minimum(y, _STIRLING)
-    shifted = small + 4.0
-    by_steps = (shifted - 0.5) * tf.math.log(shifted) - 4.0 - (small - 0.5) * tf.math.log(small)
-    by_steps -= tf.math.log(small * (small + 1.0) * (small + 2.0) * (small + 3.0))
-    fraction, start = 0.0, tf.where(y > _STIRLING, y, shifted)
-    for numerator in (22999 / 22737, 195 / 371, 53 / 210, 1 / 30, 1 / 12):
-        fraction = numerator / (start + fraction)
-    return fraction + tf.where(y > _STIRLING, tf.zeros_like(y), by_steps)
 
 
 def _log_rate(parameters, offset):

@@ -71,9 +71,9 @@ class Likelihood(abc.ABC):
         return (self.shared_parameters, data_shape[-1])
 
     @property
-    def reads_data(self):
-        """Whether p(x | z) is that of x given something read off x itself, so that it does not say how x is drawn."""
-        return False
+    def not_drawn(self) -> str | None:
+        """What a message says of why draws of x do not have the density of log p(x | z); None where they have it."""
+        return None
 
     @abc.abstractmethod
     def distribution(self, parameters, event_ndims, dtype=None):

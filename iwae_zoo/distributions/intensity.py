@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from iwae_zoo._checks import below_half
 from iwae_zoo.distributions import fitting
+from iwae_zoo.distributions.stirling import beyond_stirling
 from iwae_zoo.distributions.values import ValueLikelihood, limited, positive
 
 __all__ = ["Beta", "ContinuousBernoulli"]
@@ -18,7 +19,7 @@ _SMALL_LOGIT = 0.5
 _SERIES = (1 / 24, -1 / 2880, 1 / 181440, -1 / 9676800, 1 / 479001600)
 # A beta density may be infinite at 0 and 1: it is asked half a grey level inside.
 _LEVELS = 256.0
-# Beyond, single precision has no digits left for the difference of log-gammas.
+# At which the variable, near 0 and 1, is narrower than a grey level.
 _LARGEST_CONCENTRATION = 1e3
 # Weight of uniform intensities beside the data.
 _SMOOTHING = 1e-3
@@ -134,8 +135,8 @@ class Beta(_Intensities):
     log p(x) = log Beta(y; a, b) + log(255 / 256),   y = (255 x + 1/2) / 256
 
     A beta density is 0 or infinite at 0 and 1, which grey values often are. It is asked half a grey level inside, so
-    that each log p(x) is finite. What the beta variable has beyond is no part of p: over [0, 1] it integrates to
-    somewhat less than 1, and is never too high. Draws there are 0 or 1.
+    that each log p(x) is finite. What the beta variable has beyond is no part of p: over [0, 1] it integrates to less
+    than 1, much less where 0 and 1 are frequent, and is never too high. Draws there are 0 or 1.
 
     #### References
     Smithson, Verkuilen. A Better Lemon Squeezer? Maximum-Likelihood Regression With Beta-Distributed Dependent
@@ -154,8 +155,11 @@ class Beta(_Intensities):
     def log_density(statistics, parameters, shared):
         log_x, log_rest = tf.unstack(statistics, axis=-2)
         a, b = _concentrations(parameters)
-        log_beta = tf.math.lgamma(a) + tf.math.lgamma(b) - tf.math.lgamma(a + b)
-        return (a - 1.0) * log_x + (b - 1.0) * log_rest - log_beta
+        # Log-gammas are far larger than what their difference leaves: their large parts go with x.
+        log_share, log_other = -tf.math.log1p(b / a), -tf.math.log1p(a / b)
+        beyond = beyond_stirling(a) + beyond_stirling(b) - beyond_stirling(a + b)
+        log_peak = 0.5 * (tf.math.log(a) + log_other - math.log(2.0 * math.pi)) - beyond
+        return a * (log_x - log_share) + b * (log_rest - log_other) - log_x - log_rest + log_peak
 
     def information(self, statistics, parameters, shared):
         """Of the variable itself, not squeezed: trigamma(a) by a, the same by b, less trigamma(a + b) by a + b."""
@@ -176,6 +180,10 @@ class Beta(_Intensities):
         a, b = _concentrations(parameters)
         mean = a / (a + b)
         return _LEVELS / (_LEVELS - 1.0) * tf.sqrt(mean * (1.0 - mean) / (a + b + 1.0))
+
+    @property
+    def not_drawn(self):
+        return "draws are often exactly 0 or 1, of which it has the density half a grey level inside"
 
     def value_draw(self, shape, seed, parameters, shared):
         seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 2))

@@ -17,14 +17,23 @@ from iwae_zoo.estimation.rows import at_once, by_rows, checked_answers
 from iwae_zoo.estimation.streaming import checked_counts, stream
 from iwae_zoo.model import examples, memory
 
-__all__ = ["ANNEALED", "IMPORTANCE", "LEAST_ESS", "OUTPUTS", "PARETO_K_LIMIT", "Estimate", "estimate_log_prob"]
+__all__ = [
+    "ANNEALED",
+    "IMPORTANCE",
+    "OUTPUTS",
+    "PARETO_K_LIMIT",
+    "Estimate",
+    "estimate_log_prob",
+    "least_ess",
+    "rounded",
+]
 
 # The methods that an answer may come from.
 IMPORTANCE, ANNEALED = "importance", "annealed"
 # Above it neither an importance-sampled estimate nor its error holds (Vehtari et al. 2024).
 PARETO_K_LIMIT = 0.7
-# Share of the annealed chains that has to be effective.
-LEAST_ESS = 1 / 6
+# Share of the annealed chains that has to be effective, and their number: few chains miss what others would find.
+_LEAST_SHARE, _LEAST_CHAINS = 1 / 6, 5.0
 # Nats that float32 may round log p(x) by, where its standard error is not larger.
 _ROUNDED = 0.1
 
@@ -71,13 +80,18 @@ class Estimate(NamedTuple):
     def trusted(self):
         """bool array [B], whether `log_prob` is right to within its standard error.
 
-        Of importance samples Pareto k is at most 0.7; of annealed chains at least a sixth is effective. Weights that
-        are all equal leave no doubt where z is continuous, and neither does a row outside the support. Of a discrete z
-        they say nothing about values that were never drawn: an encoder that is too sure may hide some.
+        Of importance samples Pareto k is at most 0.7; of annealed chains at least a sixth is effective, and five.
+        Weights that are all equal leave no doubt where z is continuous, and neither does a row outside the support. Of
+        a discrete z they say nothing about values that were never drawn: an encoder that is too sure may hide some.
         """
         annealed = self.method == ANNEALED
-        heavy = np.where(annealed, self.ess < LEAST_ESS * self.num_samples, self.pareto_k > PARETO_K_LIMIT)
+        heavy = np.where(annealed, self.ess < least_ess(self.num_samples), self.pareto_k > PARETO_K_LIMIT)
         return (~heavy | (self.standard_error == 0.0) | ~self.in_support) & ~self.rounded
+
+
+def least_ess(num_chains):
+    """The effective number of chains that an annealed answer is trusted from: float array, of any shape."""
+    return np.maximum(_LEAST_SHARE * num_chains, _LEAST_CHAINS)
 
 
 def rounded(log_prob, standard_error):

@@ -13,7 +13,7 @@ import numpy as np
 from iwae_zoo._checks import look_up
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.estimation import annealing, importance, walks
-from iwae_zoo.estimation.importance import ANNEALED, IMPORTANCE, LEAST_ESS, PARETO_K_LIMIT, Estimate
+from iwae_zoo.estimation.importance import ANNEALED, IMPORTANCE, PARETO_K_LIMIT, Estimate, least_ess
 from iwae_zoo.estimation.rows import numbered
 from iwae_zoo.estimation.streaming import checked_counts, default_chunk, stream
 from iwae_zoo.model import examples
@@ -160,7 +160,7 @@ def _anneal(model, x, rows, seed, tile_rows):
     """Annealed answers as `climb` takes them; where too few chains are effective, along a path of more temperatures."""
     budget = walks.Budget.of()
     answers = annealing.estimate_rows(model, x, rows, seed, budget, tile_rows, verbose=0)._asdict()
-    weak = (answers["ess"] < LEAST_ESS * budget.num_chains) & (answers["ess"] > 0)
+    weak = (answers["ess"] < least_ess(budget.num_chains)) & (answers["ess"] > 0)
     if weak.any():
         longer = budget._replace(num_temperatures=_LONGER * budget.num_temperatures)
         again = annealing.estimate_rows(model, x[weak], rows[weak], seed, longer, tile_rows, verbose=0)
@@ -189,7 +189,9 @@ def climb(sampled, anneal, method, tolerance=None):
     # What is sure enough stays, and so does what is far above chains that missed it: with a probability of at most
     # e^-c an unbiased estimate of p(x) is c nats too high. Unless annealing is asked for.
     better = ~sampled.trusted[rows] | (annealed["standard_error"] < sampled.standard_error[rows])
-    error = np.hypot(annealed["standard_error"], sampled.standard_error[rows])
+    of_chains = annealed["standard_error"]
+    of_chains = np.where(of_chains < np.inf, of_chains, 0.0)  # That of one chain is not known, and excuses nothing.
+    error = np.hypot(of_chains, sampled.standard_error[rows])
     better &= ~(annealed["log_prob"] < sampled.log_prob[rows] - _FAR * error)
     better |= method == ANNEALED
     better &= annealed["ess"] > 0  # Chains that were all lost say nothing.

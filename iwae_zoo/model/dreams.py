@@ -24,12 +24,13 @@ class Dreams(NamedTuple):
     x: tf.Tensor
 
 
-def check(decoder, who="The sleep update", instead="sleep=0, or the likelihood without the offset"):
-    """Raises ValueError if no x can be drawn from a decoder's p(x | z) alone, and says who would and what to use."""
-    if getattr(getattr(decoder, "head", None), "reads_data", False):
+def check(decoder, who="The sleep update", instead="sleep=0, or another likelihood"):
+    """Raises ValueError where draws of x are not of the decoder's p(x | z), and says who draws and what to use."""
+    reason = getattr(getattr(decoder, "head", None), "not_drawn", None)
+    if reason:
         raise ValueError(
-            f"{who} draws x from the model, and the likelihood {decoder.head.name!r} with offset=True is that of x "
-            f"given the total of its own row. Use {instead}."
+            f"{who} draws x from the model, and the likelihood {decoder.head.name!r} has no draws of p(x | z): "
+            f"{reason}. Use {instead}."
         )
 
 

@@ -182,7 +182,8 @@ class Ovis(_ScoreFunction):
     With auxiliary particles it is the mean of `L - a_i` with each of their log weights in the particle's place, which
     is unbiased.
 
-    Without, with L' the bound of the other N - 1 particles of the group alone,
+    Without, with L' the bound of the other N - 1 particles of the group alone (of thermodynamic bounds, L with the mean
+    of their weights in the particle's place),
 
         c_i = L' - gamma a_i + (1 - gamma) log(1 - 1 / N) / groups
 

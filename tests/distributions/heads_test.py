@@ -183,6 +183,17 @@ def test_log_prob_is_scipys(spec):
             assert (error <= 30 * rtol + rtol * np.abs(expected) + rounding).all(), (raw, dtype, error)
 
 
+@pytest.mark.parametrize(("a", "b"), [(992.0, 992.0), (1e3, 1e3), (148.0, 148.0), (0.3, 1e3), (2.0, 999.0)])
+def test_single_precision_adds_up_over_an_image_of_beta_values(a, b):
+    """Differences of log-gammas would be off by 1e-3 in each value, all to the same side."""
+    x = np.random.default_rng(0).beta(a, b, size=784).clip(0, 1).astype("float32")
+    raw = np.log(np.array([a, b], "float32"))
+    parameters = tf.constant(np.repeat(raw[:, np.newaxis], 784, axis=1))
+    with fusion.portable():
+        received = likelihoods.get("beta").distribution(parameters, 1).log_prob(x)
+    assert float(received) == pytest.approx(beta(x.astype("float64"), *raw.astype("float64")).sum(), abs=3e-3)
+
+
 def log_prob(spec, raw, x):
     with fusion.portable():
         return distribution(spec, raw).log_prob(np.asarray(x, "float64")[:, np.newaxis]).numpy()

@@ -241,6 +241,8 @@ def test_what_is_trusted():
     assert list(equal.trusted) == [True, False]
     chains = estimates(method=["annealed", "annealed"], num_samples=[32, 32], ess=[6.0, 5.0], pareto_k=[0.9, 0.1])
     assert list(chains.trusted) == [True, False]
+    few = estimates(method=["annealed", "annealed"], num_samples=[4, 8], ess=[4.0, 6.0], standard_error=[0.1, 0.1])
+    assert list(few.trusted) == [False, True]
     assert list(estimates(pareto_k=[2.0, 2.0], in_support=[False, True]).trusted) == [True, False]
     # Of 10 million nats float32 has one digit behind the point, of a thousand three.
     large = estimates(pareto_k=[0.1, 0.1], log_prob=[-1e7, -1e3], standard_error=[0.0, 0.0])
@@ -275,6 +277,9 @@ def test_climbing_keeps_the_surer_answer():
     assert list(answer.method) == ["importance"] * 2 and list(answer.trusted) == [True, False]
     answer = likelihood.climb(sampled, lambda rows: anneal(rows, missed | {"log_prob": -4.5}), "auto")
     assert list(answer.method) == ["importance", "annealed"]  # Three errors of 0.32 below -3, one and a half below -4.
+    alone = missed | {"standard_error": np.inf, "ess": 1.0, "num_samples": 1}  # A chain whose error nobody knows.
+    answer = likelihood.climb(sampled, lambda rows: anneal(rows, alone), "auto")
+    assert list(answer.method) == ["importance"] * 2
     lost = {"log_prob": -np.inf, "standard_error": 0.0, "ess": 0.0, "pareto_k": 0.0, "num_samples": 32}
     for method in ("auto", "annealed"):  # A chain that left the support and none that is left: no answer.
         answer = likelihood.climb(sampled, lambda rows: anneal(rows, lost), method)
