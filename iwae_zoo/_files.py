@@ -26,7 +26,7 @@ def whole(path):
         partial.unlink(missing_ok=True)
 
 
-def load_model(path):
+def load_model(path, **options):
     """As `keras.saving.load_model`; a network of one's own is imported first, where a config.json beside names it.
 
     Raises:
@@ -40,7 +40,7 @@ def load_model(path):
         raise ValueError(f"The model file {path} is damaged: it is no whole .keras file.")
     missing = _import_network(path.with_name("config.json"))
     try:
-        return keras.saving.load_model(path)
+        return keras.saving.load_model(path, **options)
     except (zipfile.BadZipFile, KeyError, TypeError) as error:
         if missing:
             raise ValueError(f"The model file {path} is of classes that are not here: {missing}.") from error

@@ -238,27 +238,40 @@ class ImportanceWeightedAutoencoder(keras.Model):
             draws of z do not have; if one optimizer instance is given for both, whose state belongs to one list of
             variables; on a number of particles that is not positive, or not below M K where it has to be; on
             `steps_per_execution` above 1, or optimizers that accumulate gradients or put averages in place while they
-            train, with several devices, which Keras cannot do.
+            train, with several devices, which Keras cannot do; on a model or an optimizer that was made in another
+            strategy's scope, or in none.
         """
+        # Keras' property is the current strategy for a model of none.
+        if tf.distribute.has_strategy() and self._distribute_strategy is not tf.distribute.get_strategy():
+            raise ValueError(
+                "The model was made outside of this strategy.scope(): make and compile it in the same one."
+            )
+        strategy = self.distribute_strategy
         for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
             if kwargs.get(name) is not None:
                 raise ValueError(
                     f"{name} is for models of y given x; the objective is what is trained here, and its bounds are the "
                     f"metrics: received {name}={kwargs[name]!r}. Leave it out."
                 )
-        pair = OptimizerPair.of(optimizer, encoder_optimizer, decoder_optimizer)
-        if pair.accumulates and self.distribute_strategy.num_replicas_in_sync > 1:
+        with strategy.scope():  # Optimizers belong to the strategy that they are made in.
+            pair = OptimizerPair.of(optimizer, encoder_optimizer, decoder_optimizer)
+        if not pair.is_of(strategy):
+            raise ValueError(
+                "An optimizer was made outside of the strategy.scope() of the model, and would train each replica by "
+                "itself: make it inside, or pass one optimizer, which is copied, or a name."
+            )
+        if pair.accumulates and strategy.num_replicas_in_sync > 1:
             raise ValueError(
                 "gradient_accumulation_steps is for one device: Keras' optimizers cannot hold back those of replicas. "
                 "Leave it out, and take larger batches: particle_chunk=N bounds their memory."
             )
-        if pair.overwrites and self.distribute_strategy.num_replicas_in_sync > 1:
+        if pair.overwrites and strategy.num_replicas_in_sync > 1:
             raise ValueError(
                 "ema_overwrite_frequency is for one device: Keras' optimizers cannot do it on replicas. Leave it out: "
                 "averages are put in place when training ends."
             )
         steps = kwargs.get("steps_per_execution", 1)
-        check_training(self.objective, self.distribute_strategy, backward_particles, particle_chunk, steps)
+        check_training(self.objective, strategy, backward_particles, particle_chunk, steps)
         self._compile_arguments = {
             "backward_particles": backward_particles,
             "particle_chunk": particle_chunk,
@@ -274,11 +287,12 @@ class ImportanceWeightedAutoencoder(keras.Model):
         self._compiles_gradients = jit_compile
         self._renew_gradients()
         # Replicas add up their gradients in the optimizers, which XLA cannot.
-        alone = self.distribute_strategy.num_replicas_in_sync == 1
+        alone = strategy.num_replicas_in_sync == 1
         self._update_in_step = _compiled(self._update) if jit_compile and alone else self._update
         self.optimizer = pair
         self.encoder_optimizer, self.decoder_optimizer = pair.encoder, pair.decoder
-        self._build_optimizers()
+        with strategy.scope():
+            self._build_optimizers()
 
     def _check_objective(self, objective):
         """Raises ValueError if the networks cannot follow it."""
@@ -379,6 +393,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
         }
 
     def compile_from_config(self, config):
+        if self.distribute_strategy.num_replicas_in_sync > 1:  # It may come from one device.
+            config = {**config, "steps_per_execution": 1}
         self.compile(**keras.saving.deserialize_keras_object(config))
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
@@ -399,7 +415,7 @@ class ImportanceWeightedAutoencoder(keras.Model):
           ValueError: if the model is not compiled; on x of another shape than it is built for; if an array holds NaN or
             infinity, or values outside the support of the likelihood, with the row. NaN is a missing value where the
             networks take that. On `SwapEMAWeights`: averages of the weights are put in place when training ends. If
-            batches are to be made on the device, and there are several.
+            batches are to be made on the device, and there are several; on a `validation_split` with several machines.
           tf.errors.InvalidArgumentError: if log weights are not finite.
           MemoryError: if a device is out of memory and the rows of a batch are known, with the `particle_chunk` that
             would fit.
@@ -443,10 +459,12 @@ class ImportanceWeightedAutoencoder(keras.Model):
             if x.make is not self._make_x:
                 self._make_x, self.train_function = x.make, None  # Traced anew.
             x = x.plans
+        rows = examples.batch_rows(x, kwargs.get("batch_size"))
+        if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            x, kwargs = replicas.in_one_order(x, kwargs, self.seed)
         averages = self.compiled and self.optimizer.averages  # Keras says what it is to be compiled for.
         if averages:
             kwargs["callbacks"] = [_Averages(), *callbacks]
-        rows = examples.batch_rows(x, kwargs.get("batch_size"))
         most = self.objective.m * self.objective.k + self.objective.auxiliary
         with memory.enough_to_train(self, rows, most) if rows else contextlib.nullcontext():
             return super().fit(x, **kwargs)
@@ -522,6 +540,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
 
     def compute_gradients(self, x, seed):
         """Gradients of both objectives on one batch, at the price of one backward pass; `gradients` says how.
+
+        It is for a replica, or for outside of a strategy's scope.
 
         Args:
           x: tensor [B, ...].

@@ -60,6 +60,10 @@ class OptimizerPair:
             raise ValueError("loss_scale_factor divides gradients of a loss that nothing has multiplied: leave it out.")
         return cls(*both)
 
+    def is_of(self, strategy):
+        """Whether both were made in the scope of a `tf.distribute.Strategy`."""
+        return all(optimizer._distribution_strategy is strategy for optimizer in (self.encoder, self.decoder))
+
     @property
     def name(self):
         """str, the names of both, for callbacks that log it."""

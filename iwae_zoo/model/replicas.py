@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["place", "read", "total", "write"]
+__all__ = ["in_one_order", "place", "read", "total", "write"]
 
 
 def place(x):
@@ -15,6 +15,29 @@ def place(x):
     replica, replicas = context.replica_id_in_sync_group, context.num_replicas_in_sync
     sizes = total(tf.one_hot(replica, replicas) * tf.cast(rows, tf.float32))
     return tf.cast(tf.cumsum(sizes, exclusive=True)[replica], tf.int32), tf.reduce_sum(sizes)
+
+
+def in_one_order(x, kwargs, seed):
+    """What `fit` takes so that all workers of a cluster shuffle an array alike: Keras lets each draw its own order.
+
+    Args:
+      x: what the user passes; what is no array stays as it is.
+      kwargs: dict, the other arguments of `fit`.
+      seed: int, of the order.
+
+    Returns:
+      x, or a shuffled `tf.data.Dataset` of it; and the other arguments.
+
+    Raises:
+      ValueError: on a `validation_split`, which is for arrays alone.
+    """
+    if not hasattr(x, "__array__") or not kwargs.get("shuffle", True):
+        return x, kwargs
+    if kwargs.get("validation_split"):
+        raise ValueError("validation_split is for one machine: pass validation_data to all workers instead.")
+    x = np.asarray(x)
+    batches = tf.data.Dataset.from_tensor_slices(x).shuffle(len(x), seed=seed).batch(kwargs.get("batch_size") or 32)
+    return batches, {**kwargs, "batch_size": None, "shuffle": False}
 
 
 def total(value):

@@ -1,5 +1,6 @@
 """--particle_chunk and --tile_rows: what is computed at once, as a number or as there is memory for."""
 
+import tensorflow as tf
 from absl import flags
 
 from iwae_zoo.estimation import likelihood, tiles
@@ -61,10 +62,12 @@ def chosen(particle_chunk, tile_rows, model, num_samples, proposal="encoder"):
       (particle_chunk, tile_rows): ints.
 
     Raises:
-      ValueError: as `tiles.choose`, or if there is no particle.
+      ValueError: as `tiles.choose`; if there is no particle; on "auto" with several machines.
     """
     num_samples, most = likelihood.checked_counts(None, num_samples=num_samples)
     if particle_chunk == AUTO:
+        if isinstance(model.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            raise ValueError(f"--particle_chunk={AUTO} is for one machine, as each has its own memory: give a number.")
         tile_rows = tiles.choose(tile_rows, model, most, proposal)
         return memory.fitting_chunk(at_once(tile_rows), memory.bytes_per_particle(model), most), tile_rows
     chunk = most if particle_chunk is None else min(particle_chunk, num_samples)

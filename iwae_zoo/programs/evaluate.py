@@ -105,7 +105,7 @@ def main(name):
             console.check_writable(_OUTPUT.value)
         strategy = strategies.get(_STRATEGY.value, _DEVICES.value)
         is_chief = strategies.is_chief(strategy)
-        with strategy.scope():
+        with strategies.watching(strategy), strategy.scope():
             model = trained.load(_MODEL, _PRESET)
         walked = {"initial": _INITIAL.value, "num_temperatures": _TEMPERATURES.value, "num_chains": _CHAINS.value}
         if _AIS.value or _SANDWICH.value:  # Not after an evaluation of hours.

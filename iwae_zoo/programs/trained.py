@@ -57,7 +57,7 @@ def load(path, preset):
         return presets.load(preset.value)
     if not os.path.isfile(path.value):
         raise FileNotFoundError(f"There is no model file {path.value!r}.")
-    model = load_model(path.value)
+    model = load_model(path.value, compile=False)  # Optimizers may be for one device, and this one may be another.
     if not isinstance(model, ImportanceWeightedAutoencoder):
         raise ValueError(f"{path.value} holds a {type(model).__name__} and no model of this library.")
     return model

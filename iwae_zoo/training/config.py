@@ -12,7 +12,7 @@ from iwae_zoo.estimation import likelihood
 from iwae_zoo.networks import bodies
 from iwae_zoo.training import placement, schedules, stages
 
-__all__ = ["FROM_PRESET", "IRRELEVANT", "Config"]
+__all__ = ["FROM_PRESET", "IN_STEP", "IRRELEVANT", "Config"]
 
 # Fields that trained weights leave no choice of.
 FROM_PRESET = (
@@ -39,6 +39,8 @@ IRRELEVANT = (
     "steps_per_execution",
     "stream_above",
 )
+# Of these, those that say when the workers of a cluster exchange something.
+IN_STEP = ("checkpoint_every", "diagnostics_every", "eval_method", "eval_samples")
 
 
 @dataclasses.dataclass(frozen=True)

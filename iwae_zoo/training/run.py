@@ -143,11 +143,14 @@ class Run:
                 print(f"At most {self.config.particle_chunk} of {self._particles} particles are decoded at once.")
             if self.on_device:
                 print("All training examples lie on the device.")
-        with self.strategy.scope():
+        with strategies.watching(self.strategy), self.strategy.scope():
             model = self._restored(self.files.checkpoint) or self.build()
             model.decode_at_most(config.particle_chunk)  # A checkpoint has that of before.
-        if self.is_chief:  # Nothing is there if there is no model.
-            self._describe()
+            if self.is_chief:  # Nothing is there if there is no model.
+                self._describe()
+            strategies.wait_for_all(self.strategy)
+        if not self.is_chief:  # What the chief has just written.
+            self.files.check_chief(self.fingerprint)
         first_epoch, first_step = divmod(_iterations(model), self.steps)
         history = self.files.history(first_epoch)
         if verbose and _iterations(model):
@@ -305,7 +308,7 @@ class Run:
         if verbose:
             bound = history[best - 1][MONITOR]
             print(f"Epoch {best} of {len(history)} has the best {MONITOR}, {bound:.2f}, and is kept.", flush=True)
-        with self.strategy.scope():
+        with strategies.watching(self.strategy), self.strategy.scope():
             return self._restored(self.files.model)
 
     def _write_figures(self, model, x):

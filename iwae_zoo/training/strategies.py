@@ -11,6 +11,7 @@ A model is built in the scope of its strategy, and `fit`, `evaluate` and `likeli
 import contextlib
 import json
 import os
+import re
 
 import tensorflow as tf
 
@@ -69,7 +70,13 @@ def get(name="auto", devices=None):
                 f"A worker has no logical devices: received devices={devices!r} with the strategy {name}. Start a "
                 "worker for each."
             )
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except tf.errors.OpError as error:
+            raise RuntimeError(
+                f"This worker cannot join the cluster of TF_CONFIG: {error.message}. Is its address this machine's, "
+                "and its port free?"
+            ) from error
     if name == "mirrored":
         return mirrored(used)
     return tf.distribute.get_strategy()
@@ -125,15 +132,21 @@ def cluster_size():
         return 0
     try:
         config = json.loads(text)
-        jobs, task = config["cluster"], config["task"]
-        addresses = jobs[task["type"]]
-        own = addresses[int(task["index"])]
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+        jobs, task = dict(config["cluster"]), config["task"]
+        own, index = jobs[task["type"]], int(task["index"])
+        addresses = [address for job in jobs.values() for address in job]
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"TF_CONFIG cannot be used ({error!r}): received {text!r}. It looks like {_EXAMPLE}."
         ) from error
-    if not set(jobs) <= {"chief", "worker"} or not isinstance(own, str):
-        raise ValueError(
-            f"TF_CONFIG may name the jobs chief and worker only: received {text!r}. It looks like {_EXAMPLE}."
-        )
-    return sum(map(len, jobs.values()))
+    faults = {
+        "may name the jobs chief and worker only": not set(jobs) <= {"chief", "worker"},
+        "must have a list of host:port for each job": not all(isinstance(job, list) for job in jobs.values())
+        or not all(isinstance(address, str) and re.fullmatch(r".+:\d+", address) for address in addresses),
+        "must have another address for each worker": len({*map(str, addresses)}) < len(addresses),
+        f"must have an index from 0 to {len(own) - 1}": not 0 <= index < len(own),
+    }
+    for fault, found in faults.items():
+        if found:
+            raise ValueError(f"TF_CONFIG {fault}: received {text!r}. It looks like {_EXAMPLE}.")
+    return len(addresses)

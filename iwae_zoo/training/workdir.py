@@ -25,7 +25,7 @@ import keras
 import numpy as np
 
 from iwae_zoo._files import whole
-from iwae_zoo.training.config import IRRELEVANT, Config
+from iwae_zoo.training.config import IN_STEP, IRRELEVANT, Config
 
 __all__ = ["MONITOR", "EpochEnd", "EpochLine", "WorkDirectory", "data_settings", "read_config", "write_json"]
 
@@ -143,6 +143,14 @@ class WorkDirectory:
                 "it the data of then, or choose another --workdir."
             )
 
+    def check_chief(self, fingerprint):
+        """Raises ValueError if the run that the chief of a cluster has begun here is not the one of this worker."""
+        self.check(True)
+        self.check_data(fingerprint)
+        there, here = read_config(self._description), dataclasses.asdict(self.config)
+        if different := _changes(there, here, IN_STEP):
+            raise ValueError(f"The workers of a cluster go in step, and the chief has other settings: {different}.")
+
     def check(self, may_be_there):
         """Checks that the run can be here.
 
@@ -166,11 +174,9 @@ class WorkDirectory:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is not the configuration of a run. Choose another --workdir.") from error
         here = dataclasses.asdict(self.config)
-        different = [name for name in here if name not in IRRELEVANT and there[name] != here[name]]
-        if different:
-            changes = ", ".join(f"{name}={there[name]!r} there and {here[name]!r} here" for name in different)
+        if different := _changes(there, here, [name for name in here if name not in IRRELEVANT]):
             raise ValueError(
-                f"The work directory {self.path} holds a run of another configuration: {changes}. Choose another "
+                f"The work directory {self.path} holds a run of another configuration: {different}. Choose another "
                 "with --workdir."
             )
         if not may_be_there:
@@ -178,6 +184,13 @@ class WorkDirectory:
                 f"The work directory {self.path} holds this run already. Pass --resume to go on with it, or choose "
                 "another with --workdir."
             )
+
+
+def _changes(there, here, names):
+    """str, those of the fields in which two configurations differ."""
+    return ", ".join(
+        f"{name}={there[name]!r} there and {here[name]!r} here" for name in names if there[name] != here[name]
+    )
 
 
 def read_config(path):

@@ -242,6 +242,21 @@ def test_bad_configurations(changes, message, tiny, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_workers_of_a_cluster_have_the_chiefs_settings_and_data(tmp_path):
+    config = training.Config(preset="small").resolved()
+    chiefs = workdir.WorkDirectory(tmp_path, config)
+    chiefs.describe(config=dataclasses.asdict(config), fingerprint="these data")
+    chiefs.check_chief("these data")
+    for changes, fingerprint, message in (
+        ({"learning_rate": 0.5}, "these data", "learning_rate=.* there and 0.5 here"),
+        ({}, "other data", "was on other data"),
+        ({"checkpoint_every": 3}, "these data", "go in step, .* checkpoint_every=None there and 3 here"),
+        ({"eval_samples": 7}, "these data", "go in step, .* eval_samples=.* there and 7 here"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            workdir.WorkDirectory(tmp_path, dataclasses.replace(config, **changes)).check_chief(fingerprint)
+
+
 @pytest.mark.slow
 def test_work_directory_of_something_else(tiny, tmp_path):
     training.Run(config(tiny, epochs=1), tmp_path / "run").train(verbose=0)

@@ -23,6 +23,7 @@ from iwae_zoo import (
     resampling,
     strategies,
 )
+from iwae_zoo.model import replicas
 from iwae_zoo.testing import LinearGaussian
 
 
@@ -44,12 +45,12 @@ def trained(strategy, name, x, batch_size=10, validated=False, sleep=None, limit
 
 # The last batch of 21 has one example: some replicas get none. 10 does not divide by 3; a batch of 50 is never full.
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "batch_size", "replicas"), [("piwae", 10, 3), ("dreg", 50, 2), ("rws", 10, 2)])
-def test_several_devices_train_to_the_weights_of_one(name, batch_size, replicas):
+@pytest.mark.parametrize(("name", "batch_size", "count"), [("piwae", 10, 3), ("dreg", 50, 2), ("rws", 10, 2)])
+def test_several_devices_train_to_the_weights_of_one(name, batch_size, count):
     x = binary(21)
     one, history_of_one = trained(tf.distribute.get_strategy(), name, x, batch_size, validated=True)
-    several, history = trained(mirrored(replicas), name, x, batch_size, validated=True)
-    assert several.distribute_strategy.num_replicas_in_sync == replicas
+    several, history = trained(mirrored(count), name, x, batch_size, validated=True)
+    assert several.distribute_strategy.num_replicas_in_sync == count
     np.testing.assert_allclose(flat(several.get_weights()), flat(one.get_weights()), rtol=0, atol=2e-6)
     assert set(history) == set(history_of_one)
     for metric, values in history.items():
@@ -80,6 +81,52 @@ def test_what_is_for_one_device():
             model.compile(encoder_optimizer=keras.optimizers.SGD(gradient_accumulation_steps=2))
         with pytest.raises(ValueError, match="ema_overwrite_frequency is for one device"):
             model.compile(keras.optimizers.SGD(use_ema=True, ema_overwrite_frequency=2))
+
+
+@pytest.mark.slow
+def test_what_is_compiled_outside_of_the_scope(tmp_path):
+    """Optimizers that are made there would train each replica by itself, without a word."""
+
+    def built():
+        return presets.build("small", data_shape=(3, 3, 1))
+
+    x, weights = binary(21), []
+    for strategy in (tf.distribute.get_strategy(), mirrored(2)):
+        with strategy.scope():
+            model = built()
+        model.compile(keras.optimizers.SGD(0.05))
+        model.fit(x, batch_size=10, epochs=2, shuffle=False, verbose=0)
+        weights.append(flat(model.get_weights()))
+    np.testing.assert_allclose(*weights, rtol=0, atol=2e-6)
+    with pytest.raises(ValueError, match="An optimizer was made outside of the strategy.scope"):
+        model.compile(keras.optimizers.SGD(0.05), keras.optimizers.SGD(0.05))
+    alone = built()
+    with mirrored(2).scope(), pytest.raises(ValueError, match="The model was made outside of this strategy.scope"):
+        alone.compile("sgd")
+    # A file of one device.
+    alone.compile("sgd", steps_per_execution=3)
+    alone.save(tmp_path / "model.keras")
+    with mirrored(2).scope():
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.steps_per_execution == 1
+    loaded.fit(x, batch_size=10, shuffle=False, verbose=0)
+
+
+def test_workers_shuffle_an_array_alike():
+    x = np.arange(10.0)
+    orders = []
+    for _ in range(2):
+        batches, options = replicas.in_one_order(x, {"batch_size": 4, "epochs": 2}, seed=3)
+        assert options == {"batch_size": None, "epochs": 2, "shuffle": False}
+        orders.append([np.concatenate(list(batches.as_numpy_iterator())) for _ in range(2)])
+    np.testing.assert_array_equal(*orders)
+    first, second = orders[0]
+    assert sorted(first) == sorted(second) == list(x) and not np.array_equal(first, second)
+    data = tf.data.Dataset.from_tensor_slices(x)
+    assert replicas.in_one_order(data, {}, 3) == (data, {})
+    assert replicas.in_one_order(x, {"shuffle": False}, 3)[0] is x
+    with pytest.raises(ValueError, match="validation_split is for one machine"):
+        replicas.in_one_order(x, {"validation_split": 0.2}, 3)
 
 
 @pytest.mark.slow
@@ -138,6 +185,10 @@ def test_answers_are_those_of_one_device(short_annealing):
 # Choosing.
 
 
+def cluster(workers, index=0):
+    return json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}})
+
+
 @pytest.mark.parametrize(
     ("name", "devices", "tf_config", "message"),
     [
@@ -151,7 +202,12 @@ def test_answers_are_those_of_one_device(short_annealing):
         ("auto", "tpu", None, "'gpu:1x2' or 'cpu:4': received 'tpu'"),
         ("auto", None, "{", "TF_CONFIG cannot be used"),
         ("auto", None, '{"cluster": {"worker": ["a:1"]}}', "TF_CONFIG cannot be used"),
-        ("auto", None, '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}', "cannot be used"),
+        ("auto", None, cluster(["a:1"], 1), "must have an index from 0 to 0"),
+        ("auto", None, cluster(["a:1"], -1), "must have an index from 0 to 0"),
+        ("auto", None, cluster("127.0.0.1:2222"), "must have a list of host:port for each job"),
+        ("auto", None, cluster(["a:1", None]), "must have a list of host:port for each job"),
+        ("auto", None, cluster(["a", "b"]), "must have a list of host:port for each job"),
+        ("auto", None, cluster(["a:1", "a:1"]), "must have another address for each worker"),
         (
             "auto",
             None,
