@@ -145,6 +145,8 @@ def fail(name, error):
 def check_writable(path):
     """Raises OSError if no file could be written there, or where a link leads; before what is written is computed."""
     target = pathlib.Path(path).resolve()
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder for {path}.")
     if target.is_dir():
         raise IsADirectoryError(f"{path} is a folder: give it the name of a file.")
     if not target.exists() or target.is_file():  # Neither a pipe nor a device.

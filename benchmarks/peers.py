@@ -74,7 +74,7 @@ def multilayer(perceptron):
 
 
 class Encoder(BaseEncoder):
-    """Mean and log variance of `MLPEncoder`."""
+    """Mean and log variance of `networks.Encoder`."""
 
     def __init__(self, encoder):
         super().__init__()
@@ -87,7 +87,7 @@ class Encoder(BaseEncoder):
 
 
 class Decoder(BaseDecoder):
-    """Means of the pixels of `MLPDecoder`."""
+    """Means of the pixels of `networks.Decoder`."""
 
     def __init__(self, decoder):
         super().__init__()

@@ -57,8 +57,8 @@ def main(name):
     if _OUTPUT.value and not _OUTPUT.value.endswith((".csv", ".npz")):
         console.fail(name, f"--output={_OUTPUT.value} must end in .csv or .npz.")
     try:
-        if _OUTPUT.value and not pathlib.Path(_OUTPUT.value).parent.is_dir():
-            raise FileNotFoundError(f"There is no folder for --output={_OUTPUT.value}.")
+        if _OUTPUT.value:
+            console.check_writable(_OUTPUT.value)
         exported = saved_model.Exported(_SAVED_MODEL.value)
         card = json.loads((exported.path / saved_model.CARD).read_text())
         settings = training.data_settings(

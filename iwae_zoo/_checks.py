@@ -6,6 +6,7 @@ import math
 import numbers
 import operator
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -19,7 +20,7 @@ def look_up(table, name, what):
     """Returns `table[name]`, or raises an error that lists the known names.
 
     Args:
-      table: mapping from name to value.
+      table: mapping from name to value; or names alone, of which the one asked for is returned.
       name: str, the name asked for.
       what: str, what the names stand for, for the error message.
 
@@ -27,7 +28,7 @@ def look_up(table, name, what):
       ValueError: if `name` is not in `table`; the message suggests the nearest name.
     """
     if isinstance(name, str) and name in table:
-        return table[name]
+        return table[name] if isinstance(table, Mapping) else name
     near = difflib.get_close_matches(str(name), table, n=1)
     suggestion = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"Unknown {what}: received {name!r}.{suggestion} Known: {', '.join(table)}.")
@@ -164,7 +165,7 @@ def warn_of_lost_digits(table, rounded, columns):
 
 
 class LostDigits:
-    """The same of columns that are looked at in parts, for one warning after the last."""
+    """`warn_of_lost_digits` for columns that are looked at in parts, with one warning after the last."""
 
     def __init__(self):
         self._seen = {}

@@ -70,7 +70,7 @@ class Column:
     categories: tuple[str, ...] = ()
 
     def __post_init__(self):
-        look_up(KINDS, self.kind, f"kind of column {self.name!r}")
+        look_up(list(KINDS), self.kind, f"kind of column {self.name!r}")
         object.__setattr__(self, "categories", tuple(self.categories))
 
     def __str__(self):
@@ -103,7 +103,7 @@ def overridden(text):
         name, colon, kind = part.rpartition(":")
         if not colon:
             raise ValueError(f"columns must be NAME:KIND with commas between them: received {part!r}.")
-        chosen[name.strip()] = look_up({known: known for known in KINDS}, kind.strip(), f"kind of column {name!r}")
+        chosen[name.strip()] = look_up(list(KINDS), kind.strip(), f"kind of column {name!r}")
     return chosen
 
 
@@ -230,11 +230,11 @@ def encoded(column, cells, first=0, lost=None):
     return rounded
 
 
-def decoded(column, value, digits=7):
+def decoded(column, value):
     """A number of x as a cell: str."""
     if column.categories:
         return column.categories[int(value)]
-    return f"{value:.{digits}g}"
+    return f"{value:.7g}"
 
 
 def is_index(name):

@@ -282,7 +282,7 @@ def _write(model, path, card_path, num_samples, max_num_samples, seed, budget, t
         signatures = _signatures(model, num_samples, max_num_samples, seed, budget, tile)
         tf.saved_model.save(module, str(path), signatures=signatures)
     shutil.copy(card_path, path / CARD)
-    _write_warm_up(path, model, signatures)
+    _write_warm_up(path, signatures)
 
 
 def _versions(directory):
@@ -463,7 +463,7 @@ def _card(model, num_samples, max_num_samples, seed, budget, tile, extra):
             "x": f"float32 [batch, {', '.join(map(str, model.data_shape))}]",
             "values": f"in the support of the decoder's likelihood: {likelihoods.support(model.decoder)}",
             "missing": "NaN" if particles.takes_missing(model.decoder) else None,
-            "columns": [dataclasses.asdict(c) for c in getattr(getattr(model.decoder, "head", None), "columns", ())],
+            "columns": [dataclasses.asdict(c) for c in likelihoods.columns(model.decoder)],
             "outside": "log_prob is -inf and in_support false, for that row alone",
         },
         "latent_size": int(model.latent_size),
@@ -481,32 +481,18 @@ def _card(model, num_samples, max_num_samples, seed, budget, tile, extra):
     }
 
 
-def _write_warm_up(path, model, signatures):
+def _write_warm_up(path, signatures):
     """One request for each signature, so that the first client does not wait for what is set up lazily."""
     from tensorflow_serving.apis import prediction_log_pb2
 
-    count, seed = np.ones([1], np.int32), np.zeros([1], np.int64)
-    x, z = np.zeros([1, *model.data_shape], np.float32), np.zeros([1, model.latent_size], np.float32)
-    requests: dict[str, dict[str, np.ndarray]] = {
-        "serving_default": {"x": x},
-        "log_prob": {"x": x, "num_samples": count, "seed": seed},
-        "log_prob_annealed": {"x": x, "seed": seed},
-        "impute": {"x": x, "num_samples": count, "seed": seed},
-        "encode": {"x": x},
-        "posterior_sample": {"x": x, "num_samples": count, "seed": seed},
-        "posterior_sample_annealed": {"x": x, "seed": seed},
-        "reconstruct": {"x": x},
-        "decode": {"z": z},
-        "sample": {"seed": seed},
-    }
-    requests = {name: inputs for name, inputs in requests.items() if name in signatures}
     folder = path / "assets.extra"
     folder.mkdir()
     with tf.io.TFRecordWriter(str(folder / "tf_serving_warmup_requests")) as writer:
-        for signature, inputs in requests.items():
+        for name, function in signatures.items():
             log = prediction_log_pb2.PredictionLog()
             request = log.predict_log.request
-            request.model_spec.signature_name = signature
-            for name, value in inputs.items():
-                request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+            request.model_spec.signature_name = name
+            for spec in function.input_signature:  # Zeros; of particles one is drawn all the same.
+                value = np.zeros([1, *spec.shape[1:]], spec.dtype.as_numpy_dtype)
+                request.inputs[spec.name].CopyFrom(tf.make_tensor_proto(value))
             writer.write(log.SerializeToString())

@@ -203,10 +203,14 @@ def write(path, outputs):
     path = pathlib.Path(path)
     if path.suffix not in (".csv", ".npz"):
         raise ValueError(f"output={str(path)!r} must end in .csv or .npz")
+    write_to = _write_npz if path.suffix == ".npz" else _write_csv
     target = path.resolve()  # A link stays.
+    if target.exists() and not target.is_file():  # So does a pipe.
+        write_to(target, outputs)
+        return
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        (_write_npz if path.suffix == ".npz" else _write_csv)(temporary, outputs)
+        write_to(temporary, outputs)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ def curves(model, x, path, title, seed=0):
     Args:
       model: `ImportanceWeightedAutoencoder` that has not been asked yet.
       x: array [N, ...].
-      path: of the JSON file; one of another title, seed or N is replaced.
+      path: of the JSON file; what it holds of another title, seed or N stays there.
       title: str, what the model is called.
       seed: int.
 

@@ -8,6 +8,7 @@ import sklearn.datasets
 
 from iwae_zoo import data, presets
 from iwae_zoo._checks import look_up
+from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.training import schedules
 
 __all__ = ["MECHANISMS", "TABLES", "fit", "load", "remove", "standardised"]
@@ -113,7 +114,8 @@ def fit(rows, objective, seed=0, epochs=None):
     rate = schedules.get(preset.schedule, preset.learning_rate, epochs * steps)
     model.compile(keras.optimizers.Adam(rate), steps_per_execution=steps)
     batches = dataset.training_batches(preset.batch_size, seed)
-    model.fit(batches, steps_per_epoch=steps, epochs=epochs, shuffle=False, verbose=0)
+    with tensor_float_32(False):  # As scikit-learn's estimators train.
+        model.fit(batches, steps_per_epoch=steps, epochs=epochs, shuffle=False, verbose=0)
     return model
 
 

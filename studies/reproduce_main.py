@@ -73,7 +73,7 @@ def chosen():
     """
     tables = {name: look_up(reproduce.TABLES, name, "table") for name in _TABLES.value}
     for name in _ROWS.value or ():
-        look_up({row: row for rows in tables.values() for row in rows}, name, "row")
+        look_up([row for rows in tables.values() for row in rows], name, "row")
     return {
         table: {name: row for name, row in rows.items() if name in (_ROWS.value or rows)}
         for table, rows in tables.items()

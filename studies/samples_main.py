@@ -19,6 +19,7 @@ import iwae_zoo_console as console
 with console.quiet():
     from iwae_zoo import data, figures, training
     from iwae_zoo._files import load_model
+    from iwae_zoo.distributions import likelihoods
     from iwae_zoo.training import pictures
     from studies import cells
 
@@ -32,9 +33,9 @@ flags.mark_flag_as_required("workdirs", flag_values=_FLAGS)
 def load(workdir):
     """A run's model, its data set, and its configuration as a dict."""
     config = training.read_config(workdir / "config.json")
-    settings, model = training.data_settings(config, config["dataset"]), load_model(workdir / "model.keras")
-    if columns := getattr(getattr(model.decoder, "head", None), "columns", ()):  # Of a run from a preset, the preset's.
-        settings["columns"] = columns
+    model = load_model(workdir / "model.keras")
+    known = likelihoods.columns(model.decoder) or None  # Of a run from a preset, the preset's.
+    settings = training.data_settings(config, config["dataset"], columns=known)
     return model, data.load(config["dataset"], config["data_dir"], **settings), config
 
 

@@ -45,7 +45,7 @@ def chosen(name, folder):
     """
     names = presets.trained.names()
     if name is not None:
-        return [look_up({known: known for known in names}, name, "preset with weights")]
+        return [look_up(names, name, "preset with weights")]
     return [known for known in names if not (pathlib.Path(folder) / f"{known}.json").is_file()]
 
 

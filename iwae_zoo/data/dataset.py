@@ -147,7 +147,7 @@ class Dataset:
                 "--stream_above."
             )
 
-    def without(self, share, seed=0):
+    def without(self, share):
         """The same with a share of all values taken away, each with that probability, whatever its value.
 
         Raises:
@@ -159,7 +159,7 @@ class Dataset:
         holes: dict[str, Any] = {}
         for i, name in enumerate(SPLITS):
             values = self._scaled(getattr(self, name))
-            gone = np.random.RandomState([seed, i]).random_sample(values.shape) < share
+            gone = np.random.RandomState([0, i]).random_sample(values.shape) < share
             holes[name] = np.where(gone, np.float32(np.nan), values)
         return dataclasses.replace(self, **holes)
 
@@ -257,7 +257,7 @@ class Dataset:
         Returns:
           float32 array [N, ...] of x.
         """
-        examples = getattr(self, look_up({name: name for name in SPLITS}, split, "split"))[:]
+        examples = getattr(self, look_up(SPLITS, split, "split"))[:]
         return self._drawn(tf.constant(examples), tf.constant([SPLITS.index(split), seed], tf.int64)).numpy()
 
     @property

@@ -68,7 +68,7 @@ def load(name, data_dir=None, kind=None, binarize=None, columns=None, missing=No
     if kind is not None:
         kinds.get(kind)
     if binarize is not None:
-        look_up({known: known for known in BINARIZE}, binarize, "binarize")
+        look_up(BINARIZE, binarize, "binarize")
     if str(name).endswith((".npy", ".npz")):
         dataset = files.load(str(name), kind, stream_above)
     elif str(name).endswith(tables.ENDINGS):

@@ -18,10 +18,12 @@ __all__ = [
     "Columns",
     "Likelihood",
     "checked",
+    "columns",
     "default",
     "from_config",
     "get",
     "names",
+    "of",
     "support",
     "to_config",
 ]
@@ -66,10 +68,21 @@ def get(identifier):
     return head(**settings)
 
 
+def of(decoder):
+    """The `Likelihood` of a decoder; None of a user's own that has none."""
+    head = getattr(decoder, "head", None)
+    return head if isinstance(head, Likelihood) else None
+
+
+def columns(decoder):
+    """The `Column`s of a decoder of tables: tuple, empty of any other."""
+    return getattr(of(decoder), "columns", ())
+
+
 def support(decoder):
     """What x may hold for a decoder, for messages: str."""
-    head = getattr(decoder, "head", None)
-    return f"a {head.title} takes {head.values}" if isinstance(head, Likelihood) else "as its distribution has it"
+    head = of(decoder)
+    return f"a {head.title} takes {head.values}" if head else "as its distribution has it"
 
 
 def default(kind):

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from iwae_zoo.distributions import likelihoods
 from iwae_zoo.model import particles
 
 __all__ = ["Dreams", "check", "draw"]
@@ -26,11 +27,11 @@ class Dreams(NamedTuple):
 
 def check(decoder, who="The sleep update", instead="sleep=0, or another likelihood"):
     """Raises ValueError where draws of x are not of the decoder's p(x | z), and says who draws and what to use."""
-    reason = getattr(getattr(decoder, "head", None), "not_drawn", None)
-    if reason:
+    head = likelihoods.of(decoder)
+    if head is not None and head.not_drawn:
         raise ValueError(
-            f"{who} draws x from the model, and the likelihood {decoder.head.name!r} has no draws of p(x | z): "
-            f"{reason}. Use {instead}."
+            f"{who} draws x from the model, and the likelihood {head.name!r} has no draws of p(x | z): "
+            f"{head.not_drawn}. Use {instead}."
         )
 
 

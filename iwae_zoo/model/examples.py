@@ -137,8 +137,8 @@ def check_support(decoder, x, name="x"):
       x: what the user passes, of a shape that fits.
       name: str, what it is called.
     """
-    head, array = getattr(decoder, "head", None), _array(x)
-    if not isinstance(head, likelihoods.Likelihood) or array is None or array.dtype.kind not in "buif":
+    head, array = likelihoods.of(decoder), _array(x)
+    if head is None or array is None or array.dtype.kind not in "buif":
         return
     outside: list[int] = []
     done = 0

@@ -118,7 +118,7 @@ def of_device():
 
 
 def available():
-    """Bytes of it that are free: of a GPU, those that TensorFlow has not given away."""
+    """Bytes of memory of the device that computes that are free: of a GPU, those that TensorFlow has not given away."""
     if tf.config.list_logical_devices("GPU"):
         return max(of_device() - tf.config.experimental.get_memory_info("GPU:0")["current"], 0)
     return _of_machine("available", "memory.max", "memory.current")

@@ -151,6 +151,16 @@ def _log_prob(likelihood, x):
 def log_weights(encoder, decoder, prior, x, m, k, seed, first_row=0):
     """Draws M K particles for each example and weighs them: no gradients, see the model for those.
 
+    Args:
+      encoder: layer with `posterior(x)`.
+      decoder: layer with `likelihood(z)`.
+      prior: layer with `distribution()`.
+      x: float tensor [B, ...].
+      m: int, number M of groups.
+      k: int, number K of particles in a group.
+      seed: stateless seed, two integers.
+      first_row: int or int tensor [], index of the first example in the global batch, by which noise is drawn.
+
     Returns:
       float tensor [M, K, B], nats.
     """

@@ -9,6 +9,7 @@ from tensorflow_probability import distributions as tfd
 from iwae_zoo._checks import integer, parse
 from iwae_zoo.distributions import flow, posteriors
 from iwae_zoo.distributions.gaussian import DiagonalNormal, StandardNormal
+from iwae_zoo.distributions.posterior import positive_scale
 from iwae_zoo.networks.weights import add_weights
 
 __all__ = [
@@ -96,9 +97,7 @@ class MixtureOfNormalsPrior(Prior):
 
     def distribution(self):
         logits, loc, raw_scale = (tf.convert_to_tensor(v) for v in (self.logits, self.loc, self.raw_scale))
-        return tfd.MixtureSameFamily(
-            tfd.Categorical(logits=logits), DiagonalNormal(loc, tf.math.softplus(raw_scale) + 1e-4)
-        )
+        return tfd.MixtureSameFamily(tfd.Categorical(logits=logits), DiagonalNormal(loc, positive_scale(raw_scale)))
 
     def get_config(self):
         return {**super().get_config(), "num_components": self.num_components}

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iwae_zoo._checks import look_up, number
+from iwae_zoo._checks import fraction, look_up, number
 from iwae_zoo.objectives.bound import Bound, Grouped, checked, complement, log_mean_exp, softmax, without_one
 from iwae_zoo.objectives.jackknife import Jackknife
 from iwae_zoo.objectives.thermodynamic import Thermodynamic, ThermodynamicUpper
@@ -190,9 +190,8 @@ class Combination(Bound):
     beta: float
 
     def __post_init__(self):
-        object.__setattr__(self, "beta", number("beta", self.beta))
-        if not 0.0 <= self.beta <= 1.0:
-            raise ValueError(f"beta must be in [0, 1]: received {self.beta!r}. 1 is the ELBO, 0 is the IWAE bound.")
+        hint = " 1 is the ELBO, 0 is the IWAE bound."
+        object.__setattr__(self, "beta", fraction("beta", self.beta, hint))
 
     def value(self, log_weights):
         return self._mix(Elbo().value(log_weights), ImportanceWeighted().value(log_weights))

@@ -6,7 +6,6 @@ python evaluate_main.py --model=runs/digits-miwae-m8-k8-seed0/model.keras --num_
 
 import dataclasses
 import functools
-import os
 from typing import Any
 
 from absl import flags
@@ -81,16 +80,15 @@ _OUTPUT = flags.DEFINE_string(
 )
 
 
-def _dataset(head):
+def _dataset(model):
     """The data, loaded as they were for the model's run."""
     there = trained.config(_MODEL, _PRESET)
     name = _DATASET.value or (there["dataset"] if _PRESET.value else "digits")
     given = {"kind": _KIND.value, "binarize": _BINARIZE.value, "missing": _MISSING.value}
-    settings = training.data_settings(there, name, **given)
-    if isinstance(head, likelihoods.Columns):  # The names of a category are numbered as they were.
-        settings["columns"] = head.columns
+    # The names of a category are numbered as they were.
+    settings = training.data_settings(there, name, **given, columns=likelihoods.columns(model.decoder) or None)
     dataset = data.load(name, _DATA_DIR.value, **settings)
-    if isinstance(head, likelihoods.Likelihood):
+    if head := likelihoods.of(model.decoder):
         likelihoods.checked(head, dataset.kind_of_x, dataset.kind)
     return dataset
 
@@ -99,8 +97,6 @@ def main(name):
     """Evaluates and prints; the exit status is not 0 if it could not."""
     try:
         trained.check(_MODEL, _PRESET)
-        if _OUTPUT.value and not os.path.isdir(os.path.dirname(_OUTPUT.value) or "."):
-            raise FileNotFoundError(f"There is no folder for --output={_OUTPUT.value}.")
         if _OUTPUT.value:
             console.check_writable(_OUTPUT.value)
         strategy = strategies.get(_STRATEGY.value, _DEVICES.value)
@@ -112,8 +108,8 @@ def main(name):
             annealing.check_possible(model, **walked)
         if _SANDWICH.value:
             annealing.check_drawn(model)
-        head = getattr(model.decoder, "head", None)
-        dataset = _dataset(head)
+        head = likelihoods.of(model.decoder)
+        dataset = _dataset(model)
         x = dataset.evaluation_array(_SPLIT.value)[: _EXAMPLES.value]
         options: dict[str, Any] = {"method": _METHOD.value, "tolerance": _TOLERANCE.value, "proposal": _PROPOSAL.value}
         asked = (_PARTICLE_CHUNK.value, _TILE_ROWS.value)
@@ -124,7 +120,7 @@ def main(name):
             result = evaluation.evaluate(model, x, _NUM_SAMPLES.value, **shown, **options)
             results = dataclasses.asdict(result) | {"particle_chunk": particle_chunk, "tile_rows": tile_rows}
             context: dict[str, Any] = {}
-            if isinstance(head, likelihoods.Likelihood):  # A user's own decoder may have none.
+            if head is not None:
                 label, results["baseline"] = evaluation.labelled_baseline(head, dataset.training_values, x)
                 measures = head.measures(result.log_prob, x)
                 context = {"baselines": {label: results["baseline"]}, "units": head.units, "measures": measures}

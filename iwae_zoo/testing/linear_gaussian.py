@@ -170,7 +170,7 @@ class LinearGaussianConditional(_Affine):
 
 @keras.saving.register_keras_serializable(package="iwae_zoo")
 class LinearGaussianDecoder(LinearGaussianConditional):
-    """The same, which knows its log p(x) under a standard normal prior."""
+    """p(x | z), linear in z with Gaussian noise, which knows its log p(x) under a standard normal prior."""
 
     def marginal_log_prob(self, x):
         """log p(x) [B], nats."""

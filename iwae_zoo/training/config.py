@@ -169,7 +169,7 @@ class Config:
                 "early_stopping watches a bound that particle_schedule changes: received both. Leave out one of them."
             )
         stages.of_epochs(config.particle_schedule, config.epochs, config.m, config.k)
-        look_up({name: name for name in placement.NAMES}, config.data_on, "place for the data")
+        look_up(placement.NAMES, config.data_on, "place for the data")
         if not config.stream_above >= 0.0:
             raise ValueError(f"stream_above must be at least 0 GiB: received {config.stream_above!r}.")
         if not 0 <= config.seed < 2**31:

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from iwae_zoo import figures
 from iwae_zoo.columns import used
-from iwae_zoo.distributions.head import Likelihood
+from iwae_zoo.distributions import likelihoods
 from iwae_zoo.model import particles
 
 __all__ = ["TABLE", "draw", "panel", "sample_means", "samples"]
@@ -61,7 +61,7 @@ def _pairs(model, x, seed, title):
 
 def _columns(model):
     """The `Column`s of a table; none of other data."""
-    return used(getattr(getattr(model.decoder, "head", None), "columns", ()))
+    return used(likelihoods.columns(model.decoder))
 
 
 def _numbers(model, x):
@@ -142,8 +142,8 @@ def draw(model, x, seed, title):
 
 def _kind(model):
     """Name of the kind of data that the likelihood is for; None where a user's own decoder does not say."""
-    head = getattr(model.decoder, "head", None)
-    return head.kinds[0] if isinstance(head, Likelihood) else None
+    head = likelihoods.of(model.decoder)
+    return head.kinds[0] if head else None
 
 
 def _form(model, x):

@@ -72,10 +72,10 @@ class Run:
         # Another worker may find what the chief has just written.
         self._may_be_there = resume or not self.is_chief
         self.files.check(self._may_be_there)
-        settings = data_settings(dataclasses.asdict(self.config), config.dataset)
         start = config.from_preset and presets.load(config.from_preset)
-        if start and getattr(start.decoder.head, "columns", ()):  # The names of a category are numbered as they were.
-            settings["columns"] = start.decoder.head.columns
+        # The names of a category are numbered as they were.
+        known = likelihoods.columns(start.decoder) or None if start else None
+        settings = data_settings(dataclasses.asdict(self.config), config.dataset, columns=known)
         self.dataset = data.load(config.dataset, config.data_dir, stream_above=config.stream_above, **settings)
         self.fingerprint = self.dataset.fingerprint
         self.files.check_data(self.fingerprint)
@@ -241,8 +241,8 @@ class Run:
         baselines = {before: float(untrained.log_prob.mean())}
         result = dataclasses.asdict(trained)
         result |= {"method": config.eval_method, "untrained_iwae_bound": baselines[before]}
-        head, measures = getattr(model.decoder, "head", None), {}
-        if isinstance(head, likelihoods.Likelihood):  # A user's own decoder may have none.
+        head, measures = likelihoods.of(model.decoder), {}
+        if head is not None:
             label, result["baseline"] = evaluation.labelled_baseline(head, self.dataset.training_values, x)
             baselines[label] = result["baseline"]
             measures = head.measures(result["log_prob"], x)
@@ -252,7 +252,7 @@ class Run:
             # Last: a run that has it is finished.
             write_json(self.workdir / "evaluation.json", result)
         if verbose:
-            print(evaluation.table(trained, baselines, getattr(head, "units", "nats per example"), measures))
+            print(evaluation.table(trained, baselines, head.units if head else "nats per example", measures))
             print(f"Everything about this run is in {self.workdir}.")
         return result
 

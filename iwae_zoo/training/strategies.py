@@ -57,7 +57,7 @@ def get(name="auto", devices=None):
       RuntimeError: if TensorFlow has run already, and the devices or the cluster can no longer be set up; or if the
         memory of a card that is to be shared cannot be read.
     """
-    look_up({known: known for known in _NAMES}, name, "strategy")
+    look_up(_NAMES, name, "strategy")
     workers = cluster_size()
     if name == "multi_worker" and not workers:
         raise ValueError(f"The strategy multi_worker needs the environment variable TF_CONFIG, such as {_EXAMPLE}.")

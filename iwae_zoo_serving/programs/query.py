@@ -128,8 +128,8 @@ def main(name):
         console.fail(name, "--csv and --model_card go together: the card says what the table's columns are.")
     output = pathlib.Path(_OUTPUT.value)
     ending = ".parquet" if _fills_table() and not str(_CSV.value).endswith(".csv") else ".csv"
-    if output.suffix not in (ending, ".npz") or not output.parent.is_dir():
-        console.fail(name, f"--output={output} must end in {ending} or .npz, in a folder that exists.")
+    if output.suffix not in (ending, ".npz"):
+        console.fail(name, f"--output={output} must end in {ending} or .npz.")
     try:
         console.check_writable(output)
         x = _rows()
