@@ -72,18 +72,17 @@ def measured(problem, method, seed, parts):
     if method in _MODEL:
         epochs = _EPOCHS.value or presets.get("table").epochs
         settings |= {"epochs": epochs, "num_samples": _NUM_SAMPLES.value, **parts}
-    if found := cells.kept(path, settings):
-        return found
-    rows, x, _ = anomaly.problem(problem)
-    if method in _MODEL:
-        objective = training.Config(**parts).build_objective()
-        found = anomaly.of_model(rows, x, rates(_RATES.value), objective, seed, _EPOCHS.value, _NUM_SAMPLES.value)
-    else:
-        found = {method: anomaly.of_peer(rows, x, rates(_RATES.value), method, seed)}
-    found = {label: scores.tolist() for label, scores in found.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cells.keep(path, settings, found)
-    return found
+
+    def compute():
+        rows, x, _ = anomaly.problem(problem)
+        if method in _MODEL:
+            objective = training.Config(**parts).build_objective()
+            found = anomaly.of_model(rows, x, rates(_RATES.value), objective, seed, _EPOCHS.value, _NUM_SAMPLES.value)
+        else:
+            found = {method: anomaly.of_peer(rows, x, rates(_RATES.value), method, seed)}
+        return {label: scores.tolist() for label, scores in found.items()}
+
+    return cells.once(path, settings, compute)
 
 
 def judged(scores, anomalous, percents, resamples):

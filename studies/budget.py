@@ -36,14 +36,13 @@ def epochs_within(config, minutes, path, clock=time.perf_counter):
       int, at least 1.
     """
     settings = {"title": dataclasses.replace(config, seed=0).title, "minutes": minutes}
-    path = pathlib.Path(path)
-    found = cells.kept(path, settings)
-    if not found:
-        found = {"epochs": max(1, int(60.0 * minutes / _seconds_per_epoch(config, clock)))}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cells.keep(path, settings, found)
-        print(f"{config.title}: {found['epochs']} epochs in {minutes:g} minutes.", flush=True)
-    return found["epochs"]
+
+    def measured():
+        epochs = max(1, int(60.0 * minutes / _seconds_per_epoch(config, clock)))
+        print(f"{config.title}: {epochs} epochs in {minutes:g} minutes.", flush=True)
+        return {"epochs": epochs}
+
+    return cells.once(path, settings, measured)["epochs"]
 
 
 def _seconds_per_epoch(config, clock):

@@ -110,12 +110,22 @@ def folder(config, root):
 def keep(path, settings, found):
     """Writes what was found to a JSON file, with what it depends on; what was found with other settings stays."""
     others = [there for there in _all_kept(path) if there["settings"] != settings]
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     training.write_json(path, {"kept": [*others, {"settings": settings, "found": found}]})
 
 
 def kept(path, settings):
     """What `keep` wrote with the same settings, or an empty dict."""
     return next((there["found"] for there in _all_kept(path) if there["settings"] == settings), {})
+
+
+def once(path, settings, compute):
+    """What a function of nothing returns, a dict for JSON: read if `keep` has it with these settings, else kept."""
+    found = kept(path, settings)
+    if not found:
+        found = compute()
+        keep(path, settings, found)
+    return found
 
 
 def _all_kept(path):

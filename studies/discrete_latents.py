@@ -81,8 +81,8 @@ def measure(config, x, workdir, num_samples):
     """
     path = cells.folder(config, workdir) / "discrete_latents.json"
     settings = {"num_samples": num_samples, "examples": len(x)}
-    found = cells.kept(path, settings)
-    if not found:
+
+    def compute():
         model = load(config, workdir)
         options: dict[str, Any] = {"method": likelihood.IMPORTANCE, "verbose": 0}
         bound = likelihood.estimate_dataset(model, x, config.m * config.k, seed=1, **options)
@@ -94,9 +94,9 @@ def measure(config, x, workdir, num_samples):
             "ess": estimate.ess,
             "trusted": estimate.trusted,
         }
-        found = {name: np.asarray(value).tolist() for name, value in values.items()}
-        cells.keep(path, settings, found)
-    return {name: np.array(values) for name, values in found.items()}
+        return {name: np.asarray(value).tolist() for name, value in values.items()}
+
+    return {name: np.array(values) for name, values in cells.once(path, settings, compute).items()}
 
 
 def rows(of_cells, configs):

@@ -85,17 +85,15 @@ def measured(cell, methods):
     path = pathlib.Path(_WORKDIR.value) / "cells" / f"{table}-{mechanism}-{rate}-{method}-seed{seed}.json"
     of = {"epochs": _EPOCHS.value or presets.get("table").epochs, "num_samples": _NUM_SAMPLES.value}
     settings = {} if method in imputation.PEERS else methods[method] | of
-    if found := cells.kept(path, settings):
-        return found
-    x, missing, held_out = imputation.problem(table, mechanism, rate / 100)
-    if method in imputation.PEERS:
-        found = imputation.of_peer(x, missing, held_out, method, seed)
-    else:
+
+    def compute():
+        x, missing, held_out = imputation.problem(table, mechanism, rate / 100)
+        if method in imputation.PEERS:
+            return imputation.of_peer(x, missing, held_out, method, seed)
         objective = training.Config(**methods[method]).build_objective()
-        found = imputation.of_model(x, missing, held_out, objective, seed, **of)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cells.keep(path, settings, found)
-    return found
+        return imputation.of_model(x, missing, held_out, objective, seed, **of)
+
+    return cells.once(path, settings, compute)
 
 
 def gathered(of_cells):

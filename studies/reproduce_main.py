@@ -97,14 +97,12 @@ def looked_at(cell):
     """What `reproduce.looked_at` says of a finished cell; read if it is there."""
     workdir = cells.folder(cell, _WORKDIR.value)
     settings = {"annealed_examples": _ANNEALED.value, "num_samples": _EVAL_SAMPLES.value}
-    path = workdir / "looked_at.json"
-    if found := cells.kept(path, settings):
-        return found
-    model = load_model(workdir / "model.keras")
-    x = training.Run(cell, workdir, resume=True).test_set
-    found = reproduce.looked_at(model, x, **settings)
-    cells.keep(path, settings, found)
-    return found
+
+    def compute():
+        model = load_model(workdir / "model.keras")
+        return reproduce.looked_at(model, training.Run(cell, workdir, resume=True).test_set, **settings)
+
+    return cells.once(workdir / "looked_at.json", settings, compute)
 
 
 def main(name):
