@@ -6,7 +6,7 @@ Where to look, by question:
     distributions/    what networks end in: likelihoods, posteriors
     networks/         functions with weights: bodies, encoder, decoder, prior
     model/            how a step is computed: the Keras model, its gradients, particles
-    estimation/       what a trained model is asked: log p(x), annealing, resampling, imputation, diagnostics
+    estimation/       what a trained model is asked: log p(x), draws, annealing, resampling, imputation, diagnostics
     data/             where x comes from
     presets/          what comes ready made
     training/         a run in a work directory, devices, schedules
@@ -43,6 +43,7 @@ from iwae_zoo.estimation import (
     paths,
     psis,
     resampling,
+    sampling,
     walks,
 )
 from iwae_zoo.model import ImportanceWeightedAutoencoder, gradients, particles, relaxation
@@ -76,6 +77,7 @@ __all__ = [
     "psis",
     "relaxation",
     "resampling",
+    "sampling",
     "saved_model",
     "sklearn",
     "strategies",

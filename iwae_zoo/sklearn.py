@@ -16,8 +16,7 @@ from sklearn.utils.validation import assert_all_finite, check_is_fitted, validat
 from iwae_zoo import data, objectives, presets
 from iwae_zoo._checks import integer, look_up, positive, single, warn_of_lost_digits
 from iwae_zoo._precision import tensor_float_32
-from iwae_zoo.estimation import imputation, likelihood
-from iwae_zoo.model import particles
+from iwae_zoo.estimation import imputation, likelihood, sampling
 from iwae_zoo.training import schedules
 
 __all__ = ["Imputer", "LikelihoodEstimator"]
@@ -190,9 +189,7 @@ class LikelihoodEstimator(DensityMixin, BaseEstimator):
         """
         check_is_fitted(self)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        z_seed, x_seed = (particles.derive_seed(seed, label) for label in range(2))
-        z = self.model_.prior.distribution().sample(integer("n_samples", n_samples), seed=z_seed)
-        return self.model_.decoder.likelihood(z).sample(seed=x_seed).numpy()
+        return sampling.sample(self.model_, integer("n_samples", n_samples), seed).x
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

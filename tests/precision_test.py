@@ -98,6 +98,7 @@ def test_the_questions_are_found():
         "likelihood.estimate_log_prob",
         "likelihood.evaluate_log_prob",
         "resampling.sample_posterior",
+        "sampling.sample",
         "snr.gradient_snr",
     } == set(questions())
 

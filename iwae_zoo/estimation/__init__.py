@@ -1,1 +1,1 @@
-"""What a trained model is asked: log p(x) and how far to trust it, posterior draws, and whether it still learns."""
+"""What a trained model is asked: log p(x) and how far to trust it, draws of x and of z given x, how it still learns."""

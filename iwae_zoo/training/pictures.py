@@ -8,9 +8,9 @@ import tensorflow as tf
 from iwae_zoo import figures
 from iwae_zoo.columns import used
 from iwae_zoo.distributions import likelihoods
-from iwae_zoo.model import particles
+from iwae_zoo.estimation.sampling import sample
 
-__all__ = ["TABLE", "draw", "panel", "sample_means", "samples"]
+__all__ = ["TABLE", "draw", "panel"]
 
 _ROWS, _COLUMNS = 5, 10
 # Columns of a table whose pairs are shown, and rows.
@@ -19,27 +19,8 @@ _PAIRED, _POINTS = 4, 500
 _RANGES = {"binary": (0.0, 1.0), "intensity": (0.0, 1.0), "byte": (0.0, 255.0)}
 
 
-def sample_means(model, count, seed=0):
-    """Means of p(x | z) for draws of z from the prior.
-
-    Returns:
-      Float array [count, ...].
-    """
-    return model.decoder.likelihood(model.prior.distribution().sample(count, seed=(seed, 0))).mean().numpy()
-
-
-def samples(model, count, seed=0):
-    """Draws of x from the model.
-
-    Returns:
-      Float array [count, ...].
-    """
-    z = model.prior.distribution().sample(count, seed=(seed, 0))
-    return model.decoder.likelihood(z).sample(seed=particles.derive_seed(seed, 1)).numpy()
-
-
 def _image_samples(model, x, seed, title):
-    means = sample_means(model, _ROWS * _COLUMNS, seed)
+    means = sample(model, _ROWS * _COLUMNS, seed).mean
     grid = _grey(model, x, means).reshape(_ROWS, _COLUMNS, *x.shape[1:])
     return figures.image_grid(grid, f"Means of samples, {title}")
 
@@ -53,7 +34,7 @@ def _image_reconstructions(model, x, seed, title):
 
 def _pairs(model, x, seed, title):
     """The columns that vary most for their size, data and samples side by side."""
-    drawn = samples(model, min(len(x), _POINTS), seed)
+    drawn = sample(model, min(len(x), _POINTS), seed).x
     columns = _varied(model, x, _PAIRED)
     shown = {"data": x[:_POINTS][:, columns], "samples": drawn[:, columns]}
     return figures.pairs(shown, [_names(model, x)[column] for column in columns], f"Pairs of columns, {title}")
@@ -82,7 +63,7 @@ def _varied(model, x, count):
 
 def _moments(model, x, seed):
     """Means and variances of the columns, of data and of as many samples."""
-    rows = {"data": x, "samples": samples(model, len(x), seed)}
+    rows = {"data": x, "samples": sample(model, len(x), seed).x}
     columns = {label: values.reshape(len(values), -1) for label, values in rows.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # Of a column that is missing in every row there are none.
@@ -100,15 +81,15 @@ def panel(model, x, seed=0):
         return {"moments": _moments(model, x, seed)}
     if form == "vector" and x.shape[1] > 1:
         columns = _varied(model, x, 2)
-        shown = {"data": x[:_POINTS], "samples": samples(model, min(len(x), _POINTS), seed)}
+        shown = {"data": x[:_POINTS], "samples": sample(model, min(len(x), _POINTS), seed).x}
         return {
             "pairs": {label: rows[:, columns] for label, rows in shown.items()},
             "names": [_names(model, x)[column] for column in columns],
         }
     shown = {
         "data": x[np.linspace(0, len(x) - 1, _COLUMNS).astype(int)],
-        "means": sample_means(model, _COLUMNS, seed),
-        "draws": samples(model, _COLUMNS, seed),
+        "means": sample(model, _COLUMNS, seed).mean,
+        "draws": sample(model, _COLUMNS, seed).x,
     }
     shape = x.shape[1:] if x.ndim == 4 else (1, -1, 1)  # What is no image is a strip.
     return {"images": {label: _grey(model, x, rows).reshape(_COLUMNS, *shape) for label, rows in shown.items()}}
