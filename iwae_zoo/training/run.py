@@ -159,6 +159,45 @@ class Run:
         if self.files.is_finished(history):
             return self._best(model, history, verbose)
         validation = self.dataset.evaluation_array("validation")
+        callbacks = self._callbacks(validation, history, first_step)
+        bar = verbose if sys.stdout.isatty() else 0
+        if verbose and not bar:
+            callbacks.append(EpochLine())
+        # Keras' epochs are of one length: the rest of an interrupted one is a `fit` of its own.
+        starts = [(first_epoch, first_step), (first_epoch + 1, 0)] if first_step else [(first_epoch, 0)]
+        enough = memory.enough_to_train(model, config.batch_size, self._particles)
+        with (
+            self._explained(model),
+            enough,
+            strategies.watching(self.strategy),
+            tensor_float_32(config.tensor_float_32),
+        ):
+            for epoch, step in starts:
+                if self.files.is_finished(history):
+                    break
+                # A checkpoint may be of a run with another number of steps for each return to Python.
+                at_once = math.gcd(config.steps_per_execution, self.steps - step)
+                if model.steps_per_execution != at_once:
+                    model.steps_per_execution = at_once
+                    model.train_function = model.test_function = None  # Traced anew.
+                model.fit(
+                    self.dataset.training_batches(
+                        config.batch_size, config.seed, epoch, step, on_device=self.on_device
+                    ),
+                    steps_per_epoch=self.steps - step,
+                    initial_epoch=epoch,
+                    epochs=config.epochs,
+                    validation_data=tf.data.Dataset.from_tensor_slices(validation).batch(config.batch_size),
+                    shuffle=False,  # The data set does that itself.
+                    callbacks=callbacks,
+                    verbose=bar,
+                )
+            strategies.wait_for_all(self.strategy)  # What the chief has written is read below.
+        return self._best(model, history, verbose)
+
+    def _callbacks(self, validation, history, first_step):
+        """Those of `fit`, in the order that they need."""
+        config = self.config
         callbacks: list[keras.callbacks.Callback] = [stages.Stages(self.stages)]
         if config.diagnostics_every:  # Early, so that the others log what it finds.
             callbacks.append(diagnostics.Diagnostics(validation[:_DIAGNOSED], config.diagnostics_every))
@@ -166,40 +205,14 @@ class Run:
             callbacks.append(keras.callbacks.TensorBoard(self.workdir / "tensorboard", write_graph=False))
         callbacks.append(EpochEnd(self.files, history, writes=self.is_chief))
         sums = self.files.sums() if first_step else None
-        callbacks.append(
-            checkpoints.WithinEpoch(
-                self.files, self.steps, config.checkpoint_every, first_step, sums, writes=self.is_chief
-            )
-        )
-        bar = verbose if sys.stdout.isatty() else 0
-        if verbose and not bar:
-            callbacks.append(EpochLine())
-        # Keras' epochs are of one length: the rest of an interrupted one is a `fit` of its own.
-        starts = [(first_epoch, first_step), (first_epoch + 1, 0)] if first_step else [(first_epoch, 0)]
+        within = (self.steps, config.checkpoint_every, first_step, sums)
+        return [*callbacks, checkpoints.WithinEpoch(self.files, *within, writes=self.is_chief)]
+
+    @contextlib.contextmanager
+    def _explained(self, model):
+        """Inside, examples that cannot be read and log weights that are not finite are told as such."""
         try:
-            enough = memory.enough_to_train(model, config.batch_size, self._particles)
-            with enough, strategies.watching(self.strategy), tensor_float_32(config.tensor_float_32):
-                for epoch, step in starts:
-                    if self.files.is_finished(history):
-                        break
-                    # A checkpoint may be of a run with another number of steps for each return to Python.
-                    at_once = math.gcd(config.steps_per_execution, self.steps - step)
-                    if model.steps_per_execution != at_once:
-                        model.steps_per_execution = at_once
-                        model.train_function = model.test_function = None  # Traced anew.
-                    model.fit(
-                        self.dataset.training_batches(
-                            config.batch_size, config.seed, epoch, step, on_device=self.on_device
-                        ),
-                        steps_per_epoch=self.steps - step,
-                        initial_epoch=epoch,
-                        epochs=config.epochs,
-                        validation_data=tf.data.Dataset.from_tensor_slices(validation).batch(config.batch_size),
-                        shuffle=False,  # The data set does that itself.
-                        callbacks=callbacks,
-                        verbose=bar,
-                    )
-                strategies.wait_for_all(self.strategy)  # What the chief has written is read below.
+            yield
         except (tf.errors.OpError, strategies.WorkerLost) as error:
             unread = getattr(self.dataset.train, "error", None)
             if unread is not None:
@@ -208,10 +221,9 @@ class Run:
                 raise
             raise Diverged(
                 f"Training diverged in epoch {_iterations(model) // self.steps + 1}: the log weights of a batch are "
-                f"not finite. Lower the learning rate (now {config.learning_rate:g}). {self.workdir} keeps the last "
-                "checkpoint."
+                f"not finite. Lower the learning rate (now {self.config.learning_rate:g}). {self.workdir} keeps the "
+                "last checkpoint."
             ) from error
-        return self._best(model, history, verbose)
 
     @tensor_float_32(False)
     def evaluate(self, model, verbose=1):
