@@ -17,7 +17,17 @@ from iwae_zoo.distributions import noise
 from iwae_zoo.estimation import psis
 from iwae_zoo.model import particles
 
-__all__ = ["Observer", "checked_counts", "default_chunk", "observed", "proposed", "race", "standard_error", "stream"]
+__all__ = [
+    "Observer",
+    "checked_counts",
+    "default_chunk",
+    "observed",
+    "proposed",
+    "race",
+    "standard_error",
+    "stream",
+    "supported",
+]
 
 # Most particles decoded at once: enough to keep the processor busy, few enough that memory is small.
 _DEFAULT_CHUNK = 2500
@@ -108,7 +118,6 @@ def observed(networks, x, num_samples, seed, tolerance, chunk_size, capacity, pr
     )
     n = tf.cast(count, tf.float64)
     in_support = usable & ~(log_sum == minus_infinity)
-    outside = {"log_prob": minus_infinity, "elbo": minus_infinity}
     inside = {
         "log_prob": log_sum - tf.math.log(n),
         "standard_error": standard_error(count, log_sum, log_sum_of_squares),
@@ -116,11 +125,16 @@ def observed(networks, x, num_samples, seed, tolerance, chunk_size, capacity, pr
         "pareto_k": (psis.pareto_shapes if tile else psis.pareto_shape)(largest, count),
         "elbo": sum_of_logs / n,
     }
-    rows = {
-        name: tf.where(in_support, value, outside.get(name, tf.constant(0.0, tf.float64)))
-        for name, value in inside.items()
+    return {**supported(in_support, inside), "in_support": in_support, "num_samples": count}, state
+
+
+def supported(in_support, values):
+    """Answers, a dict of float64 tensors, of rows in the support; elsewhere log_prob and elbo are -inf, the rest 0."""
+    minus_infinity, zero = tf.constant(-np.inf, tf.float64), tf.constant(0.0, tf.float64)
+    return {
+        name: tf.where(in_support, value, minus_infinity if name in ("log_prob", "elbo") else zero)
+        for name, value in values.items()
     }
-    return {**rows, "in_support": in_support, "num_samples": count}, state
 
 
 def race(prior, count):

@@ -14,7 +14,7 @@ import tensorflow as tf
 from iwae_zoo._checks import integer, look_up
 from iwae_zoo.distributions import fusion, noise
 from iwae_zoo.estimation import paths, psis
-from iwae_zoo.estimation.streaming import standard_error
+from iwae_zoo.estimation.streaming import standard_error, supported
 from iwae_zoo.model import particles
 
 __all__ = ["OUTPUTS", "Budget", "bracket", "estimate", "sample", "schedule"]
@@ -204,12 +204,7 @@ class _Walk:
             self._pareto_k(tf.transpose(log_weights)),
             tf.reduce_mean(acceptance, axis=0),
         )
-        outside = {"log_prob": tf.constant(-np.inf, tf.float64)}
-        zero = tf.constant(0.0, tf.float64)
-        rows = {
-            name: tf.where(in_support, value, outside.get(name, zero))
-            for name, value in zip(_FLOATS, values, strict=True)
-        }
+        rows = supported(in_support, dict(zip(_FLOATS, values, strict=True)))
         return {name: self._of_rows(values) for name, values in {**rows, "in_support": in_support}.items()}
 
     def _pareto_k(self, log_weights):
