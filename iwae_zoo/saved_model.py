@@ -104,8 +104,8 @@ def export(
       num_temperatures: int, of `annealing.estimate_log_prob`, for the annealed signatures: what a row of theirs costs.
       num_chains: int, the same.
       num_leapfrog_steps: int, the same.
-      tile_rows: int, rows of `serving_default`, `log_prob` and the annealed signatures that are computed at once, 1 or
-        a multiple of 16: 1 for a CPU, more for a GPU. A request of fewer rows costs a whole tile.
+      tile_rows: int, rows of the signatures that weigh particles that are computed at once, 1 or a multiple of 16: 1
+        for a CPU, more for a GPU. A request of fewer rows costs a whole tile.
       particle_chunk: int, most particles of a row that are decoded at once; "auto" for as many as there is free memory
         for here and now, by default at most 2500. The model card has the number.
       card: optional dict, JSON-compatible, that is added to the model card.
@@ -394,7 +394,7 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget, t
     def impute(x, count, seed):
         drawn = imputation.row(networks, x, clamped(count), _unpacked(seed), chunk_size, capacity, 1)
         answer = {name: tf.cast(drawn[name], spec.dtype) for name, spec in imputed.items() if name in drawn}
-        return {**answer, "draw": drawn["draws"][0]}
+        return {**answer, "draw": drawn["draws"][..., 0, *[slice(None)] * len(model.data_shape)]}
 
     def encode(x):
         q = networks.encoder.posterior(x[tf.newaxis])
@@ -426,7 +426,7 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget, t
 
     imputed = {name: image for name in ("mean", "stddev", "point", "probability", "draw")}
     imputed |= {name: spec for name, spec in estimated.items() if name != "elbo"}
-    holes = {"impute": by_rows(impute, [x, num_samples, seed], imputed)}
+    holes = {"impute": by_tiles(impute, [x, num_samples, seed], imputed)}
     annealed = {
         "log_prob_annealed": by_tiles(
             estimate_annealed, [x, seed], {**estimated, "method": tf.TensorSpec([], tf.string)}
@@ -439,7 +439,7 @@ def _signatures(model, default_samples, max_num_samples, default_seed, budget, t
         "serving_default": by_tiles(default, [x], estimated),
         "log_prob": by_tiles(estimate, [x, num_samples, seed], estimated),
         "encode": by_rows(encode, [x], {"mean": vector, "stddev": vector}),
-        "posterior_sample": by_rows(posterior_sample, [x, num_samples, seed], {"z": vector, "ess": scalar}),
+        "posterior_sample": by_tiles(posterior_sample, [x, num_samples, seed], {"z": vector, "ess": scalar}),
         "reconstruct": by_rows(reconstruct, [x], {"mean": image}),
         "decode": by_rows(decode, [z], {"mean": image}),
         "sample": by_rows(sample, [seed], {"x": image, "mean": image}),

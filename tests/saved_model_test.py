@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from served import ask, requests
 
-from iwae_zoo import annealing, likelihood, objectives, presets, psis, resampling, saved_model
+from iwae_zoo import annealing, imputation, likelihood, objectives, presets, psis, resampling, saved_model
 from iwae_zoo.estimation import importance
 from iwae_zoo.testing import LinearGaussian
 
@@ -68,7 +68,8 @@ def test_each_row_depends_on_itself_alone(exported, x):
 
 def test_tiles(tmp_path, x):
     """Of a tile that is chosen at export: each row by itself, bit for bit, with its own number of samples."""
-    built = presets.build("small", data_shape=(3, 2, 1), posterior="bernoulli", objective="rws")  # It has no annealing.
+    settings = {"posterior": "bernoulli", "objective": "rws", "likelihood": "bernoulli,missing=True"}
+    built = presets.build("small", data_shape=(3, 2, 1), **settings)  # It has no annealing.
     options = {"num_samples": 40, "max_num_samples": 100, "tile_rows": 16, "particle_chunk": 30}
     tiled = saved_model.Exported(saved_model.export(built, tmp_path / "tiled", **options))
     card = json.loads((tiled.path / saved_model.CARD).read_text())
@@ -78,17 +79,25 @@ def test_tiles(tmp_path, x):
         "num_samples": np.resize(np.int32([40, 1, 100, 30, 77]), 18),
         "seed": (np.arange(18, dtype=np.int64) << 32) + 5,
     }
-    inputs["x"][3, 0, 0], inputs["x"][16, 0, 0] = np.nan, 0.5  # They leave their neighbours alone.
+    inputs["x"][3, 0, 0], inputs["x"][16, 0, 0] = np.inf, 0.5  # They leave their neighbours alone.
+    inputs["x"][4, 1], inputs["x"][11] = np.nan, np.nan
     together = ask(tiled, "log_prob", **inputs)
     assert list(np.flatnonzero(~together["in_support"])) == [3, 16]
     np.testing.assert_array_equal(together["num_samples"], inputs["num_samples"])
     expected = likelihood.estimate_log_prob(built, inputs["x"][:1], 40, 5, chunk_size=30)
     assert together["log_prob"][0] == pytest.approx(expected.log_prob[0], abs=1e-4)
     assert together["pareto_k"][0] == pytest.approx(expected.pareto_k[0], abs=1e-3)
-    for rows in ([4], [17, 4], [4, 4, 4], list(range(18))[::-1], []):
-        part = ask(tiled, "log_prob", rows, **inputs)
-        for key, value in part.items():
-            np.testing.assert_array_equal(value, together[key][rows], err_msg=f"{key} {rows}")
+    for name in ("log_prob", "impute", "posterior_sample"):
+        whole = ask(tiled, name, **inputs)
+        for rows in ([4], [17, 4], [4, 4, 4], list(range(18))[::-1], []):
+            for key, value in ask(tiled, name, rows, **inputs).items():
+                np.testing.assert_array_equal(value, whole[key][rows], err_msg=f"{name} {key} {rows}")
+    filled, chunk = ask(tiled, "impute", **inputs), {"chunk_size": 30, "seed": 5}
+    expected = imputation.impute(built, inputs["x"][11:12], 1, 1, first_row=11, **{**chunk, "chunk_size": 1})
+    assert (filled["log_prob"][11], expected.log_prob[0]) == (0.0, 0.0)
+    expected = imputation.impute(built, inputs["x"][4:5], 77, 1, first_row=4, **chunk)
+    for name in ("mean", "stddev", "point"):
+        np.testing.assert_allclose(filled[name][4], getattr(expected, name)[0], rtol=1e-4, atol=1e-5)
     zeros = {"num_samples": tf.fill([18], 40), "seed": tf.zeros([18], tf.int64)}
     same = ask(tiled, "log_prob", **{**inputs, **zeros})
     np.testing.assert_array_equal(ask(tiled, "serving_default", x=inputs["x"])["log_prob"], same["log_prob"])

@@ -8,7 +8,7 @@ import tensorflow as tf
 from iwae_zoo._checks import checked_seed
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model
-from iwae_zoo.estimation import psis
+from iwae_zoo.estimation import psis, tiles
 from iwae_zoo.estimation.rows import at_once, by_rows, checked_answers, numbered
 from iwae_zoo.estimation.streaming import Observer, checked_counts, observed
 from iwae_zoo.model import examples, memory
@@ -33,7 +33,16 @@ class Bracket(NamedTuple):
 
 @tensor_float_32(False)
 def thermodynamic_bracket(
-    model, x, num_samples=1000, num_points=6, *, spacing="log_uniform", beta_1=None, seed=0, chunk_size=None
+    model,
+    x,
+    num_samples=1000,
+    num_points=6,
+    *,
+    spacing="log_uniform",
+    beta_1=None,
+    seed=0,
+    chunk_size=None,
+    tile_rows=None,
 ):
     """Brackets log p(x) by the mean of log w under q(z | x)^(1 - beta) p(x, z)^beta, which rises with beta.
 
@@ -52,6 +61,7 @@ def thermodynamic_bracket(
       beta_1: float in (0, 1), or None; the same.
       seed: int.
       chunk_size: int, particles decoded at once, or None.
+      tile_rows: int, as in `likelihood.estimate_log_prob`.
 
     Returns:
       `Bracket`; minus infinity where x is outside the likelihood's support.
@@ -65,8 +75,9 @@ def thermodynamic_bracket(
     betas = partition(num_points, spacing, beta_1)
     num_samples, chunk_size = checked_counts(chunk_size, num_samples=num_samples)
     x, seed = examples.fitting(model, x), checked_seed(seed)
-    answer = _rows_function(model, chunk_size, psis.capacity(num_samples), betas)
-    with memory.enough(model, at_once(), chunk_size, name="chunk_size"):
+    tile_rows = tiles.choose(tile_rows, model, chunk_size)
+    answer = _rows_function(model, chunk_size, psis.capacity(num_samples), betas, tile_rows)
+    with memory.enough(model, at_once(tile_rows), chunk_size, name="chunk_size", fewer_rows="a smaller tile_rows"):
         answers = answer(numbered(len(x)), seed, x, num_samples)
     checked_answers(answers["log_prob"])
     steps = np.diff(betas)
@@ -78,7 +89,7 @@ def thermodynamic_bracket(
 
 
 @per_model
-def _rows_function(model, chunk_size, capacity, betas):
+def _rows_function(model, chunk_size, capacity, betas, tile_rows):
     """The traced function that streams each example of a batch."""
     networks = Networks.of(model)
     powers = np.array(betas[1:])
@@ -86,23 +97,25 @@ def _rows_function(model, chunk_size, capacity, betas):
     def update(state, _, log_weights, *__):
         """Sums of w^beta, as logarithms, and the means of log w that they weigh, one for each beta above 0."""
         log_sums, means = state
-        powered = powers[:, np.newaxis] * log_weights  # [J - 1, chunk]
-        total = tf.reduce_logsumexp(tf.concat([log_sums[:, tf.newaxis], powered], axis=1), axis=1)
+        log_weights = log_weights[:, tf.newaxis]
+        powered = powers[:, np.newaxis] * log_weights  # [T, J - 1, chunk]
+        total = tf.reduce_logsumexp(tf.concat([log_sums[..., tf.newaxis], powered], axis=-1), axis=-1)
         known = tf.where(total > -np.inf, total, tf.zeros_like(total))
-        shares = tf.exp(powered - known[:, tf.newaxis])
-        added = tf.reduce_sum(tf.math.multiply_no_nan(log_weights, shares), axis=1)
+        shares = tf.exp(powered - known[..., tf.newaxis])
+        added = tf.reduce_sum(tf.math.multiply_no_nan(log_weights, shares), axis=-1)
         return total, means * tf.exp(log_sums - known) + added
 
     def one(seed, x, num_samples):
-        start = (tf.fill([len(powers)], tf.constant(-np.inf, tf.float64)), tf.zeros([len(powers)], tf.float64))
-        never = tf.constant(0.0, tf.float64)
-        observer = Observer(start, update)
-        answer, (_, means) = observed(networks, x, num_samples, seed, never, chunk_size, capacity, observer=observer)
-        return {"elbo": answer["elbo"], "log_prob": answer["log_prob"], "means": means}
+        tile, never = list(seed.shape[:-1]), tf.constant(0.0, tf.float64)
+        size = [*(tile or [1]), len(powers)]
+        observer = Observer((tf.fill(size, tf.constant(-np.inf, tf.float64)), tf.zeros(size, tf.float64)), update)
+        counts = tf.fill(tile, num_samples)
+        answer, (_, means) = observed(networks, x, counts, seed, never, chunk_size, capacity, observer=observer)
+        return {"elbo": answer["elbo"], "log_prob": answer["log_prob"], "means": means if tile else means[0]}
 
     outputs = {
         "elbo": tf.TensorSpec([], tf.float64),
         "log_prob": tf.TensorSpec([], tf.float64),
         "means": tf.TensorSpec([len(powers)], tf.float64),
     }
-    return by_rows(model, one, [tf.TensorSpec(model.data_shape)], [tf.TensorSpec([], tf.int32)], outputs)
+    return by_rows(model, one, [tf.TensorSpec(model.data_shape)], [tf.TensorSpec([], tf.int32)], outputs, tile_rows)

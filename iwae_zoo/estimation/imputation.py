@@ -14,7 +14,7 @@ import tensorflow as tf
 from iwae_zoo._checks import checked_seed, integer
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model
-from iwae_zoo.estimation import importance, psis
+from iwae_zoo.estimation import importance, psis, tiles
 from iwae_zoo.estimation.rows import at_once, by_rows, checked_answers, numbered
 from iwae_zoo.estimation.streaming import Observer, checked_counts, observed, race
 from iwae_zoo.model import examples, memory, particles
@@ -23,6 +23,8 @@ __all__ = ["Imputation", "central_interval", "check_takes_missing", "impute", "o
 
 # Sub-streams of a row's seed, beside those of its chunks, which are numbered from 0.
 _DRAWING = -1
+# Particles whose weighing takes as much memory as the moments of one, in double precision.
+_MOMENTS = 4
 
 
 class Imputation(NamedTuple):
@@ -109,7 +111,9 @@ def central_interval(draws, level):
 
 
 @tensor_float_32(False)
-def impute(model, x, num_samples=1000, num_imputations=5, seed=0, chunk_size=None, *, first_row=0, rows=None):
+def impute(
+    model, x, num_samples=1000, num_imputations=5, seed=0, chunk_size=None, *, first_row=0, rows=None, tile_rows=None
+):
     """Answers what is missing from x, with how far the answer can be trusted.
 
     Args:
@@ -123,6 +127,7 @@ def impute(model, x, num_samples=1000, num_imputations=5, seed=0, chunk_size=Non
       chunk_size: int, number of particles decoded at once, at most `num_samples`; None chooses.
       first_row: int, index of the first example within a larger data set.
       rows: int array [B], the rows that examples draw for, instead of `first_row` + i.
+      tile_rows: int, as in `likelihood.estimate_log_prob`.
 
     Returns:
       `Imputation`.
@@ -149,8 +154,9 @@ def impute(model, x, num_samples=1000, num_imputations=5, seed=0, chunk_size=Non
     num_samples, chunk_size = checked_counts(chunk_size, num_samples=num_samples)
     x, seed = examples.fitting(model, x), checked_seed(seed)
     rows = numbered(len(x), first_row, rows)
-    answer = _rows_function(model, chunk_size, psis.capacity(num_samples), num_imputations)
-    with memory.enough(model, at_once(), chunk_size, name="chunk_size"):
+    tile_rows = tiles.choose(tile_rows, model, _MOMENTS * chunk_size)
+    answer = _rows_function(model, chunk_size, psis.capacity(num_samples), num_imputations, tile_rows)
+    with memory.enough(model, at_once(tile_rows), chunk_size, name="chunk_size", fewer_rows="a smaller tile_rows"):
         answers = {name: value.numpy() for name, value in answer(rows, seed, x, num_samples).items()}
     checked_answers(answers["log_prob"])
     answers["draws"] = np.moveaxis(answers["draws"], 1, 0)
@@ -174,63 +180,85 @@ def outputs(data_shape, num_imputations):
 
 
 def row(networks, x, num_samples, seed, chunk_size, capacity, num_imputations):
-    """The imputation of one example; TensorFlow operations only, for graphs.
+    """The imputation of one example, or of a tile; TensorFlow operations only, for graphs.
 
     Args:
       networks: anything with `encoder`, `decoder` and `prior`, such as a model.
-      x: float tensor [...], one example.
-      num_samples: int tensor [], number of particles.
-      seed: stateless seed [2].
+      x: float tensor [...], one example; or a tile [T, ...], from an encoder whose draws take seeds by row.
+      num_samples: int tensor [], number of particles; or [T].
+      seed: stateless seed [2]; or [T, 2].
       chunk_size: int, particles decoded at once.
       capacity: int, as in `streaming.stream`.
       num_imputations: int.
 
     Returns:
-      dict of tensors by the names of `outputs`.
+      dict of tensors by the names of `outputs`; of a tile with the axis of its rows first.
     """
-    observer = _observer(networks, num_imputations)
+    tile = list(seed.shape[:-1])
+    observer = _observer(networks, num_imputations, tile[0] if tile else 1)
     tolerance = tf.constant(0.0, tf.float64)
     answer, state = observed(networks, x, num_samples, seed, tolerance, chunk_size, capacity, observer=observer)
-    mean, mean_square, probabilities, (_, z) = state
-    drawn = networks.decoder.likelihood(z).sample(seed=particles.derive_seed(seed, _DRAWING))
+    mean, mean_square, probabilities, (_, z) = (
+        state if tile else tf.nest.map_structure(lambda of_rows: of_rows[0], state)
+    )
+
+    def drawn(z, seed):
+        return tf.cast(networks.decoder.likelihood(z).sample(seed=seed), x.dtype)
+
+    seed = particles.derive_seed(seed, _DRAWING)
+    specification = tf.TensorSpec([num_imputations, *x.shape[len(tile) :]], x.dtype)
+    draws = tf.map_fn(lambda row: drawn(*row), (z, seed), fn_output_signature=specification) if tile else drawn(z, seed)
     point, probability = mean, tf.fill(tf.shape(mean), tf.constant(np.nan, mean.dtype))
     for of_classes in probabilities:
         is_class = tf.reduce_sum(of_classes, axis=-1) > 0.0
         point = tf.where(is_class, tf.cast(tf.argmax(of_classes, axis=-1), mean.dtype), mean)
         probability = tf.where(is_class, tf.reduce_max(of_classes, axis=-1), probability)
     stddev = tf.sqrt(tf.maximum(mean_square - tf.square(mean), 0.0))
-    missing = {"mean": mean, "stddev": stddev, "draws": drawn, "point": point, "probability": probability}
-    there = {"mean": x, "draws": x, "point": x, "stddev": tf.zeros_like(x), "probability": tf.ones_like(x)}
-    nothing = tf.fill(tf.shape(x), tf.constant(np.nan, x.dtype))
-    for name, values in missing.items():
-        values = tf.where(answer["in_support"], tf.cast(values, x.dtype), nothing)
-        answer[name] = tf.where(tf.math.is_nan(x), values, there[name])
+    usable = tf.reshape(answer["in_support"], [*tile, *[1] * specification.shape[1:].rank])
+
+    def filled(values, there, axis=None):
+        """Values where x is missing, with an axis more than x where one is given; elsewhere what is there."""
+        holes, kept, known = tf.math.is_nan(x), there, usable
+        if axis is not None:
+            holes, kept, known = (tf.expand_dims(value, axis) for value in (holes, kept, known))
+        return tf.where(holes, tf.where(known, tf.cast(values, x.dtype), tf.constant(np.nan, x.dtype)), kept)
+
+    answer |= {
+        "mean": filled(mean, x),
+        "stddev": filled(stddev, tf.zeros_like(x)),
+        "draws": filled(draws, x, axis=len(tile)),
+        "point": filled(point, x),
+        "probability": filled(probability, tf.ones_like(x)),
+    }
     return {name: value for name, value in answer.items() if name != "elbo"}
 
 
-def _observer(networks, num_imputations):
+def _observer(networks, num_imputations, rows):
     """What is learned of the particles: moments and probabilities of x, and z of the draws."""
     prior = networks.prior.distribution()
-    draws = race(prior, num_imputations)
+    draws = race(prior, num_imputations, rows)
     p = networks.decoder.likelihood(tf.zeros([1, *prior.event_shape], prior.dtype))
-    size, dtype = p.event_shape, tf.float64
+    size, dtype = [rows, *p.event_shape], tf.float64
     begin = (
         tf.zeros(size, dtype),
         tf.zeros(size, dtype),
-        [tf.zeros(of_classes.shape[1:], dtype) for of_classes in _probabilities(p)],
+        [tf.zeros([rows, *of_classes.shape[1:]], dtype) for of_classes in _probabilities(p)],
         draws.state,
     )
 
     def update(state, z, log_weights, before, after, seed):
         mean, mean_square, probabilities, drawn = state
-        p = networks.decoder.likelihood(z[:, 0])
+        p = networks.decoder.likelihood(z)
         # Self-normalised weights, of the chunk's particles and of all before; 0 where none has any.
         weights, rest = (
-            tf.where(after == -np.inf, tf.zeros_like(logs), tf.exp(logs - after)) for logs in (log_weights, before)
+            tf.where(after[:, tf.newaxis] == -np.inf, tf.zeros_like(logs), tf.exp(logs - after[:, tf.newaxis]))
+            for logs in (log_weights, before[:, tf.newaxis])
         )
 
         def average(so_far, values):
-            return rest * so_far + tf.tensordot(weights, tf.cast(values, dtype), 1)
+            flat = tf.reshape(tf.cast(values, dtype), [*log_weights.shape[::-1], -1])
+            added = tf.einsum("tc,cte->te", weights, flat)
+            return tf.reshape(rest * tf.reshape(so_far, [rows, -1]) + added, so_far.shape)
 
         means, stddevs = (tf.cast(values, dtype) for values in (p.mean(), p.stddev()))
         return (
@@ -250,12 +278,13 @@ def _probabilities(p):
 
 
 @per_model
-def _rows_function(model, chunk_size, capacity, num_imputations):
+def _rows_function(model, chunk_size, capacity, num_imputations, tile_rows):
     """The traced function that imputes each example of a batch."""
     networks = Networks.of(model)
 
     def one(seed, x, num_samples):
-        return row(networks, x, num_samples, seed, chunk_size, capacity, num_imputations)
+        counts = tf.fill(seed.shape[:-1], num_samples)
+        return row(networks, x, counts, seed, chunk_size, capacity, num_imputations)
 
     inputs, shared = [tf.TensorSpec(model.data_shape)], [tf.TensorSpec([], tf.int32)]
-    return by_rows(model, one, inputs, shared, outputs(model.data_shape, num_imputations))
+    return by_rows(model, one, inputs, shared, outputs(model.data_shape, num_imputations), tile_rows)

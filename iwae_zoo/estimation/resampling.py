@@ -10,8 +10,8 @@ import tensorflow as tf
 from iwae_zoo._checks import checked_seed, integer
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model
-from iwae_zoo.distributions import likelihoods
-from iwae_zoo.estimation import psis
+from iwae_zoo.distributions import likelihoods, noise
+from iwae_zoo.estimation import laplace, psis, tiles
 from iwae_zoo.estimation.rows import at_once, by_rows, checked_answers, numbered
 from iwae_zoo.estimation.streaming import checked_counts, observed, race
 from iwae_zoo.model import examples, memory, particles
@@ -20,7 +20,7 @@ __all__ = ["resample", "sample_posterior"]
 
 
 @tensor_float_32(False)
-def sample_posterior(model, x, num_samples=1, num_particles=100, seed=0, chunk_size=None):
+def sample_posterior(model, x, num_samples=1, num_particles=100, seed=0, chunk_size=None, *, tile_rows=None):
     """Draws z from the encoder, corrected towards the posterior by importance resampling.
 
     z = z_i with probability w_i / sum_k w_k,  w_k = p(x, z_k) / q(z_k | x),  z_1 ... z_K ~ q(z | x)
@@ -37,6 +37,7 @@ def sample_posterior(model, x, num_samples=1, num_particles=100, seed=0, chunk_s
         however many draws there are.
       chunk_size: int, number of particles decoded at once, at most `num_particles`; None chooses. It changes which
         random numbers are drawn, nothing else.
+      tile_rows: int, as in `likelihood.estimate_log_prob`.
 
     Returns:
       (z, ess): float array [S, B, D], of the dtype of the encoder's draws, and float64 array [B], the effective number
@@ -62,8 +63,9 @@ def sample_posterior(model, x, num_samples=1, num_particles=100, seed=0, chunk_s
     num_samples = integer("num_samples", num_samples)
     num_particles, chunk_size = checked_counts(chunk_size, num_particles=num_particles)
     x, seed = examples.fitting(model, x), checked_seed(seed)
-    answer = _rows_function(model, chunk_size, psis.capacity(num_particles), num_samples)
-    with memory.enough(model, at_once(), chunk_size, name="chunk_size"):
+    tile_rows = tiles.choose(tile_rows, model, chunk_size)
+    answer = _rows_function(model, chunk_size, psis.capacity(num_particles), num_samples, tile_rows)
+    with memory.enough(model, at_once(tile_rows), chunk_size, name="chunk_size", fewer_rows="a smaller tile_rows"):
         answers = answer(numbered(len(x)), seed, x, num_particles)
     z, ess = answers["z"].numpy(), checked_answers(answers["ess"].numpy())
     rows = np.flatnonzero((ess == 0.0).any(axis=1))
@@ -76,35 +78,45 @@ def sample_posterior(model, x, num_samples=1, num_particles=100, seed=0, chunk_s
 
 
 def resample(networks, x, num_particles, seed, chunk_size, capacity):
-    """One draw for one example, in a stream of particles; TensorFlow operations only, for graphs.
+    """One draw for one example, or each of a tile, in a stream of particles; TensorFlow operations only, for graphs.
 
     Args:
       networks: anything with `encoder`, `decoder` and `prior`, such as a model.
-      x: tensor [...], one example.
-      num_particles: int tensor [], number K of particles.
-      seed: stateless seed [2].
+      x: tensor [...], one example; or a tile [T, ...], from an encoder whose draws take seeds by row.
+      num_particles: int tensor [], number K of particles; or [T].
+      seed: stateless seed [2]; or [T, 2].
       chunk_size: int, particles decoded at once.
       capacity: int, as in `streaming.stream`.
 
     Returns:
-      dict: z [D] and ess, float64 []: NaN and 0 for an x that is not finite or outside the likelihood's support.
+      dict: z [D] and ess, float64 [], or [T, D] and [T]: NaN and 0 for an x that is not finite or outside the
+      likelihood's support.
     """
-    observer, tolerance = race(networks.prior.distribution(), 1), tf.constant(0.0, tf.float64)
+    tiled = noise.is_by_row(seed)
+    observer = race(networks.prior.distribution(), 1, seed.shape[0] if tiled else 1)
+    tolerance = tf.constant(0.0, tf.float64)
     answer, (_, z) = observed(networks, x, num_particles, seed, tolerance, chunk_size, capacity, observer=observer)
-    return {"z": tf.where(answer["in_support"], z[0], tf.constant(np.nan, z.dtype)), "ess": answer["ess"]}
+    z = z[:, 0] if tiled else z[0, 0]
+    usable = answer["in_support"][..., tf.newaxis]
+    return {"z": tf.where(usable, z, tf.constant(np.nan, z.dtype)), "ess": answer["ess"]}
 
 
 @per_model
-def _rows_function(model, chunk_size, capacity, num_samples):
+def _rows_function(model, chunk_size, capacity, num_samples, tile_rows):
     """The traced function that draws for each example of a batch."""
     networks, prior = Networks.of(model), model.prior.distribution()
     outputs = {"z": tf.TensorSpec(prior.event_shape, prior.dtype), "ess": tf.TensorSpec([], tf.float64)}
 
     def one(seed, x, num_particles):
-        def draw(number):
-            return resample(networks, x, num_particles, particles.derive_seed(seed, number), chunk_size, capacity)
+        tile = list(seed.shape[:-1])
+        of_tile = {name: tf.TensorSpec([*tile, *spec.shape], spec.dtype) for name, spec in outputs.items()}
 
-        return tf.map_fn(draw, tf.range(num_samples), fn_output_signature=outputs, parallel_iterations=1)
+        def draw(number):
+            own = particles.derive_seed(seed, number)
+            return resample(networks, x, tf.fill(tile, num_particles), own, chunk_size, capacity)
+
+        drawn = tf.map_fn(draw, tf.range(num_samples), fn_output_signature=of_tile, parallel_iterations=1)
+        return {name: laplace.swapped(values) for name, values in drawn.items()} if tile else drawn
 
     of_draws = {name: tf.TensorSpec([num_samples, *spec.shape], spec.dtype) for name, spec in outputs.items()}
-    return by_rows(model, one, [tf.TensorSpec(model.data_shape)], [tf.TensorSpec([], tf.int32)], of_draws)
+    return by_rows(model, one, [tf.TensorSpec(model.data_shape)], [tf.TensorSpec([], tf.int32)], of_draws, tile_rows)

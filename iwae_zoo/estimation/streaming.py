@@ -34,12 +34,13 @@ _DEFAULT_CHUNK = 2500
 
 
 class Observer(NamedTuple):
-    """Something else that is learned of one example's particles while they pass by.
+    """Something else that is learned of the particles of T examples while they pass by.
 
     Attributes:
-      state: nested tensors, what is known before the first chunk.
-      update: function (state, z [chunk, 1, D], log_weights float64 [chunk], log_sum before and after the chunk, chunk's
-        seed) that returns the state after it. Particles that do not count have log weight -inf.
+      state: nested tensors [T, ...], what is known before the first chunk.
+      update: function (state, z [chunk, T, D], log_weights float64 [T, chunk], log_sum [T] before and after the chunk,
+        chunk's seed) that returns the state after it. Particles that do not count have log weight -inf: those of an
+        example that is finished change nothing.
     """
 
     state: Any
@@ -69,7 +70,7 @@ def stream(networks, x, num_samples, seed, tolerance, chunk_size, capacity, prop
 
 
 def observed(networks, x, num_samples, seed, tolerance, chunk_size, capacity, proposal="encoder", observer=NOBODY):
-    """As `stream`, with an `Observer` of one example; returns the dict and the observer's last state."""
+    """As `stream`, with an `Observer`, whose T is 1 for one example; returns the dict and the observer's last state."""
     tile = [seed.shape[0]] if noise.is_by_row(seed) else []  # The shape of what is summed up.
     x, usable = (particles.abreast if tile else particles.alone)(networks.decoder, x)
     propose = proposed(networks, x, chunk_size, proposal)
@@ -89,7 +90,7 @@ def observed(networks, x, num_samples, seed, tolerance, chunk_size, capacity, pr
             _added(log_sum_of_squares, 2.0 * weighed),
             sum_of_logs + tf.reduce_sum(tf.where(wanted, log_weights, tf.zeros_like(log_weights)), axis=-1),
             tf.math.top_k(tf.concat([largest, weighed], axis=-1), capacity).values,
-            observer.update(state, z, weighed, log_sum, total, chunk_seed),
+            observer.update(state, z, *(v if tile else v[tf.newaxis] for v in (weighed, log_sum, total)), chunk_seed),
         )
 
     def unfinished(count, log_sum, log_sum_of_squares, *_):
@@ -137,36 +138,36 @@ def supported(in_support, values):
     }
 
 
-def race(prior, count):
+def race(prior, count, rows):
     """An `Observer` that draws from the particles, `count` times, each with probability proportional to its weight.
 
     The particle with the largest log weight plus independent standard Gumbel noise has been chosen so, and a maximum
-    can be kept while the particles pass by. The state is (that maximum [count], its z [count, D]); z is zero as long as
-    no particle has any weight.
+    can be kept while the particles pass by. The state is (that maximum [T, count], its z [T, count, D]); z is zero as
+    long as no particle has any weight.
 
     Args:
       prior: p(z), of which the shape and the dtype of z are known.
       count: int.
+      rows: int T.
 
     #### References
     Maddison, Tarlow, Minka. A* Sampling. NIPS 2014, section 2 (the Gumbel-max trick). https://arxiv.org/abs/1411.0030
     """
     begin = (
-        tf.fill([count], tf.constant(-np.inf, tf.float64)),
-        tf.zeros([count, *prior.event_shape], prior.dtype),
+        tf.fill([rows, count], tf.constant(-np.inf, tf.float64)),
+        tf.zeros([rows, count, *prior.event_shape], prior.dtype),
     )
 
     def update(state, z, log_weights, before, after, seed):
         del before, after
         best, best_z = state
-        uniform = noise.uniform(count, tf.size(log_weights), particles.derive_seed(seed, 1), dtype=tf.float64)
-        scores = log_weights - tf.math.log(-tf.math.log(uniform))
+        own_seed, chunk = particles.derive_seed(seed, 1), log_weights.shape[-1]
+        uniform = noise.by_row(noise.uniform, count, tf.constant([rows]), chunk, own_seed, dtype=tf.float64)
+        scores = tf.transpose(log_weights - tf.math.log(-tf.math.log(uniform)), [1, 0, 2])  # [T, count, chunk]
         winner, score = tf.argmax(scores, axis=-1), tf.reduce_max(scores, axis=-1)
         better = score > best
-        return (
-            tf.where(better, score, best),
-            tf.where(better[:, tf.newaxis], tf.gather(z[:, 0], winner), best_z),
-        )
+        chosen = tf.gather(tf.transpose(z, [1, 0, 2]), winner, axis=1, batch_dims=1)
+        return tf.where(better, score, best), tf.where(better[..., tf.newaxis], chosen, best_z)
 
     return Observer(begin, update)
 

@@ -18,7 +18,7 @@ from iwae_zoo.data import filled
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import imputation
 from iwae_zoo.model import examples
-from iwae_zoo.programs import trained
+from iwae_zoo.programs import chunks, trained
 
 _FLAGS = console.flag_values()
 _MODEL, _PRESET = trained.define(_FLAGS)
@@ -41,14 +41,15 @@ _NUM_IMPUTATIONS = flags.DEFINE_integer(
     "num_imputations", 0, "Draws of what is missing, for multiple imputation.", 0, flag_values=_FLAGS
 )
 _SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same answers.", 0, flag_values=_FLAGS)
-# Rows that are imputed by one call: how often the progress bar moves.
-_ROWS = 250
+_TILE_ROWS = chunks.define_tile_rows(_FLAGS, None)
+# Rows that are imputed by one call, whole tiles: how often the progress bar moves.
+_ROWS = 256
 
 
 def _impute(model, x, first_row):
     """The `Imputation` of a part of the rows."""
     numbers = (_NUM_SAMPLES.value, max(1, _NUM_IMPUTATIONS.value), _SEED.value)
-    return imputation.impute(model, x, *numbers, first_row=first_row)
+    return imputation.impute(model, x, *numbers, first_row=first_row, tile_rows=_TILE_ROWS.value)
 
 
 def _table(model, progress):

@@ -9,8 +9,18 @@ import scipy.stats
 import tensorflow as tf
 from replicated import mirrored
 from tensorflow_probability import distributions as tfd
+from toy_data import dataset
 
-from iwae_zoo import ImportanceWeightedAutoencoder, annealing, likelihood, networks, presets
+from iwae_zoo import (
+    ImportanceWeightedAutoencoder,
+    annealing,
+    diagnostics,
+    imputation,
+    likelihood,
+    networks,
+    presets,
+    resampling,
+)
 from iwae_zoo.distributions.full_normal import FullNormal
 from iwae_zoo.estimation import psis, tiles, walks
 from iwae_zoo.model import memory
@@ -115,6 +125,41 @@ def test_each_row_ends_by_itself(model):
     backwards = np.arange(20)[::-1]
     again = likelihood.estimate_log_prob(model, x[::-1], rows=backwards, tile_rows=16, **options)
     assert_same(again, [part[::-1] for part in tiled])
+
+
+@pytest.mark.slow
+def test_what_is_missing_is_filled_by_tiles():
+    """From the particles that one row at a time draws, and at whatever place of a tile."""
+    data = dataset("columns", (5,))
+    built = presets.build("plane", data=data, likelihood="columns", latent_size=2, hidden_sizes=(6,))
+    x = np.resize(data.test, (20, 5))
+    x[3, 2], x[6], x[8:, 1] = -1.0, np.nan, np.nan  # Outside of the support; nothing is known; more holes.
+    options = {"num_samples": SAMPLES, "num_imputations": 3, "seed": 3, "chunk_size": CHUNK}
+    tiled, alone = (imputation.impute(built, x, tile_rows=rows, **options) for rows in (16, 1))
+    assert list(np.flatnonzero(~tiled.in_support)) == [3]
+    assert abs(tiled.log_prob[6]) < 1e-6 and np.isnan(x).sum() > 20
+    for name in ("mean", "stddev", "point", "probability", "log_prob", "standard_error", "ess", "draws"):
+        np.testing.assert_allclose(getattr(tiled, name), getattr(alone, name), rtol=1e-3, atol=1e-4, err_msg=name)
+    rows = np.random.default_rng(1).permutation(20)[:17]
+    again = imputation.impute(built, x[rows], rows=rows, tile_rows=16, **options)
+    for name, values in tiled._asdict().items():
+        expected = values[:, rows] if name == "draws" else values[rows]
+        np.testing.assert_array_equal(getattr(again, name), expected, err_msg=name)
+
+
+@pytest.mark.slow
+def test_draws_and_thermodynamic_brackets_of_tiles(model):
+    x, options = images(20), {"seed": 3, "chunk_size": CHUNK}
+    functions = {
+        "draws": lambda x, rows: resampling.sample_posterior(model, x, 3, SAMPLES, tile_rows=rows, **options),
+        "bracket": lambda x, rows: diagnostics.thermodynamic_bracket(model, x, SAMPLES, tile_rows=rows, **options),
+    }
+    for name, function in functions.items():
+        tiled, alone, some = function(x, 16), function(x, 1), function(x[:5], 16)
+        for ours, theirs, few in zip(tiled, alone, some, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4, err_msg=name)
+            axis = ours.ndim - 2 if ours.ndim == 3 else 0  # Draws come first.
+            np.testing.assert_array_equal(few, np.take(ours, range(5), axis), err_msg=name)
 
 
 @pytest.mark.slow
