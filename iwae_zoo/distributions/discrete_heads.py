@@ -144,6 +144,8 @@ class RelaxedCategorical(_OfLogits):
 
 def _classes(latent_size, classes):
     """The number of classes, C; all if it is None."""
+    if classes is None and latent_size < 2:
+        raise ValueError(f"A categorical latent has at least two classes: received latent_size={latent_size}.")
     classes = integer("classes", latent_size if classes is None else classes, least=2)
     if latent_size % classes:
         raise ValueError(f"classes must divide the size of the latent, {latent_size}: received {classes}.")

@@ -2,7 +2,9 @@
 
 import abc
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
@@ -25,6 +27,8 @@ class Posterior(abc.ABC):
     latent_size: int
 
     name: ClassVar[str]
+    # Settings that a configuration from before them does not have.
+    before: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     # Whether draws have derivatives by the parameters.
     reparameterized: ClassVar[bool] = True
 

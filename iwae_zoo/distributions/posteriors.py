@@ -1,6 +1,8 @@
 """Posterior heads: an encoder body's output, read as the parameters of q(z | x)."""
 
 import dataclasses
+import math
+from types import MappingProxyType
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -31,10 +33,29 @@ __all__ = [
 ]
 
 
+# How many times larger than z rounding may become where a covariance is inverted, short of a conspiracy of its signs.
+_GROWTH = 1e6
+
+
+@dataclasses.dataclass(frozen=True)
 class FullNormal(Posterior):
-    """Gaussian latents of any covariance: the means, then a lower triangle, whose diagonal softplus makes positive."""
+    """Gaussian latents that go together: the means, then a lower triangle, whose diagonal softplus makes positive.
+
+    L_ii = softplus(t_ii) + 1e-4,   L_ij = L_ii a_ij / (1 + sum_j |a_ij| / c),   a_ij = t_ij / sqrt(D),   j < i
+
+    The covariance is L L^T. What single precision draws, it has to invert: rows that go far beyond their diagonal make
+    an inverse that grows with every row, and log q of its own draws is lost in rounding. So a row's sum stays below c
+    times its diagonal, with D^c = 1e6.
+
+    Args:
+      latent_size: int, D.
+      bounded: bool; False for L_ij = a_ij, as files from before this was known have it.
+    """
+
+    bounded: bool = True
 
     name = "full_normal"
+    before = MappingProxyType({"bounded": False})
 
     @property
     def num_parameters(self):
@@ -49,7 +70,12 @@ class FullNormal(Posterior):
         triangle = tfp.math.fill_triangular(raw_triangle)
         diagonal = positive_scale(tf.linalg.diag_part(triangle))
         # Up to D numbers below the diagonal add up in one variable, which is not to start larger for that.
-        return full_normal.FullNormal(loc, tf.linalg.set_diag(triangle / self.latent_size**0.5, diagonal))
+        below = tf.linalg.set_diag(triangle / self.latent_size**0.5, tf.zeros_like(diagonal))
+        if self.bounded:
+            limit = math.log(_GROWTH) / math.log(max(self.latent_size, 2))
+            sums = tf.reduce_sum(tf.abs(below), axis=-1, keepdims=True)
+            below *= diagonal[..., tf.newaxis] / (1.0 + sums / limit)
+        return full_normal.FullNormal(loc, tf.linalg.set_diag(below, diagonal))
 
 
 class StudentT(Posterior):
@@ -143,7 +169,8 @@ def to_config(head):
 def from_config(config):
     """The inverse of `to_config`."""
     arguments = dict(config)
-    return look_up(TABLE, arguments.pop("name"), "posterior")(**arguments)
+    head = look_up(TABLE, arguments.pop("name"), "posterior")
+    return head(**{**head.before, **arguments})
 
 
 def optional(config):

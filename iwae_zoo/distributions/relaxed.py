@@ -16,6 +16,9 @@ from iwae_zoo.distributions.moments import SampledMoments
 
 __all__ = ["RelaxedBits", "RelaxedOneHots"]
 
+# Logarithm of a sum of exponentials beyond which a density falls by its tangent: e^60 is far from the end of float32.
+_STEEP = 60.0
+
 
 class RelaxedBits(tfd.Independent):
     """Log odds of relaxed bits, independent over the last axis: z in R^D.
@@ -105,7 +108,9 @@ class RelaxedOneHots(ByVariable, SampledMoments):
         residual -= tf.stop_gradient(tf.reduce_max(residual, axis=-1, keepdims=True))
         shift = tf.reduce_logsumexp(z, axis=-1)
         value = tf.reduce_sum(residual, axis=-1) - classes * tf.reduce_logsumexp(residual, axis=-1)
-        value += classes * shift - tf.exp(shift)
+        # Where z is no draw of such a distribution the exponential would overflow: it goes on along its tangent.
+        nearer = tf.minimum(shift, _STEEP)
+        value += classes * shift - tf.exp(nearer) * (1.0 + shift - nearer)
         return size * (classes - 1) * math.log(self._temperature) + tf.reduce_sum(value, axis=-1)
 
     def _sample_n(self, n, seed=None, first_row=0):

@@ -187,12 +187,12 @@ def climb(sampled, anneal, method, tolerance=None):
         return sampled
     annealed = anneal(rows)
     # What is sure enough stays, and so does what is far above chains that missed it: with a probability of at most
-    # e^-c an unbiased estimate of p(x) is c nats too high. Unless annealing is asked for.
+    # e^-c an unbiased estimate of p(x) is c nats too high, but for rounding. Unless annealing is asked for.
     better = ~sampled.trusted[rows] | (annealed["standard_error"] < sampled.standard_error[rows])
     of_chains = annealed["standard_error"]
     of_chains = np.where(of_chains < np.inf, of_chains, 0.0)  # That of one chain is not known, and excuses nothing.
     error = np.hypot(of_chains, sampled.standard_error[rows])
-    better &= ~(annealed["log_prob"] < sampled.log_prob[rows] - _FAR * error)
+    better &= ~(annealed["log_prob"] < sampled.log_prob[rows] - _FAR * error) | sampled.rounded[rows]
     better |= method == ANNEALED
     better &= annealed["ess"] > 0  # Chains that were all lost say nothing.
     changed = {

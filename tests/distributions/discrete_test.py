@@ -166,6 +166,12 @@ def test_draws_of_float32_reach_as_far_down_as_up(monkeypatch):
         assert float(abs(z[0])) == pytest.approx(np.log(2**24), rel=1e-6)
         assert float(IndependentBits(tf.zeros([1])).sample(seed=(0, 0))[0]) == bit
         assert np.isfinite(RelaxedOneHots(tf.zeros([1, 3]), 0.1).sample(seed=(0, 0))).all()
+    far = tf.constant([[-1e3, 0.0, 1.0], [59.0, 0.0, 1.0], [61.0, 0.0, 1.0], [1e3, 0.0, 1.0]])  # Of another posterior.
+    with tf.GradientTape() as tape:
+        tape.watch(far)
+        log_prob = RelaxedOneHots(tf.zeros([1, 3]), 0.1).log_prob(far)
+    assert np.isfinite(log_prob).all() and (np.diff(log_prob) < 0).all()
+    assert np.isfinite(tape.gradient(log_prob, far)).all()
 
 
 @pytest.mark.parametrize(
@@ -175,7 +181,10 @@ def test_draws_of_float32_reach_as_far_down_as_up(monkeypatch):
             lambda: posteriors.get("categorical,classes=4", 6),
             "classes must divide the size of the latent, 6: received 4",
         ),
-        (lambda: posteriors.get("categorical", 1), "classes must be an integer of at least 2: received 1"),
+        (
+            lambda: posteriors.get("categorical", 1),
+            "A categorical latent has at least two classes: received latent_size=1",
+        ),
         (lambda: posteriors.get("relaxed_categorical,classes=ten", 6), "classes must be an integer .*received 'ten'"),
         (
             lambda: posteriors.get("relaxed_bernoulli,temperature=0", 6),

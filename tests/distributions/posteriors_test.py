@@ -203,6 +203,40 @@ def test_full_normal_is_scipys(seed):
     np.testing.assert_allclose(alone.log_prob(z[:, 0]), expected[0], rtol=1e-9)
 
 
+@pytest.mark.parametrize("size", [2, 8, 50])
+def test_full_normal_knows_its_own_draws_in_single_precision(size):
+    """Whatever the body gives: |L^-1 (z - loc)|^2 has mean D, and is not the rounding of z, grown by each row."""
+    head, random = posteriors.FullNormal(size), np.random.default_rng(0)
+    count = head.num_parameters
+    bodies = [random.normal(size=count) * scale for scale in (0.3, 3.0, 300.0)]
+    bodies += [np.full(count, value) for value in (-3.0, -1e3, 1e3, -1e30)]
+    bodies += [np.resize([1e3, -1e3], count), -1e3 * random.normal(size=count) * (random.random(count) < 0.1)]
+    parameters = np.array(bodies, "float32")
+    parameters[:, :size] = 0.0  # The means.
+    with tf.GradientTape() as tape:
+        tape.watch(parameters := tf.constant(parameters))
+        q = head.distribution(parameters)
+        z = q.sample(4000, seed=(1, 2))
+        log_q = q.log_prob(z)
+    log_scale = np.log(np.diagonal(q._scale_tril, axis1=-2, axis2=-1)).sum(axis=-1)
+    squares = -2.0 * (log_q + log_scale) - size * np.log(2.0 * np.pi)
+    np.testing.assert_allclose(np.mean(squares, axis=0), size, rtol=0, atol=5 * np.sqrt(2 * size / 4000))
+    assert np.isfinite(tape.gradient(log_q, parameters)).all()
+
+
+def test_a_full_normal_of_an_older_file_is_as_it_was():
+    head = posteriors.from_config({"name": "full_normal", "latent_size": 3})
+    assert head == posteriors.FullNormal(3, bounded=False)
+    assert posteriors.from_config(posteriors.to_config(posteriors.FullNormal(3))) == posteriors.FullNormal(3)
+    raw = np.random.default_rng(0).normal(size=head.num_parameters)
+    triangle = np.zeros((3, 3))
+    triangle[np.tril_indices(3)] = tfp.math.fill_triangular(raw[3:]).numpy()[np.tril_indices(3)]
+    expected = triangle / np.sqrt(3)
+    np.fill_diagonal(expected, np.log1p(np.exp(np.diag(triangle))) + 1e-4)
+    covariance = head.distribution(tf.constant(raw)).covariance()
+    np.testing.assert_allclose(covariance, expected @ expected.T, rtol=1e-9)
+
+
 @pytest.mark.parametrize("df", [2.1, 5.0, 300.0])
 def test_student_t_is_scipys(df, seed):
     q = IndependentStudentT(*(np.float64([[value]]) for value in (df, 1.0, 0.3)))

@@ -280,6 +280,10 @@ def test_climbing_keeps_the_surer_answer():
     alone = missed | {"standard_error": np.inf, "ess": 1.0, "num_samples": 1}  # A chain whose error nobody knows.
     answer = likelihood.climb(sampled, lambda rows: anneal(rows, alone), "auto")
     assert list(answer.method) == ["importance"] * 2
+    # What is nothing but rounding outvotes nobody.
+    absurd = estimates(pareto_k=[0.5, 0.9], standard_error=[0.25, 0.25], log_prob=[-3.0, 1e11])
+    answer = likelihood.climb(absurd, lambda rows: anneal(rows, missed | {"log_prob": -100.0}), "auto")
+    assert list(answer.log_prob) == [-3.0, -100.0]
     lost = {"log_prob": -np.inf, "standard_error": 0.0, "ess": 0.0, "pareto_k": 0.0, "num_samples": 32}
     for method in ("auto", "annealed"):  # A chain that left the support and none that is left: no answer.
         answer = likelihood.climb(sampled, lambda rows: anneal(rows, lost), method)
