@@ -49,7 +49,7 @@ def test_evaluate_main(trained, tmp_path, monkeypatch):
     flags += ["--particle_chunk=auto", "--tile_rows=1"]
     # The library answers from what the program has traced.
     model = keras.saving.load_model(trained / "model.keras")
-    monkeypatch.setattr(keras.saving, "load_model", lambda _: model)
+    monkeypatch.setattr(keras.saving, "load_model", lambda _, compile: model)
     result = call(evaluate, *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "log p(x)" in result.stdout and "annealed importance sampling" in result.stdout

@@ -17,7 +17,7 @@ __all__ = ["at_once", "by_rows", "checked_answers", "in_tiles", "numbered"]
 _ABREAST = 2
 
 
-def at_once(tile_rows=1):
+def at_once(tile_rows):
     """Number of rows that `by_rows` computes at once, on each device: int."""
     return _ABREAST if tile_rows == 1 else tile_rows
 
