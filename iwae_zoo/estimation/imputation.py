@@ -14,7 +14,7 @@ import tensorflow as tf
 from iwae_zoo._checks import checked_seed, integer
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model
-from iwae_zoo.estimation import importance, psis, tiles
+from iwae_zoo.estimation import importance, laplace, psis, tiles
 from iwae_zoo.estimation.rows import at_once, by_rows, checked_answers, numbered
 from iwae_zoo.estimation.streaming import Observer, checked_counts, observed, race
 from iwae_zoo.model import examples, memory, particles
@@ -256,8 +256,8 @@ def _observer(networks, num_imputations, rows):
         )
 
         def average(so_far, values):
-            flat = tf.reshape(tf.cast(values, dtype), [*log_weights.shape[::-1], -1])
-            added = tf.einsum("tc,cte->te", weights, flat)
+            flat = laplace.swapped(tf.reshape(tf.cast(values, dtype), [*log_weights.shape[::-1], -1]))
+            added = tf.matmul(weights[:, tf.newaxis], flat)[:, 0]
             return tf.reshape(rest * tf.reshape(so_far, [rows, -1]) + added, so_far.shape)
 
         means, stddevs = (tf.cast(values, dtype) for values in (p.mean(), p.stddev()))
