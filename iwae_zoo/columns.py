@@ -70,7 +70,7 @@ class Column:
     categories: tuple[str, ...] = ()
 
     def __post_init__(self):
-        look_up(list(KINDS), self.kind, f"kind of column {self.name!r}")
+        look_up(KINDS, self.kind, f"kind of column {self.name!r}")
         object.__setattr__(self, "categories", tuple(self.categories))
 
     def __str__(self):

@@ -83,10 +83,8 @@ class Columns(Likelihood):
 
     @property
     def not_drawn(self):
-        reasons = [
-            f"of {group.head.name!r} {group.head.not_drawn}" for group in self.groups or () if group.head.not_drawn
-        ]
-        return reasons[0] if reasons else None
+        heads = [group.head for group in self.groups or ()]
+        return next((f"of {head.name!r} {head.not_drawn}" for head in heads if head.not_drawn), None)
 
     def _head(self, kind):
         from iwae_zoo.distributions import likelihoods

@@ -20,9 +20,9 @@ from iwae_zoo._checks import checked_seed, integer
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.estimation import laplace, paths, tiles, walks
-from iwae_zoo.estimation.rows import at_once, by_rows, checked_answers, numbered
+from iwae_zoo.estimation.rows import by_rows, checked_answers, numbered
 from iwae_zoo.estimation.walks import schedule
-from iwae_zoo.model import dreams, examples, memory, particles
+from iwae_zoo.model import dreams, examples, particles
 
 __all__ = [
     "AnnealedEstimate",
@@ -334,9 +334,8 @@ def _tile_rows(tile_rows, model, budget):
 
 
 def _enough(model, budget, tile_rows):
-    """`memory.enough` for the chains of a budget, whose densities are gone back through."""
-    options = {"name": "num_chains", "kind": "chain", "fewer_rows": "a smaller tile_rows"}
-    return memory.enough(model, at_once(tile_rows), budget.num_chains, **options, backward=True)
+    """`tiles.enough` for the chains of a budget, whose densities are gone back through."""
+    return tiles.enough(tile_rows, model, budget.num_chains, name="num_chains", kind="chain", backward=True)
 
 
 def _in_batches(function, tile_rows, rows, seed, arrays, shared, verbose):

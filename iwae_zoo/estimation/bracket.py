@@ -9,9 +9,9 @@ from iwae_zoo._checks import checked_seed
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.estimation import psis, tiles
-from iwae_zoo.estimation.rows import at_once, by_rows, checked_answers, numbered
+from iwae_zoo.estimation.rows import by_rows, checked_answers, numbered
 from iwae_zoo.estimation.streaming import Observer, checked_counts, observed
-from iwae_zoo.model import examples, memory
+from iwae_zoo.model import examples
 from iwae_zoo.objectives.thermodynamic import partition
 
 __all__ = ["Bracket", "thermodynamic_bracket"]
@@ -77,7 +77,7 @@ def thermodynamic_bracket(
     x, seed = examples.fitting(model, x), checked_seed(seed)
     tile_rows = tiles.choose(tile_rows, model, chunk_size)
     answer = _rows_function(model, chunk_size, psis.capacity(num_samples), betas, tile_rows)
-    with memory.enough(model, at_once(tile_rows), chunk_size, name="chunk_size", fewer_rows="a smaller tile_rows"):
+    with tiles.enough(tile_rows, model, chunk_size):
         answers = answer(numbered(len(x)), seed, x, num_samples)
     checked_answers(answers["log_prob"])
     steps = np.diff(betas)

@@ -13,9 +13,9 @@ import tensorflow as tf
 from iwae_zoo._checks import checked_seed, number
 from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.estimation import psis, tiles
-from iwae_zoo.estimation.rows import at_once, by_rows, checked_answers
+from iwae_zoo.estimation.rows import by_rows, checked_answers
 from iwae_zoo.estimation.streaming import checked_counts, stream
-from iwae_zoo.model import examples, memory
+from iwae_zoo.model import examples
 
 __all__ = [
     "ANNEALED",
@@ -119,7 +119,7 @@ def estimate_log_prob(model, x, num_samples, seed, chunk_size, *, tolerance, pro
     x, seed = examples.fitting(model, x), checked_seed(seed)
     tile_rows = tiles.choose(tile_rows, model, chunk_size, proposal)
     answer = _rows_function(model, chunk_size, psis.capacity(num_samples), proposal, tile_rows)
-    with memory.enough(model, at_once(tile_rows), chunk_size, name="chunk_size", fewer_rows="a smaller tile_rows"):
+    with tiles.enough(tile_rows, model, chunk_size):
         answers = answer(rows, seed, x, num_samples, 0.0 if tolerance is None else tolerance)
     checked_answers(answers["log_prob"])
     return Estimate.of_importance(**{name: value.numpy() for name, value in answers.items()})

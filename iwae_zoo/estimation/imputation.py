@@ -14,10 +14,10 @@ import tensorflow as tf
 from iwae_zoo._checks import checked_seed, integer
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model
-from iwae_zoo.estimation import importance, laplace, psis, tiles
-from iwae_zoo.estimation.rows import at_once, by_rows, checked_answers, numbered
+from iwae_zoo.estimation import importance, psis, tiles
+from iwae_zoo.estimation.rows import by_rows, checked_answers, numbered, swapped
 from iwae_zoo.estimation.streaming import Observer, checked_counts, observed, race
-from iwae_zoo.model import examples, memory, particles
+from iwae_zoo.model import examples, particles
 
 __all__ = ["Imputation", "central_interval", "check_takes_missing", "impute", "outputs", "row"]
 
@@ -156,7 +156,7 @@ def impute(
     rows = numbered(len(x), first_row, rows)
     tile_rows = tiles.choose(tile_rows, model, _MOMENTS * chunk_size)
     answer = _rows_function(model, chunk_size, psis.capacity(num_samples), num_imputations, tile_rows)
-    with memory.enough(model, at_once(tile_rows), chunk_size, name="chunk_size", fewer_rows="a smaller tile_rows"):
+    with tiles.enough(tile_rows, model, chunk_size):
         answers = {name: value.numpy() for name, value in answer(rows, seed, x, num_samples).items()}
     checked_answers(answers["log_prob"])
     answers["draws"] = np.moveaxis(answers["draws"], 1, 0)
@@ -256,7 +256,7 @@ def _observer(networks, num_imputations, rows):
         )
 
         def average(so_far, values):
-            flat = laplace.swapped(tf.reshape(tf.cast(values, dtype), [*log_weights.shape[::-1], -1]))
+            flat = swapped(tf.reshape(tf.cast(values, dtype), [*log_weights.shape[::-1], -1]))
             added = tf.matmul(weights[:, tf.newaxis], flat)[:, 0]
             return tf.reshape(rest * tf.reshape(so_far, [rows, -1]) + added, so_far.shape)
 

@@ -13,9 +13,10 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from iwae_zoo.distributions import fusion
+from iwae_zoo.estimation.rows import swapped
 from iwae_zoo.model import particles
 
-__all__ = ["DIRECTIONS", "INFORMATION", "Laplace", "approximate", "product", "standard", "swapped"]
+__all__ = ["DIRECTIONS", "INFORMATION", "Laplace", "approximate", "product", "standard"]
 
 # Most steps, and the gain in nats of a step after which there is no other: the mode is then a small part of a standard
 # deviation away.
@@ -64,11 +65,6 @@ class Laplace(NamedTuple):
         """log-density [N, T] of z at the coordinates u [N, T, D], nats."""
         constant = self.log_det + 0.5 * math.log(2.0 * math.pi) * u.shape[-1]
         return -0.5 * tf.reduce_sum(tf.square(u), axis=-1) - constant
-
-
-def swapped(values):
-    """[T, N, ...] of [N, T, ...], and the other way round."""
-    return tf.transpose(values, [1, 0, *range(2, values.shape.rank)])
 
 
 def product(values, matrices, **options):

@@ -19,6 +19,7 @@ from tensorflow_probability import distributions as tfd
 
 from iwae_zoo.distributions import moments, noise, philox
 from iwae_zoo.estimation import laplace
+from iwae_zoo.estimation.rows import swapped
 from iwae_zoo.model import particles, supports
 
 __all__ = [
@@ -253,7 +254,7 @@ def _draws(distribution, count, seed):
     if noise.is_by_row(seed):
         specification = tf.TensorSpec([count, *distribution.event_shape], distribution.dtype)
         drawn = tf.map_fn(lambda own: distribution.sample([count], seed=own), seed, fn_output_signature=specification)
-        return laplace.swapped(drawn)
+        return swapped(drawn)
     return distribution.sample([count, 1], seed=seed)
 
 

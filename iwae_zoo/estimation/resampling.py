@@ -11,10 +11,10 @@ from iwae_zoo._checks import checked_seed, integer
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model
 from iwae_zoo.distributions import likelihoods, noise
-from iwae_zoo.estimation import laplace, psis, tiles
-from iwae_zoo.estimation.rows import at_once, by_rows, checked_answers, numbered
+from iwae_zoo.estimation import psis, tiles
+from iwae_zoo.estimation.rows import by_rows, checked_answers, numbered, swapped
 from iwae_zoo.estimation.streaming import checked_counts, observed, race
-from iwae_zoo.model import examples, memory, particles
+from iwae_zoo.model import examples, particles
 
 __all__ = ["resample", "sample_posterior"]
 
@@ -65,7 +65,7 @@ def sample_posterior(model, x, num_samples=1, num_particles=100, seed=0, chunk_s
     x, seed = examples.fitting(model, x), checked_seed(seed)
     tile_rows = tiles.choose(tile_rows, model, chunk_size)
     answer = _rows_function(model, chunk_size, psis.capacity(num_particles), num_samples, tile_rows)
-    with memory.enough(model, at_once(tile_rows), chunk_size, name="chunk_size", fewer_rows="a smaller tile_rows"):
+    with tiles.enough(tile_rows, model, chunk_size):
         answers = answer(numbered(len(x)), seed, x, num_particles)
     z, ess = answers["z"].numpy(), checked_answers(answers["ess"].numpy())
     rows = np.flatnonzero((ess == 0.0).any(axis=1))
@@ -116,7 +116,7 @@ def _rows_function(model, chunk_size, capacity, num_samples, tile_rows):
             return resample(networks, x, tf.fill(tile, num_particles), own, chunk_size, capacity)
 
         drawn = tf.map_fn(draw, tf.range(num_samples), fn_output_signature=of_tile, parallel_iterations=1)
-        return {name: laplace.swapped(values) for name, values in drawn.items()} if tile else drawn
+        return {name: swapped(values) for name, values in drawn.items()} if tile else drawn
 
     of_draws = {name: tf.TensorSpec([num_samples, *spec.shape], spec.dtype) for name, spec in outputs.items()}
     return by_rows(model, one, [tf.TensorSpec(model.data_shape)], [tf.TensorSpec([], tf.int32)], of_draws, tile_rows)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from iwae_zoo._checks import integer
 from iwae_zoo._tracing import read_once
 
-__all__ = ["at_once", "by_rows", "checked_answers", "in_tiles", "numbered"]
+__all__ = ["at_once", "by_rows", "checked_answers", "in_tiles", "numbered", "swapped"]
 
 # Examples abreast: the small operations of one fill the gaps that the other's leave on the processor.
 _ABREAST = 2
@@ -20,6 +20,11 @@ _ABREAST = 2
 def at_once(tile_rows):
     """Number of rows that `by_rows` computes at once, on each device: int."""
     return _ABREAST if tile_rows == 1 else tile_rows
+
+
+def swapped(values):
+    """[T, N, ...] of [N, T, ...], and the other way round."""
+    return tf.transpose(values, [1, 0, *range(2, values.shape.rank)])
 
 
 def by_rows(model, one, inputs, shared, outputs, tile_rows=1):

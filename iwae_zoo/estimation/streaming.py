@@ -15,6 +15,7 @@ import tensorflow as tf
 from iwae_zoo._checks import integer
 from iwae_zoo.distributions import noise
 from iwae_zoo.estimation import psis
+from iwae_zoo.estimation.rows import swapped
 from iwae_zoo.model import particles
 
 __all__ = [
@@ -158,15 +159,14 @@ def race(prior, count, rows):
         tf.zeros([rows, count, *prior.event_shape], prior.dtype),
     )
 
-    def update(state, z, log_weights, before, after, seed):
-        del before, after
+    def update(state, z, log_weights, _before, _after, seed):
         best, best_z = state
         own_seed, chunk = particles.derive_seed(seed, 1), log_weights.shape[-1]
         uniform = noise.by_row(noise.uniform, count, tf.constant([rows]), chunk, own_seed, dtype=tf.float64)
-        scores = tf.transpose(log_weights - tf.math.log(-tf.math.log(uniform)), [1, 0, 2])  # [T, count, chunk]
+        scores = swapped(log_weights - tf.math.log(-tf.math.log(uniform)))  # [T, count, chunk]
         winner, score = tf.argmax(scores, axis=-1), tf.reduce_max(scores, axis=-1)
         better = score > best
-        chosen = tf.gather(tf.transpose(z, [1, 0, 2]), winner, axis=1, batch_dims=1)
+        chosen = tf.gather(swapped(z), winner, axis=1, batch_dims=1)
         return tf.where(better, score, best), tf.where(better[..., tf.newaxis], chosen, best_z)
 
     return Observer(begin, update)

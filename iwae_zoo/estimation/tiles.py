@@ -13,9 +13,10 @@ import tensorflow as tf
 
 from iwae_zoo._checks import integer
 from iwae_zoo.distributions import noise
+from iwae_zoo.estimation.rows import at_once
 from iwae_zoo.model import memory
 
-__all__ = ["MULTIPLE", "checked", "choose"]
+__all__ = ["MULTIPLE", "checked", "choose", "enough"]
 
 MULTIPLE = 16
 # What a GPU is given, the largest that fits.
@@ -72,6 +73,11 @@ def choose(tile_rows, model, chunk_size, proposal="encoder", *, backward=False):
         return 1
     row = chunk_size * memory.bytes_per_particle(model, backward)
     return next((rows for rows in _OF_A_GPU if rows * row <= room), 1)
+
+
+def enough(tile_rows, model, count, *, name="chunk_size", **options):
+    """`memory.enough` for the rows that are computed at once, with so many particles or chains each."""
+    return memory.enough(model, at_once(tile_rows), count, name=name, fewer_rows="a smaller tile_rows", **options)
 
 
 def _why_not(model, proposal):
