@@ -10,9 +10,9 @@ Where to look, by question:
     data/             where x comes from
     presets/          what comes ready made
     training/         a run in a work directory, devices, schedules
-    saved_model.py    what is served
+    saved_model/      what is served
     sklearn.py        tables, as scikit-learn's estimators: log p(x), imputation
-    figures.py        arrays to pictures
+    figures/          arrays to pictures
     testing/          models with closed forms
     programs/         the command line
 """

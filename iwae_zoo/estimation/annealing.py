@@ -116,7 +116,7 @@ def estimate_log_prob(
         q(z | x) and p(z); the chains then move in the coordinates in which that Gaussian is standard, and need far
         fewer steps. "encoder" for q(z | x), "prior" for p(z).
       first_row: int, index of the first example within a larger data set.
-      tile_rows: int, number of examples that are annealed at once, 1 or a multiple of 16; None for what suits the
+      tile_rows: int, number of examples that are annealed at once, 1 or a multiple of 48; None for what suits the
         device (`tiles.choose`): 1 on a CPU. Of one number answers depend on their row alone, bit for bit; of another
         they take the same random numbers, and differ by what rounding makes of them.
       verbose: 0 for no progress bar.

@@ -124,7 +124,7 @@ def estimate_log_prob(
       proposal: "encoder", or "prior" for the naive estimator that samples z from p(z).
       first_row: int, index of the first example within a larger data set.
       rows: int array [B], the rows that examples draw for, instead of `first_row` + i.
-      tile_rows: int, number of examples that are answered at once, 1 or a multiple of 16; None for what suits the
+      tile_rows: int, number of examples that are answered at once, 1 or a multiple of 48; None for what suits the
         device (`tiles.choose`): 1 on a CPU. Answers differ by rounding, annealed ones by what it makes of their random
         numbers; of one number they depend on their row alone, bit for bit.
 

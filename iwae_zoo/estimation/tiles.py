@@ -5,8 +5,9 @@ and every tile has the same shape, the last one filled up. So an answer depends 
 one row at a time: not on the row's place in its tile, on its company, or on the batch. Between tiles of different
 numbers of rows answers differ by rounding.
 
-That number is 1 or a multiple of 16. In a vectorised loop the elements that are left over are rounded differently from
-the others: in a tile of 3 rows a row's bits depend on its place.
+That number is 1 or a multiple of 48. What is left over of a vectorised loop is rounded differently from the rest, so in
+a tile of 3 rows a row's bits depend on its place. Loops over elements take up to 16 at once; matrix products take 8
+rows where a processor has AVX-512, and 6 where it has AVX2, of which 16 times the particles leaves some over.
 """
 
 import tensorflow as tf
@@ -18,9 +19,9 @@ from iwae_zoo.model import memory
 
 __all__ = ["MULTIPLE", "checked", "choose", "enough"]
 
-MULTIPLE = 16
+MULTIPLE = 48
 # What a GPU is given, the largest that fits.
-_OF_A_GPU = (64, 32, 16)
+_OF_A_GPU = (96, 48)
 # Share of a GPU's memory, of all of it, so that answers do not depend on what else is in there.
 _SHARE = 0.25
 
@@ -29,7 +30,7 @@ def checked(tile_rows):
     """Returns `tile_rows`.
 
     Raises:
-      ValueError: if it is neither 1 nor a multiple of 16.
+      ValueError: if it is neither 1 nor a multiple of 48.
     """
     if integer("tile_rows", tile_rows) != 1 and tile_rows % MULTIPLE:
         raise ValueError(
@@ -43,8 +44,8 @@ def choose(tile_rows, model, chunk_size, proposal="encoder", *, backward=False):
     """The number of rows that are computed at once.
 
     Args:
-      tile_rows: int; None for 1 on a CPU, and on a GPU for 64, 32 or 16, the largest of which a tile takes a quarter of
-        its memory; 1 where none does, or nothing says how much that is.
+      tile_rows: int; None for 1 on a CPU, and on a GPU for 96 or 48, the larger of which a tile takes a quarter of its
+        memory; 1 where neither does, or nothing says how much that is.
       model: `ImportanceWeightedAutoencoder`, built.
       chunk_size: int, particles of a row at once.
       proposal: "encoder" or "prior"; the prior's draws are not in tiles.

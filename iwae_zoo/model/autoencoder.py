@@ -1,7 +1,5 @@
 """The one Keras model: two tapes, one objective for the encoder and one for the decoder."""
 
-import contextlib
-import inspect
 from typing import Any
 
 import keras
@@ -10,11 +8,10 @@ from tensorflow_probability import distributions as tfd
 
 from iwae_zoo import objectives
 from iwae_zoo._checks import checked_seed, integer
-from iwae_zoo._deferred import Deferred, Plan, check_strategy
-from iwae_zoo._precision import tensor_float_32
+from iwae_zoo._deferred import Plan
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.distributions.moments import point
-from iwae_zoo.model import dreams, examples, gradients, layers, memory, particles, replicas
+from iwae_zoo.model import dreams, examples, gradients, layers, loops, particles, replicas
 from iwae_zoo.model.optimizers import OptimizerPair, clipped
 from iwae_zoo.model.supports import check_latent
 from iwae_zoo.objectives import bounds
@@ -28,7 +25,7 @@ _TRAINING, _EVALUATION = 0, 1
 
 
 @keras.saving.register_keras_serializable(package="iwae_zoo")
-class ImportanceWeightedAutoencoder(keras.Model):
+class ImportanceWeightedAutoencoder(loops.CheckedLoops):
     """Latent variable model p(x, z) with an encoder q(z | x), trained on any `Objective`.
 
     Args:
@@ -50,8 +47,6 @@ class ImportanceWeightedAutoencoder(keras.Model):
     at the most probable z.
     """
 
-    train_function: Any  # Keras'.
-
     def __init__(self, encoder, decoder, prior, *, objective="iwae", seed=0, **kwargs):
         # Networks see x as it is: a policy's short type would round it before it is standardised.
         super().__init__(**{"autocast": False, **kwargs})
@@ -68,8 +63,6 @@ class ImportanceWeightedAutoencoder(keras.Model):
         self.decoder_optimizer: Any = None
         self.backward_particles = None
         self.particle_chunk = None
-        self._goes_on_to_callbacks = False
-        self._make_x: Any = None  # Of a `Deferred`.
         names = ["loss", "decoder_bound", "encoder_bound", "elbo", "importance_ess", *self.objective.companions]
         if hasattr(decoder, "marginal_log_prob"):
             names.append("negative_kl")
@@ -138,10 +131,12 @@ class ImportanceWeightedAutoencoder(keras.Model):
                 f"Data and decoder disagree about the shape of x: received x of shape {data_shape}, and the "
                 f"likelihood's event shape is {likelihood.event_shape}."
             )
-        self._check_layers(self.encoder, self.decoder, self.prior)  # By now they have all of theirs.
-        self._check_shared()
-        self._check_kept(posterior, likelihood)
-        for layer in (self.encoder, self.decoder, self.prior):
+        networks = (self.encoder, self.decoder, self.prior)
+        self._check_layers(*networks)  # By now they have all of theirs.
+        layers.check_shared(self.encoder_variables, self.decoder_variables)
+        layers.check_unregularized(networks)
+        layers.check_densities(posterior, likelihood, self.prior.distribution())
+        for layer in networks:
             layer.built = True
         self._draws = posterior.name, posterior.reparameterization_type == tfd.FULLY_REPARAMETERIZED
         self.data_shape = data_shape
@@ -157,41 +152,6 @@ class ImportanceWeightedAutoencoder(keras.Model):
             (prior, "prior", "distribution"),
         ):
             layers.check(layer, role, method)
-
-    def _check_shared(self):
-        """Raises ValueError if a variable would be moved by both optimizers."""
-        of_encoder = {id(variable) for variable in self.encoder_variables}
-        shared = [variable.path for variable in self.decoder_variables if id(variable) in of_encoder]
-        if shared:
-            raise ValueError(
-                "The encoder shares variables with the decoder or the prior, and both optimizers would move them: "
-                f"{', '.join(shared)}. Give each network layers of its own."
-            )
-
-    def _check_kept(self, posterior, likelihood):
-        """Raises ValueError on what would be lost silently: terms of no bound, and digits of log weights."""
-        self._check_unregularized()
-        for distribution in (posterior, likelihood, self.prior.distribution()):
-            dtype = distribution.dtype
-            if dtype.is_integer:  # Its densities are of another.
-                dtype = distribution.log_prob(tf.zeros([1, *distribution.event_shape], dtype)).dtype
-            if dtype.is_floating and dtype.size < 4:
-                raise ValueError(
-                    f"{distribution.name} has densities of {dtype.name}, in which log weights of many "
-                    "particles are the same. Cast what its network returns to the layer's variable_dtype."
-                )
-
-    def _check_unregularized(self):
-        networks = (self.encoder, self.decoder, self.prior)
-        parts = [part for network in networks for part in network._flatten_layers()]
-        regularized = [network.name for network in networks if network.losses]
-        regularized += [part.name for part in parts if part.activity_regularizer is not None]
-        if regularized:
-            raise ValueError(
-                "Regularizers add to a loss, and a bound is all that is trained here: "
-                f"{', '.join(dict.fromkeys(regularized))} have some. Leave them out; an optimizer's weight_decay is "
-                "kept."
-            )
 
     def _built_for(self, x):
         x = tf.convert_to_tensor(x)
@@ -344,7 +304,8 @@ class ImportanceWeightedAutoencoder(keras.Model):
 
     def _build_optimizers(self):
         if self.built and self.encoder_optimizer is not None:
-            self._check_unregularized()  # Those of frozen layers are seen when they are trained.
+            # Regularizers of frozen layers are seen when they are trained.
+            layers.check_unregularized((self.encoder, self.decoder, self.prior))
             objectives.check_reparameterized(self.objective, *self._draws)
             self.encoder_optimizer.build(self.encoder_variables)
             self.decoder_optimizer.build(self.decoder_variables)
@@ -399,122 +360,6 @@ class ImportanceWeightedAutoencoder(keras.Model):
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Keras' own averages the first batch over the replicas, and so cannot take one that does not divide evenly."""
-
-    # Keras' loops.
-
-    def fit(self, x=None, *args, **kwargs):
-        """Keras' own `fit`; an array is looked at first, and a data set's batches may be made on the device.
-
-        y, such as labels, is ignored: here, in Keras' other loops, and in batches that are tuples.
-
-        Log weights that are not finite end training before they change a weight: with an error, or, where
-        `keras.callbacks.TerminateOnNaN` is among the callbacks, by that; on several devices the optimizers' momentum
-        still moves the weights then.
-
-        Raises:
-          ValueError: if the model is not compiled; on x of another shape than it is built for; if an array holds NaN or
-            infinity, or values outside the support of the likelihood, with the row. NaN is a missing value where the
-            networks take that. On `SwapEMAWeights`: averages of the weights are put in place when training ends. If
-            batches are to be made on the device, and there are several; on a `validation_split` with several machines.
-          tf.errors.InvalidArgumentError: if log weights are not finite.
-          MemoryError: if a device is out of memory and the rows of a batch are known, with the `particle_chunk` that
-            would fit.
-
-        Warns:
-          UserWarning: if columns of a table are far from the scale that networks start from.
-        """
-        kwargs = _arguments(super().fit, x, *args, **kwargs)
-        x = kwargs.pop("x")
-        examples.check_unweighted(**kwargs)
-        missing = particles.takes_missing(self.decoder)
-        examples.check(x, missing=missing)
-        validation = kwargs.get("validation_data")
-        if isinstance(validation, (tuple, list)):
-            validation, *labels_and_weights = validation
-            examples.check_unweighted(*labels_and_weights[1:2])
-        examples.check(validation, "validation_data", missing)
-        examples.check_shape(self, x)
-        inputs = getattr(self.encoder, "inputs", None)
-        examples.warn_of_scale(x, inputs if isinstance(inputs, likelihoods.Likelihood) else None)  # Or Keras' own.
-        callbacks = kwargs.get("callbacks") or []
-        callbacks = callbacks.callbacks if isinstance(callbacks, keras.callbacks.CallbackList) else callbacks
-        kwargs["callbacks"] = callbacks = tf.nest.flatten(callbacks)
-        if any(isinstance(callback, keras.callbacks.SwapEMAWeights) for callback in callbacks):
-            raise ValueError(
-                "SwapEMAWeights knows one optimizer, and there are two: leave it out. With use_ema=True the averaged "
-                "weights are put in place when training ends."
-            )
-        goes_on = any(isinstance(callback, keras.callbacks.TerminateOnNaN) for callback in callbacks)
-        self._go_on_to_callbacks(goes_on)
-        shape = examples.data_shape(x)
-        if shape is not None:  # Callbacks look at the model before its first step.
-            with self.distribute_strategy.scope():
-                self.build((None, *shape))
-        if validation is not None:
-            examples.check_shape(self, validation, "validation_data")
-        examples.check_support(self.decoder, x)
-        examples.check_support(self.decoder, validation, "validation_data")
-        if isinstance(x, Deferred):
-            check_strategy(self.distribute_strategy)
-            if x.make is not self._make_x:
-                self._make_x, self.train_function = x.make, None  # Traced anew.
-            x = x.plans
-        rows = examples.batch_rows(x, kwargs.get("batch_size"))
-        if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
-            x, kwargs = replicas.in_one_order(x, kwargs, self.seed)
-        averages = self.compiled and self.optimizer.averages  # Keras says what it is to be compiled for.
-        if averages:
-            kwargs["callbacks"] = [_Averages(), *callbacks]
-        most = self.objective.m * self.objective.k + self.objective.auxiliary
-        with memory.enough_to_train(self, rows, most) if rows else contextlib.nullcontext():
-            return super().fit(x, **kwargs)
-
-    @tensor_float_32(False)
-    def evaluate(self, x=None, *args, **kwargs):
-        """Keras' own `evaluate`, without TensorFloat-32; so `fit` validates, too.
-
-        Raises:
-          ValueError: on x of another shape than the model is built for, or rows with weights.
-        """
-        examples.check_unweighted(**_arguments(super().evaluate, x, *args, **kwargs))
-        examples.check_shape(self, x)
-        return super().evaluate(x, *args, **kwargs)
-
-    def predict(self, x, *args, **kwargs):
-        """Keras' own `predict`: reconstructions; raises ValueError on x of another shape."""
-        examples.check_shape(self, x)
-        return super().predict(x, *args, **kwargs)
-
-    def _go_on_to_callbacks(self, goes_on):
-        """Whether log weights that are not finite are no error, since a callback ends training."""
-        if goes_on != self._goes_on_to_callbacks:
-            self._goes_on_to_callbacks, self.train_function = goes_on, None  # Traced anew.
-
-    def train_on_batch(self, x, *args, **kwargs):
-        """Keras' own `train_on_batch`; raises ValueError on rows with weights.
-
-        On several devices each has the whole batch, with noise of its own; `fit` shares batches out.
-        """
-        self._go_on_to_callbacks(False)  # There are none.
-        examples.check_unweighted(**_arguments(super().train_on_batch, x, *args, **kwargs))
-        return super().train_on_batch(x, *args, **kwargs)
-
-    def test_on_batch(self, x, *args, **kwargs):
-        """Keras' own `test_on_batch`; raises ValueError on rows with weights."""
-        examples.check_unweighted(**_arguments(super().test_on_batch, x, *args, **kwargs))
-        return super().test_on_batch(x, *args, **kwargs)
-
-    def save(self, filepath, *args, **kwargs):
-        """Keras' own `save`, of .keras files; raises ValueError on its former format, which keeps no two optimizers."""
-        if str(filepath).endswith((".h5", ".hdf5")):
-            raise ValueError(f"A model is saved as .keras, or its weights alone as .weights.h5: received {filepath}.")
-        return super().save(filepath, *args, **kwargs)
-
-    def export(self, *args, **kwargs):
-        """Keras' own `export`, of reconstructions; `saved_model.export` is that of log p(x)."""
-        if self.built:
-            self(tf.zeros([1, *self.data_shape]))  # Keras exports what has been called, which training does not.
-        return super().export(*args, **kwargs)
 
     # Computing.
 
@@ -653,19 +498,6 @@ class ImportanceWeightedAutoencoder(keras.Model):
 def _compiled(function):
     """The same by XLA."""
     return tf.function(function, jit_compile=True, autograph=False)
-
-
-class _Averages(keras.callbacks.Callback):
-    """Ends training on averaged weights, before other callbacks look at them or put better ones back."""
-
-    def on_train_end(self, logs=None):
-        del logs
-        self.model.optimizer.finalize()
-
-
-def _arguments(function, *args, **kwargs):
-    """By their names: dict."""
-    return dict(inspect.signature(function).bind(*args, **kwargs).arguments)
 
 
 def _x_of(data):

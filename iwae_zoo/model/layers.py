@@ -1,8 +1,9 @@
-"""Which Keras layers a network may be made of."""
+"""Which Keras layers networks may be made of, and what they may end in."""
 
 import keras
+import tensorflow as tf
 
-__all__ = ["check"]
+__all__ = ["check", "check_densities", "check_shared", "check_unregularized"]
 
 # Layers that are other functions in training.
 _OF_TRAINING = (
@@ -70,3 +71,39 @@ def _dropped(layer):
 def _is_random(layer):
     """Whether a layer has random numbers of its own; those of recurrent layers are for dropout alone."""
     return not _dropped(layer) and any(isinstance(kept, keras.random.SeedGenerator) for kept in vars(layer).values())
+
+
+def check_shared(encoder_variables, decoder_variables):
+    """Raises ValueError if a variable would be moved by both optimizers."""
+    of_encoder = {id(variable) for variable in encoder_variables}
+    shared = [variable.path for variable in decoder_variables if id(variable) in of_encoder]
+    if shared:
+        raise ValueError(
+            "The encoder shares variables with the decoder or the prior, and both optimizers would move them: "
+            f"{', '.join(shared)}. Give each network layers of its own."
+        )
+
+
+def check_unregularized(networks):
+    """Raises ValueError on terms of a loss that are in no bound, and would be lost silently."""
+    parts = [part for network in networks for part in network._flatten_layers()]
+    regularized = [network.name for network in networks if network.losses]
+    regularized += [part.name for part in parts if part.activity_regularizer is not None]
+    if regularized:
+        raise ValueError(
+            "Regularizers add to a loss, and a bound is all that is trained here: "
+            f"{', '.join(dict.fromkeys(regularized))} have some. Leave them out; an optimizer's weight_decay is kept."
+        )
+
+
+def check_densities(*distributions):
+    """Raises ValueError on densities that round away what log weights differ in."""
+    for distribution in distributions:
+        dtype = distribution.dtype
+        if dtype.is_integer:  # Its densities are of another.
+            dtype = distribution.log_prob(tf.zeros([1, *distribution.event_shape], dtype)).dtype
+        if dtype.is_floating and dtype.size < 4:
+            raise ValueError(
+                f"{distribution.name} has densities of {dtype.name}, in which log weights of many "
+                "particles are the same. Cast what its network returns to the layer's variable_dtype."
+            )

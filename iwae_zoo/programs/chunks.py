@@ -43,8 +43,8 @@ def define(values, default="all"):
 
 def define_tile_rows(values, default):
     """Defines --tile_rows of the default number, or None, and returns its holder."""
-    what = "Examples that are answered at once, 1 or a multiple of 16: more keep a GPU busy. "
-    what += "Default: 1." if default else "Default: 1 on a CPU; on a GPU 16, 32 or 64, by its memory."
+    what = "Examples that are answered at once, 1 or a multiple of 48: more keep a GPU busy. "
+    what += "Default: 1." if default else "Default: 1 on a CPU; on a GPU 48 or 96, by its memory."
     return flags.DEFINE_integer("tile_rows", default, what, flag_values=values)
 
 

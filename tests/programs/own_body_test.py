@@ -56,7 +56,7 @@ def folder(tmp_path):
     [  # What is asked of the model once it is there.
         (evaluate, ["--model=run/model.keras", "--dataset=no.npy"], "no.npy"),
         (impute, ["--model=run/model.keras", "--input=a.npy", "--output=b.npz"], "The model takes no missing values"),
-        (export, ["--workdir=run", "--export_dir=models", "--tile_rows=8"], "multiple of 16"),
+        (export, ["--workdir=run", "--export_dir=models", "--tile_rows=8"], "multiple of 48"),
         (train, ["--network=own_body_toy:keras"], "must be a networks.bodies.Body: received <module 'keras'"),
     ],
     ids=["evaluate", "impute", "export", "train"],
