@@ -28,8 +28,8 @@ def discrete(model, objective="rws"):
       `ImportanceWeightedAutoencoder`, not compiled.
 
     Raises:
-      ValueError: if nothing in the model is relaxed, it is not built, a network reads a relaxed z by itself, or the
-        objective needs reparameterised particles.
+      ValueError: if nothing in the model is relaxed, it is not built, a prior relaxes nothing where the posterior does,
+        a network reads a relaxed z by itself, or the objective needs reparameterised particles.
 
     #### Examples
     >>> from iwae_zoo import presets
@@ -43,6 +43,7 @@ def discrete(model, objective="rws"):
     """
     if not model.built:
         raise ValueError("The model has no variables yet: build it, or train it, first.")
+    _check_priors(model)
     _check_readers(model)
     config = model.get_config()
     swapped = _swapped(config)
@@ -53,6 +54,17 @@ def discrete(model, objective="rws"):
     again.build((None, *model.data_shape))
     again.set_weights(model.get_weights())
     return again
+
+
+def _check_priors(model):
+    """Raises ValueError if the prior of a relaxed layer is not of its kind."""
+    supports = (getattr(network, "supports", ()) for network in (model.encoder, model.prior))
+    for (posterior, *_), (prior, *_) in zip(*supports, strict=False):  # Of one's own networks they may be unknown.
+        if posterior in _RELAXED and prior not in (None, posterior):
+            raise ValueError(
+                f"The prior {prior!r} of what {posterior!r} draws relaxes nothing: no discrete prior has its weights. "
+                "Train a model with the prior left out: it is relaxed then, too."
+            )
 
 
 def _check_readers(model):

@@ -163,6 +163,8 @@ def test_from_relaxed_to_discrete(sbn):
         discrete(model)
     with pytest.raises(ValueError, match="'dreg' needs reparameterised particles"):
         discrete(relaxed, objective="dreg")
+    with pytest.raises(ValueError, match="'standard_normal' of what 'relaxed_bernoulli' draws relaxes nothing"):
+        discrete(presets.build("plane", data_shape=(4,), posterior="relaxed_bernoulli", prior="standard_normal"))
     relaxed.decoder.latent = None
     with pytest.raises(ValueError, match=r"is given z itself.*Decoder\(..., latent=head\)"):
         discrete(relaxed)
