@@ -77,7 +77,7 @@ class Load(NamedTuple):
 
 
 # The aims are for a card.
-FULL = Load({100: 2.5, 1000: 1.5}, (8, 8), 10, 10, 5000, 64, (1, 32), 8192, ("float32", "TensorFloat-32", "bfloat16"))
+FULL = Load({100: 2.5, 1000: 1.5}, (8, 8), 10, 10, 5000, 96, (1, 32), 8192, ("float32", "TensorFloat-32", "bfloat16"))
 TINY = Load({2: 2.5}, (1, 2), 2, 1, 20, 2, (1,), 64, ("float32", "bfloat16"))
 
 # Whether TensorFloat-32 is allowed; the networks' mixed precision; the type of the bare products.

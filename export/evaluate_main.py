@@ -4,7 +4,6 @@ python export/evaluate_main.py --saved_model=models/digits --dataset=digits --ou
 """
 
 import functools
-import json
 import pathlib
 import sys
 
@@ -60,7 +59,7 @@ def main(name):
         if _OUTPUT.value:
             console.check_writable(_OUTPUT.value)
         exported = saved_model.Exported(_SAVED_MODEL.value)
-        card = json.loads((exported.path / saved_model.CARD).read_text())
+        card = exported.card
         settings = training.data_settings(
             card.get("config", {}), _DATASET.value, kind=_KIND.value, binarize=_BINARIZE.value
         )

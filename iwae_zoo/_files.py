@@ -26,6 +26,17 @@ def whole(path):
         partial.unlink(missing_ok=True)
 
 
+def read_json(path):
+    """What a JSON file holds, a dict; raises ValueError if it is damaged, or holds something else."""
+    try:
+        found = json.loads(pathlib.Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}.") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged: it holds no table of names and values.")
+    return found
+
+
 def load_model(path, **options):
     """As `keras.saving.load_model`; a network of one's own is imported first, where a config.json beside names it.
 

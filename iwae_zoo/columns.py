@@ -3,9 +3,12 @@
 Nothing here knows of a model or of files; both keep `Column`s.
 """
 
+import csv
 import dataclasses
+import io
 import math
 import re
+import shlex
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -91,20 +94,32 @@ def is_missing(text):
 def overridden(text):
     """The kinds that a user gave, as "age:count,city:categorical": dict from name to kind.
 
+    It is a line of CSV: a name with a comma or a quotation mark stands in quotation marks.
+
     Raises:
       ValueError: on anything else, or an unknown kind.
 
     #### Examples
     >>> overridden("age:count,id:ignore")
     {'age': 'count', 'id': 'ignore'}
+    >>> overridden('"width, mm":real,id:ignore')
+    {'width, mm': 'real', 'id': 'ignore'}
     """
     chosen = {}
-    for part in text.split(","):
+    parts = [part for line in csv.reader(io.StringIO(text, newline="")) for part in line]
+    for part in parts or [""]:
         name, colon, kind = part.rpartition(":")
         if not colon:
             raise ValueError(f"columns must be NAME:KIND with commas between them: received {part!r}.")
         chosen[name.strip()] = look_up(list(KINDS), kind.strip(), f"kind of column {name!r}")
     return chosen
+
+
+def _flag(name, kind):
+    """How a user says on a command line what a column is."""
+    if any(letter in name for letter in ',"\r\n'):
+        name = '"' + name.replace('"', '""') + '"'
+    return shlex.quote(f"--columns={name}:{kind}")
 
 
 def seen(name, cells, kind=None):
@@ -168,7 +183,7 @@ class Seen:
             raise ValueError(
                 f"Column {self._name!r} holds numbers, and text in {self._wrong} rows, the first at row "
                 f"{self._first_wrong}. Mend them, leave them empty, or say what it is: "
-                f"--columns={self._name}:categorical."
+                f"{_flag(self._name, 'categorical')}."
             )
         if kind is None:
             kind = self._kind_of_names() if self._wrong else self._kind_of_numbers()

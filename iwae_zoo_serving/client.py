@@ -29,7 +29,8 @@ class _Client:
         """Names and dtypes (`DT_FLOAT`) of a signature's inputs, and of its outputs: two dicts."""
         self._signatures = self._signatures or self.signatures()
         if name not in self._signatures:
-            raise invalid(f"no signature '{name}', the model has {', '.join(sorted(self._signatures))}")
+            known = ", ".join(sorted(own for own in self._signatures if not own.startswith("__")))
+            raise invalid(f"no signature '{name}', the model has {known}")
         sides = (self._signatures[name].get(side, {}) for side in ("inputs", "outputs"))
         return tuple({key: info["dtype"] for key, info in sorted(side.items())} for side in sides)
 

@@ -48,6 +48,9 @@ def test_a_kind_that_is_given():
 def test_numbers_and_text_mixed():
     with pytest.raises(ValueError, match=r"'c' holds numbers, and text in 1 rows, the first at row 1: 'x'.*c:categ"):
         columns.seen("c", cells("1.5", "x", "2.5"))
+    with pytest.raises(ValueError, match="or say what it is: '--columns=\"width, mm\":categorical'."):
+        columns.seen("width, mm", cells("1.5", "x", "2.5"))
+    assert columns.overridden('"width, mm":categorical,"a ""b""":real') == {"width, mm": "categorical", 'a "b"': "real"}
     with pytest.raises(ValueError, match=r"text in 1 rows, the first at row 0: '1_2'"):
         columns.seen("c", cells("1_2", "12", "13"))
     assert columns.seen("c", cells("1.5", "x", "2.5"), "categorical").categories == ("1.5", "2.5", "x")

@@ -34,8 +34,21 @@ def test_dollars_of_users_are_no_formulas():
     names = ["gain_$ / loss_$", "x^$ and $_y"]
     rows = np.arange(6.0).reshape(3, 2)
     panel = {"pairs": {"data": rows}, "names": names}
-    for figure in (figures.pairs({"data": rows}, names, "a $^ b $"), figures.side_by_side({"one": panel}, "a $^ b $")):
+    for figure in (
+        figures.pairs({"data": rows}, names, "a $^ b $"),
+        figures.side_by_side({"runs/$x_{$": panel}, "a $^ b $"),
+        figures.image_grid(np.zeros([1, 2, 3, 3]), "a $^ b $", ["mean $^ $"]),
+    ):
         FigureCanvasAgg(figure).draw()
+
+
+def test_one_epoch_is_seen_and_long_names_are_cut():
+    lines = figures.training_curves([ROW], "one").axes[0].get_lines()
+    assert {line.get_marker() for line in lines} == {"o"}
+    lines = figures.training_curves([ROW, {**ROW, "epoch": 2}], "two").axes[0].get_lines()
+    assert {line.get_marker() for line in lines} == {"None"}
+    axes = figures.pairs({"data": np.zeros([3, 2])}, ["x" * 100, "y"], "x").axes[0]
+    assert (len(axes.get_xlabel()), axes.get_ylabel()) == (24, "y")
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])

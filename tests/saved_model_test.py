@@ -322,10 +322,36 @@ def test_versions_ascend_and_appear_whole(cheap, tmp_path, monkeypatch):
     def broken(*arguments, **options):
         raise tf.errors.OutOfRangeError(None, None, "File too large\nand more")
 
+    (directory / "10").write_text("no folder")  # Whose name the next version does not take.
+    assert saved_model.Exported(directory).path.name == "9"
+    assert saved_model.export(cheap, directory, 10, 20).name == "11"
+    shutil.rmtree(directory / "11")
+    (directory / "10").unlink()
     monkeypatch.setattr(exporting, "_write_warm_up", broken)
     with pytest.raises(OSError, match="No version can be written to .*: File too large$"):
         saved_model.export(cheap, directory, 10, 20)
     assert sorted(p.name for p in directory.iterdir()) == ["7", "8", "9"]
+
+
+def test_weights_that_are_no_numbers_are_not_served(cheap, tmp_path, monkeypatch):
+    exported = saved_model.Exported(saved_model.export(cheap, tmp_path / "model", 10, 20))
+    ask = exported.signatures["log_prob"]
+
+    def poisoned(**inputs):
+        return {name: value * np.nan if name == "log_prob" else value for name, value in ask(**inputs).items()}
+
+    poisoned.structured_input_signature = ask.structured_input_signature
+    monkeypatch.setattr(exported, "signatures", {"log_prob": poisoned})
+    with pytest.raises(ValueError, match="log weights are NaN for an x that is finite"):
+        exported.estimate_log_prob(np.zeros((2, 3)))
+    variable = cheap.weights[0]
+    variable.assign(tf.fill(variable.shape, tf.constant(np.nan, variable.dtype)))
+    with pytest.raises(ValueError, match="weights are NaN: restore"):
+        saved_model.export(cheap, tmp_path / "other", 10, 20)
+    assert not (tmp_path / "other").exists()
+    (exported.path / saved_model.CARD).write_text("[]")
+    with pytest.raises(ValueError, match="model_card.json is damaged: it holds no table"):
+        _ = exported.card
 
 
 def test_model_card(model, exported):
@@ -382,4 +408,10 @@ def test_memory_is_bounded_by_the_chunk(cheap, tmp_path):
     exported = saved_model.Exported(tmp_path / "m")
     answer = exported.estimate_log_prob(np.zeros((1, 3), "float32"), 200_000)
     assert answer.num_samples[0] == 200_000
+    graph = exported.signatures["log_prob"].graph.as_graph_def(add_shapes=True)
+    nodes = [node for nodes in (graph.node, *(f.node_def for f in graph.library.function)) for node in nodes]
+    shapes = [tf.TensorShape(shape) for node in nodes for shape in node.attr["_output_shapes"].list.shape]
+    sizes = [shape.num_elements() for shape in shapes if shape.is_fully_defined()]
+    # The weights of the tail, of the most particles of a request, and those of the chunk that may join them.
+    assert max(sizes) == psis.capacity(1_000_000) + 50 < 4000
     assert likelihood.default_chunk(50) == 50

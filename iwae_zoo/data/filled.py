@@ -82,15 +82,15 @@ def writer(path, columns, num_imputations):
 
 
 def _added(column, num_imputations):
-    """Names of the columns beside a column, and how to get one from an answer: (name, function of (answer, place))."""
+    """The columns beside a column: (name, function of (answer, place) that gets it, whether it is of draws)."""
     sure = "probability" if column.kind in ("binary", "categorical") else "stddev"
-    yield f"{column.name}.{sure}", lambda answer, place: getattr(answer, sure)[:, place]
+    yield f"{column.name}.{sure}", lambda answer, place: getattr(answer, sure)[:, place], False
     for r in range(num_imputations):
-        yield f"{column.name}.draw{r + 1}", lambda answer, place, r=r: answer.draws[r][:, place]
+        yield f"{column.name}.draw{r + 1}", lambda answer, place, r=r: answer.draws[r][:, place], True
 
 
 def _header(names, columns, num_imputations):
-    added = [name for column in columns_.used(columns) for name, _ in _added(column, num_imputations)]
+    added = [name for column in columns_.used(columns) for name, *_ in _added(column, num_imputations)]
     header = [*names, *added, *OF_ROWS]
     if len(set(header)) < len(header):
         twice = next(name for name in header if header.count(name) > 1)
@@ -103,18 +103,18 @@ def _csv_rows(part, answer, columns, num_imputations):
     used, missing = columns_.used(columns), np.isnan(part.x)
     places = [part.names.index(column.name) for column in used]
     added = [
-        (place, column, name, of(answer, place))
+        (place, column, of(answer, place), drawn)
         for place, column in enumerate(used)
-        for name, of in _added(column, num_imputations)
+        for _, of, drawn in _added(column, num_imputations)
     ]
     for row, raw in enumerate(part.source):
         cells = list(raw)
         for hole in map(int, np.flatnonzero(missing[row])):
             cells[places[hole]] = _cell(used[hole], answer.point[row, hole])
-        for place, column, name, values in added:
+        for place, column, values, drawn in added:
             if not missing[row, place]:
                 cells.append("")
-            elif ".draw" in name:
+            elif drawn:
                 cells.append(_cell(column, values[row]))
             else:
                 cells.append(f"{values[row]:.6g}")
@@ -129,8 +129,8 @@ def _cell(column, value):
 def _quoted(text):
     """A cell as CSV has it."""
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="").writerow([text])
-    return buffer.getvalue()
+    csv.writer(buffer, lineterminator="\r\n").writerow([text])  # It quotes those line ends alone that it writes.
+    return buffer.getvalue().removesuffix("\r\n")
 
 
 def _line(cells):
@@ -167,12 +167,11 @@ def _arrow_table(part, answer, columns, num_imputations):
             ) from error
         arrays[column.name] = pyarrow.compute.if_else(hole, filled, observed)
     for place, column in enumerate(used):
-        for name, of in _added(column, num_imputations):
+        for name, of, drawn in _added(column, num_imputations):
             values = np.where(missing[:, place], of(answer, place), np.nan)
-            drawn = ".draw" in name and bool(column.categories)
             arrays[name] = (
                 pyarrow.array(values_of(column, values), pyarrow.string())
-                if drawn
+                if drawn and column.categories
                 else pyarrow.array(values.astype(np.float64), from_pandas=True)
             )
     for name in OF_ROWS:

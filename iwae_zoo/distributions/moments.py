@@ -3,7 +3,7 @@
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-__all__ = ["SampledMoments", "mean", "point"]
+__all__ = ["SampledMoments", "mean", "point", "stddev"]
 
 # Of which moments are means.
 _DRAWS = 256
@@ -19,7 +19,20 @@ def mean(distribution):
     try:
         return distribution.mean()
     except NotImplementedError:
-        return tf.reduce_mean(distribution.sample(_DRAWS, seed=(0, 0)), axis=0)
+        return tf.reduce_mean(_drawn(distribution), axis=0)
+
+
+def stddev(distribution):
+    """Its standard deviation, likewise."""
+    try:
+        return distribution.stddev()
+    except NotImplementedError:
+        return tf.math.reduce_std(_drawn(distribution), axis=0)
+
+
+def _drawn(distribution):
+    draws = distribution.sample(_DRAWS, seed=(0, 0))
+    return tf.cast(draws, tf.float32) if draws.dtype.is_integer else draws
 
 
 class SampledMoments(tfd.Distribution):

@@ -70,12 +70,14 @@ class FullNormal(Posterior):
         triangle = tfp.math.fill_triangular(raw_triangle)
         diagonal = positive_scale(tf.linalg.diag_part(triangle))
         # Up to D numbers below the diagonal add up in one variable, which is not to start larger for that.
-        below = tf.linalg.set_diag(triangle / self.latent_size**0.5, tf.zeros_like(diagonal))
+        # Not `tf.linalg.set_diag`, whose gradient XLA cannot compile for a batch of unknown size.
+        on_diagonal = tf.eye(self.latent_size, dtype=tf.bool)
+        below = tf.where(on_diagonal, 0.0, triangle / self.latent_size**0.5)
         if self.bounded:
             limit = math.log(_GROWTH) / math.log(max(self.latent_size, 2))
             sums = tf.reduce_sum(tf.abs(below), axis=-1, keepdims=True)
             below *= diagonal[..., tf.newaxis] / (1.0 + sums / limit)
-        return full_normal.FullNormal(loc, tf.linalg.set_diag(below, diagonal))
+        return full_normal.FullNormal(loc, tf.where(on_diagonal, diagonal[..., tf.newaxis], below))
 
 
 class StudentT(Posterior):

@@ -24,7 +24,7 @@ __all__ = ["Imputation", "central_interval", "check_takes_missing", "impute", "o
 # Sub-streams of a row's seed, beside those of its chunks, which are numbered from 0.
 _DRAWING = -1
 # Particles whose weighing takes as much memory as the moments of one, in double precision.
-_MOMENTS = 4
+MOMENTS = 4
 
 
 class Imputation(NamedTuple):
@@ -154,7 +154,7 @@ def impute(
     num_samples, chunk_size = checked_counts(chunk_size, num_samples=num_samples)
     x, seed = examples.fitting(model, x), checked_seed(seed)
     rows = numbered(len(x), first_row, rows)
-    tile_rows = tiles.choose(tile_rows, model, _MOMENTS * chunk_size)
+    tile_rows = tiles.choose(tile_rows, model, MOMENTS * chunk_size)
     answer = _rows_function(model, chunk_size, psis.capacity(num_samples), num_imputations, tile_rows)
     with tiles.enough(tile_rows, model, chunk_size):
         answers = {name: value.numpy() for name, value in answer(rows, seed, x, num_samples).items()}
@@ -254,6 +254,9 @@ def _observer(networks, num_imputations, rows):
             tf.where(after[:, tf.newaxis] == -np.inf, tf.zeros_like(logs), tf.exp(logs - after[:, tf.newaxis]))
             for logs in (log_weights, before[:, tf.newaxis])
         )
+        # They add up to 1, but for log weights so large that `after` is rounded by more than their number.
+        total = tf.reduce_sum(weights, axis=1, keepdims=True) + rest
+        weights, rest = (tf.math.divide_no_nan(share, total) for share in (weights, rest))
 
         def average(so_far, values):
             flat = swapped(tf.reshape(tf.cast(values, dtype), [*log_weights.shape[::-1], -1]))

@@ -12,7 +12,7 @@ import numpy as np
 
 from iwae_zoo._checks import look_up
 from iwae_zoo._precision import tensor_float_32
-from iwae_zoo.estimation import annealing, importance, walks
+from iwae_zoo.estimation import annealing, importance, tiles, walks
 from iwae_zoo.estimation.importance import ANNEALED, IMPORTANCE, PARETO_K_LIMIT, Estimate, least_ess
 from iwae_zoo.estimation.rows import numbered
 from iwae_zoo.estimation.streaming import checked_counts, default_chunk, stream
@@ -35,8 +35,8 @@ __all__ = [
     "summarize",
 ]
 
-# Examples per call while a data set is evaluated: how often the progress bar moves. Whole tiles of a GPU.
-_ROWS = 64
+# Examples per call while a data set is evaluated, whole tiles: how often the progress bar moves.
+_ROWS = tiles.MOST
 # Standard error in nats above which "auto" anneals where nothing else is asked for: about that of the annealed chains.
 _TOLERANCE = 0.2
 # Standard errors of the difference above which chains have missed what the samples found.

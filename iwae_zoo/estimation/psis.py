@@ -91,7 +91,9 @@ def _fit_generalized_pareto(tail):
     scale = tf.sqrt(tf.cast(grid_size, tf.float64) / (tf.cast(grid, tf.float64) - 0.5))
     b = (1.0 - scale) / (3.0 * quartile) + 1.0 / tail[0]  # [grid_size]
     k = tf.reduce_mean(tf.math.log1p(-b[:, tf.newaxis] * tail), axis=1)
-    log_profile_likelihood = n * (tf.math.log(-b / k) - k - 1.0)
+    # At b = 0, which the grid may meet where most of a tail is equal, k is 0 and -b / k is its limit.
+    inverse_scale = tf.where(k == 0.0, 1.0 / tf.reduce_mean(tail), -b / tf.where(k == 0.0, tf.ones_like(k), k))
+    log_profile_likelihood = n * (tf.math.log(inverse_scale) - k - 1.0)
     posterior = tf.nn.softmax(log_profile_likelihood)
     posterior = tf.where(posterior >= 10 * 2.220446049250313e-16, posterior, tf.zeros_like(posterior))
     b_mean = tf.reduce_sum(b * posterior) / tf.reduce_sum(posterior)

@@ -97,15 +97,21 @@ def resample(networks, x, num_particles, seed, chunk_size, capacity):
     tolerance = tf.constant(0.0, tf.float64)
     answer, (_, z) = observed(networks, x, num_particles, seed, tolerance, chunk_size, capacity, observer=observer)
     z = z[:, 0] if tiled else z[0, 0]
+    z = tf.cast(z, _dtype(z))
     usable = answer["in_support"][..., tf.newaxis]
     return {"z": tf.where(usable, z, tf.constant(np.nan, z.dtype)), "ess": answer["ess"]}
+
+
+def _dtype(z):
+    """That of draws, which may be NaN: float32 where z are integers."""
+    return tf.float32 if z.dtype.is_integer else z.dtype
 
 
 @per_model
 def _rows_function(model, chunk_size, capacity, num_samples, tile_rows):
     """The traced function that draws for each example of a batch."""
     networks, prior = Networks.of(model), model.prior.distribution()
-    outputs = {"z": tf.TensorSpec(prior.event_shape, prior.dtype), "ess": tf.TensorSpec([], tf.float64)}
+    outputs = {"z": tf.TensorSpec(prior.event_shape, _dtype(prior)), "ess": tf.TensorSpec([], tf.float64)}
 
     def one(seed, x, num_particles):
         tile = list(seed.shape[:-1])

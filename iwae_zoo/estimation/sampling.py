@@ -6,6 +6,7 @@ import numpy as np
 
 from iwae_zoo._checks import checked_seed, integer
 from iwae_zoo._precision import tensor_float_32
+from iwae_zoo.distributions.moments import mean
 from iwae_zoo.model import particles
 
 __all__ = ["Samples", "sample"]
@@ -49,4 +50,4 @@ def sample(model, count=1, seed=0):
     count, seed = integer("count", count), checked_seed(seed)
     z = model.prior.distribution().sample(count, seed=(seed, 0))
     p = model.decoder.likelihood(z)
-    return Samples(p.sample(seed=particles.derive_seed(seed, 1)).numpy(), p.mean().numpy(), z.numpy())
+    return Samples(p.sample(seed=particles.derive_seed(seed, 1)).numpy(), mean(p).numpy(), z.numpy())

@@ -17,11 +17,12 @@ from iwae_zoo.distributions import noise
 from iwae_zoo.estimation.rows import at_once
 from iwae_zoo.model import memory
 
-__all__ = ["MULTIPLE", "checked", "choose", "enough"]
+__all__ = ["MOST", "MULTIPLE", "checked", "choose", "enough"]
 
 MULTIPLE = 48
-# What a GPU is given, the largest that fits.
-_OF_A_GPU = (96, 48)
+# What a GPU is given, the larger that fits. Who goes through many rows asks for a multiple of the most at once.
+MOST = 96
+_OF_A_GPU = (MOST, MULTIPLE)
 # Share of a GPU's memory, of all of it, so that answers do not depend on what else is in there.
 _SHARE = 0.25
 

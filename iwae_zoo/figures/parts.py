@@ -4,10 +4,12 @@ import textwrap
 
 from iwae_zoo._files import whole
 
-__all__ = ["as_image", "plain", "titled", "write"]
+__all__ = ["as_image", "plain", "short", "titled", "write"]
 
 # Letters of a title in an inch, and the height of its lines, inches.
 _LETTERS, _LINE = 9, 0.2
+# Most letters beside an axis.
+_SHORT = 24
 
 
 def write(figure, path):
@@ -26,6 +28,11 @@ def titled(figure, title):
 def plain(text):
     """Text that users chose, in which a dollar is a dollar and begins no formula."""
     return text.replace("$", r"\$")
+
+
+def short(text):
+    """The same of a name beside an axis, cut where it would be too long."""
+    return plain(text if len(text) <= _SHORT else text[: _SHORT - 1] + "\u2026")
 
 
 def as_image(x):

@@ -4,7 +4,7 @@ import matplotlib.figure
 import matplotlib.patches
 import numpy as np
 
-from iwae_zoo.figures.parts import as_image, plain, titled
+from iwae_zoo.figures.parts import as_image, plain, short, titled
 
 __all__ = ["dispersion", "image_grid", "pairs", "side_by_side"]
 
@@ -34,7 +34,7 @@ def image_grid(rows, title, labels=None):
             axes.imshow(image, cmap="gray_r", vmin=0, vmax=1, extent=(left, left + width, top + height, top))
             axes.add_patch(matplotlib.patches.Rectangle((left, top), width, height, fill=False, linewidth=0.8))
         if labels:
-            axes.text(-0.6 * pitch, i * pitch, labels[i], ha="right", va="center")
+            axes.text(-0.6 * pitch, i * pitch, plain(labels[i]), ha="right", va="center")
     axes.set(xlim=(-0.55 * pitch, (columns - 0.45) * pitch), ylim=((count - 0.45) * pitch, -0.55 * pitch))
     axes.axis("off")
     titled(figure, title)
@@ -58,7 +58,7 @@ def pairs(columns, names, title):
     for row, (i, j) in zip(grid, shown, strict=True):
         for axes, (label, values) in zip(row, columns.items(), strict=True):
             axes.plot(values[:, j], values[:, i], ".", markersize=3, alpha=0.4)
-            axes.set(title=label, xlabel=plain(names[j]), ylabel=plain(names[i]))
+            axes.set(title=label, xlabel=short(names[j]), ylabel=short(names[i]))
     titled(figure, title)
     return figure
 
@@ -109,7 +109,7 @@ def side_by_side(panels, title):
     for axes in grid[len(panels) :]:
         axes.axis("off")
     for axes, (name, panel) in zip(grid, panels.items(), strict=False):
-        axes.set_title(name, fontsize="medium")
+        axes.set_title(plain(name), fontsize="medium")
         if "images" in panel:
             rows = np.stack(list(panel["images"].values()))  # [R, C, H, W, channels]
             count, _, height = rows.shape[:3]
@@ -121,7 +121,7 @@ def side_by_side(panels, title):
         elif "pairs" in panel:
             for label, values in panel["pairs"].items():
                 axes.plot(*values.T, ".", markersize=4, alpha=0.5, label=label)
-            axes.set(**{f"{axis}label": plain(name) for axis, name in zip("xy", panel["names"], strict=True)})
+            axes.set(**{f"{axis}label": short(name) for axis, name in zip("xy", panel["names"], strict=True)})
             axes.legend()
         else:
             _moments(axes, panel["moments"])

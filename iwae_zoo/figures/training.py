@@ -27,7 +27,8 @@ def training_curves(history, title):
     curves += [] if same else [("encoder_bound", "encoder bound", "C1")]
     for name, label, color in curves:
         for prefix, style, split in (("", ":", "training"), ("val_", "-", "validation")):
-            axes.plot(epochs, [row[prefix + name] for row in history], style, color=color, label=f"{label}, {split}")
+            values, marker = [row[prefix + name] for row in history], "o" if len(epochs) == 1 else None
+            axes.plot(epochs, values, style, color=color, marker=marker, label=f"{label}, {split}")
     # The first epochs are far below the rest and would flatten it.
     tail = [row[name] for row in history[len(history) // 20 :] for name in ("decoder_bound", "val_decoder_bound")]
     tail += [row["val_encoder_bound"] for row in history[len(history) // 20 :]]

@@ -10,7 +10,7 @@ from iwae_zoo import objectives
 from iwae_zoo._checks import checked_seed, integer
 from iwae_zoo._deferred import Plan
 from iwae_zoo.distributions import likelihoods
-from iwae_zoo.distributions.moments import point
+from iwae_zoo.distributions.moments import mean, point
 from iwae_zoo.model import dreams, examples, gradients, layers, loops, particles, replicas
 from iwae_zoo.model.optimizers import OptimizerPair, clipped
 from iwae_zoo.model.supports import check_latent
@@ -365,7 +365,7 @@ class ImportanceWeightedAutoencoder(loops.CheckedLoops):
 
     def call(self, x):
         x = tf.cast(x, self.variable_dtype)
-        return self.decoder.likelihood(point(self.encoder.posterior(x))).mean()
+        return mean(self.decoder.likelihood(point(self.encoder.posterior(x))))
 
     def log_weights(self, x, m, k, seed):
         """Log importance weights of fresh particles, without gradients.

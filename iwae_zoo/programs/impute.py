@@ -16,7 +16,7 @@ import iwae_zoo_console as console
 from iwae_zoo._files import whole
 from iwae_zoo.data import filled
 from iwae_zoo.distributions import likelihoods
-from iwae_zoo.estimation import imputation
+from iwae_zoo.estimation import imputation, tiles
 from iwae_zoo.model import examples
 from iwae_zoo.programs import chunks, trained
 
@@ -43,7 +43,7 @@ _NUM_IMPUTATIONS = flags.DEFINE_integer(
 _SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same answers.", 0, flag_values=_FLAGS)
 _TILE_ROWS = chunks.define_tile_rows(_FLAGS, None)
 # Rows that are imputed by one call, whole tiles: how often the progress bar moves.
-_ROWS = 256
+_ROWS = 3 * tiles.MOST
 
 
 def _impute(model, x, first_row):
@@ -72,7 +72,7 @@ def _table(model, progress):
 
 def _array(model, progress):
     """The same for an array."""
-    x = np.load(_INPUT.value, mmap_mode="r", allow_pickle=False)
+    x = np.load(_INPUT.value, allow_pickle=False)
     if not isinstance(x, np.ndarray) or x.ndim < 2 or not len(x):
         raise ValueError(f"{_INPUT.value} must hold an array [N, ...] with at least one row.")
     if x.dtype.kind not in "buif":

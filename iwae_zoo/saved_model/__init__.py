@@ -3,7 +3,7 @@
 Every signature works row by row: each input has a leading batch axis, and a row's answer depends on that row alone,
 bit for bit, because each row is computed by itself in tensors of the same shapes. Randomness is stateless, from the
 row's own seed. Memory is bounded by the chunk of particles, whatever a request asks for. With `tile_rows`, which is
-chosen at export, log p(x) and what is annealed are computed a tile of rows at once, for the same promise.
+chosen at export, every signature that weighs particles computes a tile of rows at once, for the same promise.
 
     signature                  inputs                outputs, per row
     serving_default            x                     log_prob, standard_error, ess, pareto_k, elbo, in_support,
@@ -21,7 +21,7 @@ chosen at export, log p(x) and what is annealed are computed a tile of rows at o
                                                      probability if it is a class; log_prob of the rest, and as above
 """
 
-from iwae_zoo.saved_model.exported import Exported
-from iwae_zoo.saved_model.exporting import CARD, export, export_run
+from iwae_zoo.saved_model.exported import CARD, Exported
+from iwae_zoo.saved_model.exporting import export, export_run
 
 __all__ = ["CARD", "Exported", "export", "export_run"]

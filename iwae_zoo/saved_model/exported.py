@@ -6,11 +6,14 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo._checks import checked_seed, integer, look_up
+from iwae_zoo._files import read_json
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.estimation import importance, likelihood, rows
 from iwae_zoo.saved_model import versions
 
-__all__ = ["Exported"]
+__all__ = ["CARD", "Exported"]
+
+CARD = "model_card.json"
 
 
 class Exported:
@@ -40,6 +43,11 @@ class Exported:
             raise ValueError(f"The SavedModel in {self.path} has no signature log_prob; it has {known}.")
 
     @property
+    def card(self):
+        """The model card: dict; raises ValueError if it is damaged."""
+        return read_json(self.path / CARD)
+
+    @property
     def data_shape(self):
         """Shape of one x."""
         return tuple(self.signatures["log_prob"].structured_input_signature[1]["x"].shape[1:])
@@ -52,7 +60,8 @@ class Exported:
         `num_temperatures`.
 
         The numbers depend on the particles of a chunk: where `num_samples` is above the model card's `particle_chunk`,
-        they are those of `likelihood.estimate_log_prob` with that as its `chunk_size`.
+        they are those of `likelihood.estimate_log_prob` with that as its `chunk_size`. Of an encoder's distribution of
+        one's own, of which fewer draws may be others than the first of many, they are so below it, too.
 
         Args:
           x: array [B, ...].
@@ -65,8 +74,8 @@ class Exported:
           `likelihood.Estimate`.
 
         Raises:
-          ValueError: if x has another shape, a number is out of range, the method is unknown, or the model cannot be
-            annealed and has to be.
+          ValueError: if x has another shape, a number is out of range, the method is unknown, the model cannot be
+            annealed and has to be, or log weights are NaN for an x that is finite.
           MemoryError: if the device has no memory for what the export decodes at once.
         """
         integer("num_samples", num_samples)
@@ -94,5 +103,6 @@ class Exported:
 
         everything = slice(None)
         sampled = ask("log_prob", everything, num_samples=tf.fill([len(x)], np.int32(min(num_samples, tf.int32.max))))
+        rows.checked_answers(sampled["log_prob"])
         sampled = likelihood.Estimate.of_importance(**sampled)
         return likelihood.climb(sampled, lambda some: ask("log_prob_annealed", some), method)

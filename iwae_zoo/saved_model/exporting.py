@@ -10,17 +10,16 @@ import uuid
 import numpy as np
 import tensorflow as tf
 
-from iwae_zoo._files import load_model
+from iwae_zoo._files import load_model, read_json
 from iwae_zoo._version import __version__
 from iwae_zoo.distributions import fusion, likelihoods
 from iwae_zoo.estimation import importance, walks
 from iwae_zoo.model import particles
 from iwae_zoo.saved_model import versions
+from iwae_zoo.saved_model.exported import CARD
 from iwae_zoo.saved_model.signatures import Settings, signatures_of
 
-__all__ = ["CARD", "export", "export_run"]
-
-CARD = "model_card.json"
+__all__ = ["export", "export_run"]
 
 
 def export(
@@ -59,7 +58,8 @@ def export(
       pathlib.Path of the new version's folder.
 
     Raises:
-      ValueError: on a number out of range, a model that is not built, or one whose rows cannot be in tiles.
+      ValueError: on a number out of range, a model that is not built or has weights that are NaN, or one whose rows
+        cannot be in tiles.
       OSError: if the directory cannot be written; then there is no new version.
 
     #### References
@@ -68,6 +68,8 @@ def export(
     """
     if not model.built:
         raise ValueError("The model is not built: train it, or call model.build((None, *data_shape)).")
+    if any(np.isnan(weight).any() for weight in model.get_weights()):
+        raise ValueError("The model's weights are NaN: restore those from before training diverged.")
     budget = walks.Budget.of("laplace", num_temperatures, num_chains, num_leapfrog_steps)
     settings = Settings.of(model, num_samples, max_num_samples, seed, budget, tile_rows, particle_chunk)
     directory = pathlib.Path(directory)
@@ -110,18 +112,11 @@ def export_run(workdir, directory, num_samples=1000, max_num_samples=10_000, **o
         raise ValueError(
             f"{workdir} holds no trained model (model.keras and config.json). Train one with train_main.py."
         )
-    card = _read_json(workdir / "config.json")
+    card = read_json(workdir / "config.json")
     if (workdir / "evaluation.json").is_file():
-        card["evaluation"] = _read_json(workdir / "evaluation.json")
+        card["evaluation"] = read_json(workdir / "evaluation.json")
     model = load_model(workdir / "model.keras")
     return export(model, directory, num_samples, max_num_samples, **options, card=card)
-
-
-def _read_json(path):
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}.") from error
 
 
 def _write(model, path, card_path, settings):

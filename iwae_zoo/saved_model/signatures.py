@@ -7,7 +7,7 @@ import tensorflow as tf
 from iwae_zoo._checks import integer
 from iwae_zoo._tracing import Networks, read_once
 from iwae_zoo.distributions import fusion
-from iwae_zoo.distributions.moments import point
+from iwae_zoo.distributions.moments import mean, point, stddev
 from iwae_zoo.estimation import annealing, importance, imputation, likelihood, psis, resampling, rows, tiles, walks
 from iwae_zoo.model import memory, particles
 
@@ -57,6 +57,8 @@ class Settings(NamedTuple):
         if particle_chunk == "auto":
             with fusion.portable():
                 of_particle = memory.bytes_per_particle(model)
+            if particles.takes_missing(model.decoder):
+                of_particle *= imputation.MOMENTS
             chunk = memory.fitting_chunk(max(tile_rows, _PARALLEL_ROWS), of_particle, chunk)
         return cls(num_samples, max_num_samples, seed, tile_rows, chunk, budget)
 
@@ -162,7 +164,7 @@ def signatures_of(model, settings):
 
     def encode(x):
         q = networks.encoder.posterior(x[tf.newaxis])
-        return {"mean": _single(q.mean()), "stddev": _single(q.stddev())}
+        return {"mean": _single(mean(q)), "stddev": _single(stddev(q))}
 
     def posterior_sample(x, count, seed):
         drawn = resampling.resample(networks, x, clamped(count), _unpacked(seed), chunk_size, capacity)
@@ -174,7 +176,7 @@ def signatures_of(model, settings):
         return {name: tf.cast(drawn[name], tf.float32) for name in ("z", "ess")}
 
     def decode(z):
-        return {"mean": _single(networks.decoder.likelihood(z[tf.newaxis]).mean())}
+        return {"mean": _single(mean(networks.decoder.likelihood(z[tf.newaxis])))}
 
     def reconstruct(x):
         return decode(point(networks.encoder.posterior(x[tf.newaxis]))[0])
@@ -183,7 +185,7 @@ def signatures_of(model, settings):
         pair = _unpacked(seed)
         drawn = networks.prior.distribution().sample(seed=particles.derive_seed(pair, 0))
         p = networks.decoder.likelihood(drawn[tf.newaxis])
-        return {"x": _single(p.sample(seed=particles.derive_seed(pair, 1))), "mean": _single(p.mean())}
+        return {"x": _single(p.sample(seed=particles.derive_seed(pair, 1))), "mean": _single(mean(p))}
 
     def default(x):
         return estimate(x, of_rows(settings.num_samples), of_rows(tf.constant(settings.seed, tf.int64)))

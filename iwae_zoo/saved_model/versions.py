@@ -10,6 +10,11 @@ __all__ = ["of", "publish"]
 
 def of(directory):
     """Those in a directory: dict from number to path. TensorFlow Serving takes no other names."""
+    return {number: path for number, path in _numbered(directory).items() if path.is_dir()}
+
+
+def _numbered(directory):
+    """Whatever has the name of a version."""
     numbers = {path: int(path.name) for path in directory.iterdir() if re.fullmatch("[0-9]{1,19}", path.name)}
     return {number: path for path, number in numbers.items() if number <= tf.int64.max}
 
@@ -17,7 +22,7 @@ def of(directory):
 def publish(partial, directory):
     """Renames a finished folder to the next version of a directory; returns its path."""
     while True:
-        target = directory / str(max(of(directory), default=0) + 1)
+        target = directory / str(max(_numbered(directory), default=0) + 1)
         try:
             os.rename(partial, target)
             return target

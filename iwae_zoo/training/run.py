@@ -320,11 +320,13 @@ class Run:
         if verbose:
             bound = history[best - 1][MONITOR]
             print(f"Epoch {best} of {len(history)} has the best {MONITOR}, {bound:.2f}, and is kept.", flush=True)
+        if not self.files.model.exists():
+            raise ValueError(f"{self.files.model}, the model of the best epoch, is gone: put it back, or train anew.")
         with strategies.watching(self.strategy), self.strategy.scope():
             return self._restored(self.files.model)
 
     def _write_figures(self, model, x):
-        history = self.files.history(self.config.epochs)
+        history = self.files.history()
         drawn = {"bounds": figures.training_curves(history, f"Bounds, {self.title}")}
         drawn |= pictures.draw(model, x, self.config.seed, self.title)
         for name, figure in drawn.items():

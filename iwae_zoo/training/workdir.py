@@ -63,9 +63,23 @@ class WorkDirectory:
         """The file that --resume goes on from."""
         return self._latest if self._latest.exists() else self.model
 
-    def history(self, epochs):
-        """The metrics of so many epochs; one that the checkpoint has not seen is run, and written, again."""
-        rows = [json.loads(line) for line in self._metrics.read_text().splitlines()] if self._metrics.exists() else []
+    def history(self, epochs=None):
+        """The metrics of so many epochs, or of all; one that the checkpoint has not seen is run, and written, again.
+
+        Raises:
+          ValueError: if they are damaged, or there are fewer.
+        """
+        rows = []
+        for number, line in enumerate(self._metrics.read_text().splitlines() if self._metrics.exists() else (), 1):
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise ValueError(f"{self._metrics} is damaged in line {number}: {error}.") from error
+        if len(rows) < (epochs or 0):
+            raise ValueError(
+                f"{self._metrics} has {len(rows)} of the {epochs} epochs that {self.checkpoint.name} has seen. Put the "
+                "file back as it was, or start again in another work directory."
+            )
         return rows[:epochs]
 
     def write_history(self, history):

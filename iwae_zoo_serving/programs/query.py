@@ -62,7 +62,7 @@ def _columns():
         card = json.loads(pathlib.Path(str(_MODEL_CARD.value)).read_text())
     except ValueError:
         card = None
-    if not isinstance(card, dict) or "input" not in card:
+    if not isinstance(card, dict) or not isinstance(card.get("input"), dict):
         raise ValueError(f"{_MODEL_CARD.value} is no model card, as an exported model has one.")
     columns = card["input"].get("columns")
     if not columns:
@@ -83,11 +83,13 @@ def _rows():
 
         return data.load_rows(None, _DATASET.value, _DATA_DIR.value, kind=_KIND.value, binarize=_BINARIZE.value)
     try:
-        x = np.load(str(_INPUT.value), mmap_mode="r", allow_pickle=False)
+        x = np.load(str(_INPUT.value), allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{_INPUT.value} cannot be read as .npy: {error} A table is given with --csv.") from error
     if not isinstance(x, np.ndarray) or x.ndim == 0:
         raise ValueError(f"{_INPUT.value} holds no array of rows.")
+    if x.dtype.kind not in "buifSU":  # Of what is sent, text and numbers can be what a signature takes.
+        raise ValueError(f"{_INPUT.value} must hold real numbers: received an array of {x.dtype}.")
     return x
 
 

@@ -67,6 +67,37 @@ def test_csv_is_filled_and_the_rest_untouched(tmp_path):
     assert rows[3]["town"] == "Oslo" and rows[3]["town.draw1"] == "Rome, IT" and rows[0]["town.probability"] == ""
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_names_with_line_breaks_and_those_like_the_writers_own(ending, tmp_path):
+    names = ("yes\r\nor no", "prize.drawn")
+    columns = [Column(names[0], "binary", ("no\nnever", "yes")), Column(names[1], "categorical", ("a", "b", "c"))]
+    path = str(tmp_path / f"t.{ending}")
+    cells = {names[0]: ["yes", None], names[1]: ["c", None]}
+    if ending == "csv":
+        with open(path, "w", newline="") as file:
+            csv.writer(file).writerows(
+                [names, *zip(*([value or "" for value in of] for of in cells.values()), strict=True)]
+            )
+    else:
+        pyarrow.parquet.write_table(pyarrow.table(cells), path)
+    output = tmp_path / f"out.{ending}"
+    with filled.writer(output, columns, num_imputations=1) as write:
+        for part in filled.parts(path, columns):
+            answer = answer_for(part.x)
+            answer.point[:, 0], answer.draws[..., 0] = 0.0, 1.0
+            write(part, answer)
+    if ending == "csv":
+        with open(output, newline="") as file:
+            rows = list(csv.DictReader(file))
+    else:
+        rows = pyarrow.parquet.read_table(output).to_pylist()
+    added = [f"{names[0]}.probability", f"{names[0]}.draw1", f"{names[1]}.probability", f"{names[1]}.draw1"]
+    assert list(rows[1]) == [*names, *added, *filled.OF_ROWS]
+    assert [rows[0][name] for name in names] == ["yes", "c"] and not any(rows[0][name] for name in added)
+    assert [rows[1][name] for name in (*names, added[1], added[3])] == ["no\nnever", "b", "yes", "c"]
+    assert [float(rows[1][name]) for name in added[::2]] == [0.25, 0.25]
+
+
 def test_parquet_is_filled(tmp_path):
     path = parquet(tmp_path / "t.parquet")
     with filled.writer(tmp_path / "out.parquet", COLUMNS, num_imputations=1) as write:

@@ -235,6 +235,10 @@ def test_names_are_filled_by_the_most_probable(seed):
     assert np.mean(filled.probability[gone, 0]) > 0.8
     assert set(filled.draws[0, gone, 0]) <= {0.0, 1.0, 2.0}
     assert np.isnan(filled.probability[np.isnan(x[:40, 2]), 2]).all()
+    # Log weights whose sum is lost in rounding: no good answer, but none that is no probability.
+    far = imputation.impute(model, np.float32([[np.nan, np.nan, 1e10]]), 100, chunk_size=30)
+    assert not far.trusted[0] and far.log_prob[0] < -1e16
+    assert 0.0 <= far.mean[0, 1] <= 1.0 and (far.probability[0, :2] <= 1.0 + 1e-6).all()
 
 
 def test_what_cannot_be_imputed(linear_gaussian):

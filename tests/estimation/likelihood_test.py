@@ -68,6 +68,23 @@ def test_pareto_shape_is_arvizs(count, scale, seed):
     assert float(psis.pareto_shape(tf.constant(largest), count)) == pytest.approx(expected, rel=1e-9)
 
 
+def test_pareto_shape_of_equal_weights_above_others():
+    """As those of a discrete z. Of 100 to 120 the fit meets b = 0, an exponential tail, of which ArviZ has no k."""
+
+    def largest(equal):
+        log_weights = np.zeros(5000)
+        log_weights[:equal] = 1.0
+        return log_weights
+
+    fewer, more = (arviz_pareto_k(largest(equal)) for equal in (99, 121))
+    length = int(psis.tail_length(5000)) + 1
+    shapes = [
+        float(psis.pareto_shape(tf.constant(largest(equal)[:length]), 5000)) for equal in (99, 100, 110, 119, 121)
+    ]
+    assert shapes == sorted(shapes, reverse=True)
+    assert (shapes[0], shapes[-1]) == pytest.approx((fewer, more), rel=1e-9)
+
+
 def test_pareto_shape_of_known_tails(seed):
     """Weights u^-k have a Pareto tail of shape k."""
     uniform = np.random.default_rng(seed).random(200_000)

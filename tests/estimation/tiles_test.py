@@ -15,6 +15,7 @@ from iwae_zoo import (
     ImportanceWeightedAutoencoder,
     annealing,
     diagnostics,
+    evaluation,
     imputation,
     likelihood,
     networks,
@@ -255,6 +256,24 @@ def test_the_ladder_anneals_in_tiles(known, truth, monkeypatch):
     assert (answers.method == "annealed").all()
     assert_unbiased(answers.log_prob - truth.log_prob(x))
     assert asked[0][5] == 48
+
+
+def test_an_evaluation_is_in_tiles(model, monkeypatch):
+    """Its bound too, with no more particles at once than are asked for; and data sets go in whole tiles."""
+    asked = []
+
+    def estimate(model, x, num_samples, seed, chunk_size=None, *, tile_rows=None, **options):
+        asked.append((len(x), num_samples, chunk_size, tile_rows))
+        zeros = np.zeros(len(x))
+        values = {name: zeros for name in likelihood.Estimate._fields}
+        return likelihood.Estimate(**{**values, "in_support": zeros == 0})
+
+    monkeypatch.setattr(likelihood, "estimate_log_prob", estimate)
+    evaluation.evaluate(model, images(200), 30, m=2, k=20, chunk_size=10, tile_rows=48, method="importance", verbose=0)
+    assert asked == [(rows, samples, 10, 48) for samples in (40, 30) for rows in (96, 96, 8)]
+    del asked[:]
+    evaluation.evaluate(model, images(5), 100, m=2, k=20, chunk_size=50, method="importance", verbose=0)
+    assert asked == [(5, 40, 40, None), (5, 100, 50, None)]
 
 
 def test_pareto_shapes_are_those_of_rows():

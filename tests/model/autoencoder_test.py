@@ -8,7 +8,7 @@ import tensorflow_probability as tfp
 from oracles import flat, naive_gradients
 
 import iwae_zoo
-from iwae_zoo import ImportanceWeightedAutoencoder, networks, objectives
+from iwae_zoo import ImportanceWeightedAutoencoder, networks, objectives, presets
 from iwae_zoo.testing import LinearGaussian
 
 tfd = tfp.distributions
@@ -219,6 +219,15 @@ def test_steps_per_execution_and_jit():
     model.compile(jit_compile=True)
     assert np.isfinite(model.fit(batches(x, 4), verbose=0, shuffle=False).history["decoder_bound"]).all()
     assert model.optimizer.iterations == 2
+
+
+@pytest.mark.slow
+def test_covariances_are_compiled_for_batches_of_unknown_size():
+    """As a pipeline makes them; XLA has the size of an array's."""
+    model = presets.build("plane", data_shape=(3, 3, 1), posterior="full_normal", latent_size=3, hidden_sizes=(6,))
+    model.compile(keras.optimizers.SGD(0.01), jit_compile=True)
+    x = tf.data.Dataset.from_tensor_slices(binary(7)).batch(3)
+    assert np.isfinite(model.fit(x, verbose=0, shuffle=False).history["decoder_bound"]).all()
 
 
 def test_compiled_optimizers_take_the_same_steps():

@@ -12,7 +12,16 @@ import tensorflow as tf
 from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
-from iwae_zoo import ImportanceWeightedAutoencoder, annealing, diagnostics, likelihood, particles, presets, resampling
+from iwae_zoo import (
+    ImportanceWeightedAutoencoder,
+    annealing,
+    diagnostics,
+    likelihood,
+    particles,
+    presets,
+    resampling,
+    saved_model,
+)
 from iwae_zoo.distributions import likelihoods, posteriors
 from iwae_zoo.distributions.stacked import Stacked
 from iwae_zoo.model import supports
@@ -123,7 +132,8 @@ def test_a_bounded_latent_is_not_annealed():
         likelihood.estimate_log_prob(model, x, method="annealed")
 
 
-def test_a_posterior_without_a_mean(short_annealing):
+@pytest.mark.slow
+def test_a_posterior_without_a_mean(short_annealing, monkeypatch, tmp_path):
     def flow(loc, raw):
         onto = tfb.Chain([tfb.Shift(loc), tfb.Scale(tf.nn.softplus(raw) + 0.5), tfb.SinhArcsinh(skewness=0.3)])
         return tfd.TransformedDistribution(tfd.MultivariateNormalDiag(tf.zeros_like(loc), tf.ones_like(loc)), onto)
@@ -137,6 +147,51 @@ def test_a_posterior_without_a_mean(short_annealing):
     assert (np.abs(answer.log_prob - truth) < 5 * answer.standard_error + 1e-3).all()
     assert np.isfinite(diagnostics.latent_use(model, x).mean_variance).all()
     assert model(x).shape == (3, 1)
+    monkeypatch.setattr(annealing, "is_possible", lambda _: False)
+    exported = saved_model.Exported(saved_model.export(model, tmp_path / "model", 20, 20))
+    drawn = model.encoder.posterior(x).sample(20_000, seed=(1, 2)).numpy()
+    served = exported.signatures["encode"](x=tf.constant(x))
+    np.testing.assert_allclose(served["mean"], drawn.mean(axis=0), atol=0.3)
+    np.testing.assert_allclose(served["stddev"], drawn.std(axis=0), rtol=0.3)
+
+
+@pytest.mark.slow
+def test_distributions_of_integers_and_without_moments_are_served(no_annealing, tmp_path):
+    """TFP's Bernoulli draws in int32, and its quantized distributions have no mean."""
+
+    def bits(*logits):
+        return tfd.Independent(tfd.Bernoulli(logits=logits[-1]), 1)
+
+    def counts(loc):
+        base = tfd.TransformedDistribution(tfd.Logistic(loc, 1.0), tfb.Shift(-0.5))
+        return tfd.QuantizedDistribution(base, low=0.0, high=9.0)
+
+    class Reader(Decoder):
+        def likelihood(self, z):
+            return super().likelihood(tf.cast(z, tf.float32))
+
+    model = ImportanceWeightedAutoencoder(
+        Encoder(bits, size=2), Reader(counts), Prior(lambda: bits(tf.zeros([2]))), objective="rws"
+    )
+    model.build((None, 1))
+    x = np.array([[0.0], [3.0], [np.inf]], np.float32)
+    z, ess = resampling.sample_posterior(model, x[:2], 3, 50)
+    assert z.dtype == np.float32 and set(np.unique(z)) <= {0.0, 1.0} and (ess > 1).all()
+    p = model.decoder.likelihood(np.float32([[1, 0]]))
+    expected = np.mean(p.sample(20_000, seed=(1, 2)))
+    assert 0.0 < expected < 3.0
+    exported = saved_model.Exported(saved_model.export(model, tmp_path / "model", 20, 20))
+    decoded = exported.signatures["decode"](z=tf.constant([[1, 0]]))["mean"]
+    np.testing.assert_allclose(decoded, [[expected]], atol=0.3)
+    drawn = exported.signatures["posterior_sample"](
+        x=tf.constant(x), num_samples=tf.fill([3], 20), seed=tf.zeros([3], tf.int64)
+    )["z"].numpy()
+    assert set(np.unique(drawn[:2])) <= {0.0, 1.0} and np.isnan(drawn[2]).all()
+    np.testing.assert_allclose(
+        exported.estimate_log_prob(x[:2], 20).log_prob,
+        likelihood.estimate_log_prob(model, x[:2], 20).log_prob,
+        rtol=1e-5,
+    )
 
 
 def seeds_of_steps(model, count):

@@ -127,7 +127,7 @@ def stopped(tiny, **changes):
 def test_early_stopping_keeps_the_best_epoch_and_resumes_to_the_bit(tiny, tmp_path):
     run = training.Run(stopped(tiny), tmp_path / "run")
     model = run.train(verbose=0)
-    history = run.files.history(30)
+    history = run.files.history()
     bounds = [row["val_decoder_bound"] for row in history]
     best = int(np.argmax(bounds))
     assert len(history) == best + 1 + 2 < 30  # Not the last epoch, and two more.
@@ -142,7 +142,7 @@ def test_early_stopping_keeps_the_best_epoch_and_resumes_to_the_bit(tiny, tmp_pa
         part = training.Run(stopped(tiny), tmp_path / f"cut{cut}")
         with pytest.raises(KeyboardInterrupt):
             interrupt_after(part, cut, between_files)
-        assert len(part.files.history(30)) == cut + between_files
+        assert len(part.files.history()) == cut + between_files
         resumed = training.Run(stopped(tiny), tmp_path / f"cut{cut}", resume=True).train(verbose=0)
         for ours, theirs in zip(resumed.get_weights(), model.get_weights(), strict=True):
             np.testing.assert_array_equal(ours, theirs)
@@ -151,7 +151,22 @@ def test_early_stopping_keeps_the_best_epoch_and_resumes_to_the_bit(tiny, tmp_pa
     # A finished run does not train on.
     again = training.Run(stopped(tiny), tmp_path / "run", resume=True)
     assert again.train(verbose=0).get_weights()[0].tolist() == model.get_weights()[0].tolist()
-    assert again.files.history(30) == history
+    assert again.files.history() == history
+    # What is gone, or not whole, is told.
+    metrics, kept = tmp_path / "run" / "metrics.jsonl", tmp_path / "run" / "model.keras"
+    lines = metrics.read_text().splitlines(keepends=True)
+    for left, message in (
+        (lines[:-1], f"has {len(history) - 1} of the {len(history)} epochs that latest.keras has seen"),
+        ([], f"has 0 of the {len(history)} epochs"),
+        ([*lines[:-1], lines[-1][:20]], f"metrics.jsonl is damaged in line {len(history)}: "),
+    ):
+        metrics.write_text("".join(left))
+        with pytest.raises(ValueError, match=message):
+            training.Run(stopped(tiny), tmp_path / "run", resume=True).train(verbose=0)
+    metrics.write_text("".join(lines))
+    kept.unlink()
+    with pytest.raises(ValueError, match="model.keras, the model of the best epoch, is gone"):
+        training.Run(stopped(tiny), tmp_path / "run", resume=True).train(verbose=0)
 
 
 def test_of_equal_epochs_the_first_is_the_best():
