@@ -233,9 +233,11 @@ def test_program(server, tmp_path):
     assert [int(row["num_samples"]) for row in rows] == [3] * 5
     output.unlink()
     (tmp_path / "folder.csv").mkdir()
+    np.save(tmp_path / "waves.npy", np.full((2, 2), 1j))
     for extra, part in (
         (["--model_name=foo", "--retries=0"], "Latest(foo)"),
         ([f"--input={tmp_path}/nothing.npy"], "nothing.npy"),
+        ([f"--input={tmp_path}/waves.npy"], "must hold real numbers: received an array of complex128"),
         (["--output=results.txt"], "must end in .csv or .npz"),
         ([f"--output={tmp_path / 'folder.csv'}"], "folder.csv is a folder"),
     ):
