@@ -44,7 +44,7 @@ def test_dollars_of_users_are_no_formulas():
 
 def test_one_epoch_is_seen_and_long_names_are_cut():
     lines = figures.training_curves([ROW], "one").axes[0].get_lines()
-    assert {line.get_marker() for line in lines} == {"o"}
+    assert {line.get_marker() for line in lines} == {"x", "o"}
     lines = figures.training_curves([ROW, {**ROW, "epoch": 2}], "two").axes[0].get_lines()
     assert {line.get_marker() for line in lines} == {"None"}
     axes = figures.pairs({"data": np.zeros([3, 2])}, ["x" * 100, "y"], "x").axes[0]

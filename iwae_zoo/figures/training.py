@@ -26,9 +26,10 @@ def training_curves(history, title):
     curves = [("decoder_bound", "decoder and encoder bound" if same else "decoder bound", "C0")]
     curves += [] if same else [("encoder_bound", "encoder bound", "C1")]
     for name, label, color in curves:
-        for prefix, style, split in (("", ":", "training"), ("val_", "-", "validation")):
-            values, marker = [row[prefix + name] for row in history], "o" if len(epochs) == 1 else None
-            axes.plot(epochs, values, style, color=color, marker=marker, label=f"{label}, {split}")
+        for prefix, style, marker, split in (("", ":", "x", "training"), ("val_", "-", "o", "validation")):
+            values = [row[prefix + name] for row in history]
+            seen = marker if len(epochs) == 1 else None  # A line of one epoch is none.
+            axes.plot(epochs, values, style, color=color, marker=seen, label=f"{label}, {split}")
     # The first epochs are far below the rest and would flatten it.
     tail = [row[name] for row in history[len(history) // 20 :] for name in ("decoder_bound", "val_decoder_bound")]
     tail += [row["val_encoder_bound"] for row in history[len(history) // 20 :]]
