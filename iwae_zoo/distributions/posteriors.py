@@ -72,7 +72,7 @@ class FullNormal(Posterior):
         # Up to D numbers below the diagonal add up in one variable, which is not to start larger for that.
         # Not `tf.linalg.set_diag`, whose gradient XLA cannot compile for a batch of unknown size.
         on_diagonal = tf.eye(self.latent_size, dtype=tf.bool)
-        below = tf.where(on_diagonal, 0.0, triangle / self.latent_size**0.5)
+        below = tf.where(on_diagonal, tf.zeros_like(triangle), triangle / self.latent_size**0.5)
         if self.bounded:
             limit = math.log(_GROWTH) / math.log(max(self.latent_size, 2))
             sums = tf.reduce_sum(tf.abs(below), axis=-1, keepdims=True)
