@@ -13,7 +13,8 @@ chosen at export, every signature that weighs particles computes a tile of rows 
     encode                     x                     mean and stddev of q(z | x)
     posterior_sample           x, num_samples, seed  z, by sampling-importance-resampling, and its ess
     posterior_sample_annealed  x, seed               z, the end of an annealed chain, and the chains' ess
-    reconstruct                x                     mean of p(x | z) at the mean of q(z | x)
+    reconstruct                x                     mean of p(x | z) at the mean of q(z | x), or at the most probable z
+                                                     where it is discrete
     decode                     z                     mean of p(x | z)
     sample                     seed                  x, drawn from the model, and the mean of its p(x | z)
     impute                     x, num_samples, seed  of models that take missing values, NaN: mean and stddev of what is
