@@ -46,7 +46,7 @@ def run_cell(config, root, verbose=0):
     workdir = folder(config, root)
     evaluated = _evaluated(workdir)
     run = training.Run(config, workdir, resume=True)
-    _check_looks(config, run.files.history(run.config.epochs))  # Not after hours of training.
+    _check_looks(config, run.files.history())  # Not after hours of training.
     if evaluated != (config.eval_samples, config.eval_method):  # It is not, or otherwise.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r"log p\(x\)")

@@ -77,7 +77,7 @@ def make(name, workdir, folder, data_dir=None, num_examples=None, verbose=1):
     spent(workdir, run.files.checkpoint)
     model = run.train(verbose=verbose)
     hours = spent(workdir, run.files.checkpoint)
-    history = run.files.history(run.config.epochs)
+    history = run.files.history()
     there = json.loads((workdir / "config.json").read_text())
     found = {
         "data": run.dataset.description,
