@@ -25,6 +25,7 @@ __all__ = [
     "is_index",
     "is_missing",
     "overridden",
+    "quoted",
     "seen",
     "used",
 ]
@@ -115,11 +116,16 @@ def overridden(text):
     return chosen
 
 
+def quoted(text):
+    """A cell as CSV has it: str."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\r\n").writerow([text])  # It quotes those line ends alone that it writes.
+    return buffer.getvalue().removesuffix("\r\n")
+
+
 def _flag(name, kind):
     """How a user says on a command line what a column is."""
-    if any(letter in name for letter in ',"\r\n'):
-        name = '"' + name.replace('"', '""') + '"'
-    return shlex.quote(f"--columns={name}:{kind}")
+    return shlex.quote(f"--columns={quoted(name)}:{kind}")
 
 
 def seen(name, cells, kind=None):

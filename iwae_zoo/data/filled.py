@@ -6,8 +6,6 @@ its standard error, ESS, Pareto k, and whether the row's answers can be trusted.
 """
 
 import contextlib
-import csv
-import io
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,7 +62,7 @@ def writer(path, columns, num_imputations):
             def write(part, answer):
                 lines = _csv_rows(part, answer, columns, num_imputations)
                 if not file.tell():
-                    file.write(_line(_quoted(name) for name in _header(part.names, columns, num_imputations)))
+                    file.write(_line(columns_.quoted(name) for name in _header(part.names, columns, num_imputations)))
                 file.writelines(lines)
 
         else:
@@ -123,14 +121,7 @@ def _csv_rows(part, answer, columns, num_imputations):
 
 
 def _cell(column, value):
-    return "" if np.isnan(value) else _quoted(columns_.decoded(column, value))
-
-
-def _quoted(text):
-    """A cell as CSV has it."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\r\n").writerow([text])  # It quotes those line ends alone that it writes.
-    return buffer.getvalue().removesuffix("\r\n")
+    return "" if np.isnan(value) else columns_.quoted(columns_.decoded(column, value))
 
 
 def _line(cells):

@@ -1,7 +1,6 @@
 """What a trained model is worth on held-out data, as numbers and as text."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -89,10 +88,10 @@ def evaluate(model, x, num_samples=5000, seed=0, *, m=None, k=None, verbose=1, *
     count = integer("m", model.objective.m if m is None else m) * integer("k", model.objective.k if k is None else k)
     # With M K samples the importance-sampled log p(x) is, example by example, a draw of the bound at M K particles.
     # Another seed than below, so that the two are independent.
-    sampling: dict[str, Any] = {"method": "importance", "tile_rows": options.get("tile_rows")}
-    if options.get("chunk_size") is not None:
-        sampling["chunk_size"] = min(options["chunk_size"], count)
-    bound = likelihood.estimate_dataset(model, x, count, (seed + 1) % 2**31, verbose=0, **sampling)
+    sampling = {name: options.get(name) for name in ("chunk_size", "tile_rows")}
+    if sampling["chunk_size"] is not None:
+        sampling["chunk_size"] = min(sampling["chunk_size"], count)
+    bound = likelihood.estimate_dataset(model, x, count, (seed + 1) % 2**31, method="importance", verbose=0, **sampling)
     marginal = likelihood.evaluate_log_prob(model, x, num_samples, seed, verbose=verbose, **options)
     inside = marginal.examples.in_support
     iwae_bound, iwae_bound_error = _mean_and_error(bound.log_prob[inside])

@@ -14,6 +14,7 @@ import tensorflow as tf
 from iwae_zoo._checks import checked_seed, integer
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo._tracing import Networks, per_model
+from iwae_zoo.distributions import moments
 from iwae_zoo.estimation import importance, psis, tiles
 from iwae_zoo.estimation.rows import by_rows, checked_answers, numbered, swapped
 from iwae_zoo.estimation.streaming import Observer, checked_counts, observed, race
@@ -263,7 +264,7 @@ def _observer(networks, num_imputations, rows):
             added = tf.matmul(weights[:, tf.newaxis], flat)[:, 0]
             return tf.reshape(rest * tf.reshape(so_far, [rows, -1]) + added, so_far.shape)
 
-        means, stddevs = (tf.cast(values, dtype) for values in (p.mean(), p.stddev()))
+        means, stddevs = (tf.cast(values, dtype) for values in (moments.mean(p), moments.stddev(p)))
         return (
             average(mean, means),
             average(mean_square, tf.square(means) + tf.square(stddevs)),

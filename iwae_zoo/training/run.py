@@ -323,7 +323,7 @@ class Run:
         if not self.files.model.exists():
             raise ValueError(f"{self.files.model}, the model of the best epoch, is gone: put it back, or train anew.")
         with strategies.watching(self.strategy), self.strategy.scope():
-            return self._restored(self.files.model)
+            return load_model(self.files.model)
 
     def _write_figures(self, model, x):
         history = self.files.history()
