@@ -46,17 +46,18 @@ def row(name, measured, limit, unit):
 _ROUNDING = 1e-3
 
 # How far an answer is from another: functions of two dicts of arrays. Every array of the second has to be in the first.
+# A number that is NaN, in whichever array, is far: so numpy's maxima, and not Python's.
 
 
 def relative(found, wanted):
     """Largest distance of an array, relative to the other's norm; log weights, in another unit, are left out."""
     names = [name for name in wanted if name != "log_weights"]
-    return max(np.linalg.norm(found[n] - wanted[n]) / np.linalg.norm(wanted[n]) for n in names)
+    return np.max([np.linalg.norm(found[n] - wanted[n]) / np.linalg.norm(wanted[n]) for n in names])
 
 
 def nats(found, wanted):
     """Largest absolute difference."""
-    return max(np.max(np.abs(found[name] - wanted[name])) for name in wanted)
+    return np.max([np.max(np.abs(found[name] - wanted[name])) for name in wanted])
 
 
 def log_weights(found, wanted):
@@ -66,7 +67,7 @@ def log_weights(found, wanted):
 
 def other_draws(found, wanted):
     """Share of the draws that are of another particle."""
-    return np.mean(np.max(np.abs(found["draws"] - wanted["draws"]), axis=-1) > 1e-3)
+    return np.mean(~(np.max(np.abs(found["draws"] - wanted["draws"]), axis=-1) <= 1e-3))
 
 
 def standard_errors(found, wanted):

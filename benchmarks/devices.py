@@ -35,7 +35,7 @@ with quiet():
 
     from benchmarks import device_checks, device_figures, device_profile, device_table, report
     from benchmarks.device_figures import Figure
-    from benchmarks.device_table import FAIL, SKIP, Row
+    from benchmarks.device_table import FAIL, PASS, SKIP, Row
     from iwae_zoo import figures, strategies
     from iwae_zoo.training import devices
 
@@ -279,7 +279,7 @@ def main(_):
     with tempfile.TemporaryDirectory() as folder:
         chosen = [name for name in STAGES if not _ONLY.value or name in _ONLY.value]
         check(chosen, sizes, apart, show, folder)
-    counts = {status: sum(entry["told"].status == status for entry in rows) for status in ("pass", FAIL, SKIP)}
+    counts = {status: sum(entry["told"].status == status for entry in rows) for status in (PASS, FAIL, SKIP)}
     print(", ".join(f"{count} {status}" for status, count in counts.items()), f"{time.monotonic() - start:.0f} s")
     ratios = [entry["told"] for entry in shown]
     if any(figure.unit == "ratio" for figure in ratios):

@@ -77,7 +77,7 @@ def take_turns(variants, repeats, warm_up=3, helpers=()):
             returned[name] = run()
             times[name] = time.perf_counter() - start
         duration, used_after = time.perf_counter() - begin, _used_by_others(helpers)
-        known = used is not None and used_after is not None
+        known = known and used is not None and used_after is not None
         taken = used_after - used if known else 0.0
         if turn < 0 or (LOAD.value is not None and taken >= LOAD.value * duration):
             continue

@@ -51,7 +51,7 @@ def parse(identifier, what, table, settings):
     """
     name, *parts = str(identifier).split(",")
     row = look_up(table, name, what)
-    known = {setting: setting for setting in settings(row)}
+    known = list(settings(row))
     values = {}
     for part in parts:
         setting, _, value = part.partition("=")

@@ -14,11 +14,12 @@ def whole(path):
 
     A link stays, and what it leads to is written; so is a pipe or a device itself.
     """
+    name = pathlib.Path(path).name  # Its ending tells writers the format, whatever a link leads to.
     path = pathlib.Path(path).resolve()
     if path.exists() and not (path.is_file() or path.is_dir()):
         yield path
         return
-    partial = path.with_name(f".partial-{path.name}")  # The ending stays: it tells writers the format.
+    partial = path.with_name(f".partial-{name}")
     try:
         yield partial
         os.replace(partial, path)

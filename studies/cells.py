@@ -25,7 +25,7 @@ from iwae_zoo._checks import integer
 __all__ = ["Countdown", "errors_in_one_line", "folder", "keep", "kept", "mean_and_error", "run_cell", "run_grid"]
 
 
-def run_cell(config, root, verbose=0):
+def run_cell(config, root):
     """Trains and evaluates one configuration in a folder of its own, or reads what an earlier call left there.
 
     Warnings about log p(x) are left out; the number of such examples is in the evaluation.
@@ -33,7 +33,6 @@ def run_cell(config, root, verbose=0):
     Args:
       config: `training.Config`.
       root: path of the study's folder.
-      verbose: 0 for silence.
 
     Returns:
       dict with "evaluation" (what is in evaluation.json) and "history" (list of dicts, one for each epoch).
@@ -50,7 +49,7 @@ def run_cell(config, root, verbose=0):
     if evaluated != (config.eval_samples, config.eval_method):  # It is not, or otherwise.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r"log p\(x\)")
-            run.evaluate(run.train(verbose=verbose), verbose=verbose)
+            run.evaluate(run.train(verbose=0), verbose=0)
     return _read(workdir)
 
 

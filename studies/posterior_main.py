@@ -80,12 +80,12 @@ def main(name):
         if size != 2:
             raise ValueError(f"the latent of preset {_PRESET.value!r} has {size} dimensions, not 2.")
         cells.run_grid(configs, workdir, _WORKERS.value)
-        run = training.Run(configs["VAE"], workdir / "cells" / configs["VAE"].title, resume=True)
+        run = training.Run(configs["VAE"], cells.folder(configs["VAE"], workdir), resume=True)
         x = run.test_set[: _EXAMPLES.value]
     axis = np.linspace(-_EXTENT.value, _EXTENT.value, _GRID.value)
     panels: dict[str, list] = {}
     for name, config in configs.items():
-        model = load_model(workdir / "cells" / config.title / "model.keras")
+        model = load_model(cells.folder(config, workdir) / "model.keras")
         draws, ess = resampling.sample_posterior(model, x, _DRAWS.value, _PARTICLES.value, _SEED.value)
         print(f"{name}: effective number of {_PARTICLES.value} particles {np.round(ess, 1)}")
         panels[name] = []

@@ -27,7 +27,7 @@ _FLAGS = console.flag_values()
 _WORKDIRS = flags.DEFINE_list("workdirs", None, "Work directories of train_main.py.", flag_values=_FLAGS)
 _OUTPUT = flags.DEFINE_string("output", "runs/samples.png", "The figure.", flag_values=_FLAGS)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0, flag_values=_FLAGS)
-flags.mark_flag_as_required("workdirs", flag_values=_FLAGS)
+flags.register_validator(_WORKDIRS, bool, "at least one is needed", flag_values=_FLAGS)
 
 
 def load(workdir):
@@ -48,7 +48,7 @@ def main(name):
             title = f"{dataset.name}, {config['preset'] or workdir.name}"
             title = f"{title}, {workdir.name}" if title in panels else title
             panels[title] = pictures.panel(model, dataset.evaluation_array("test"), _SEED.value)
-    figures.write(figures.side_by_side(panels, "Test data, and what models draw"), _OUTPUT.value)
+        figures.write(figures.side_by_side(panels, "Test data, and what models draw"), _OUTPUT.value)
     print(f"The figure is {_OUTPUT.value}.")
 
 

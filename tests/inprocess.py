@@ -16,6 +16,11 @@ class Ended(NamedTuple):
     stderr: str
 
 
+def unsilenced():
+    """The environment for a program of its own process: the tests' own silences TensorFlow, as programs have to."""
+    return {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+
+
 def call(program, *flags, cwd):
     """Runs a module's `run` with flags in a folder."""
     for flag in program._FLAGS:  # What an earlier call has set.

@@ -236,10 +236,6 @@ def test_weights_are_stored_once(model, exported):
     assert weights <= size < 1.5 * weights + 3000
 
 
-def test_no_xla_in_the_graph(exported):
-    assert b"_XlaMustCompile" not in (exported.path / "saved_model.pb").read_bytes()
-
-
 WITHOUT_PYTHON = """
 import sys
 for name in ("keras", "tf_keras", "tensorflow_probability", "iwae_zoo"):

@@ -10,7 +10,10 @@ from iwae_zoo.data import kinds, streamed
 from iwae_zoo.data.dataset import Dataset
 from iwae_zoo.data.splits import SPLITS, filled, three
 
-__all__ = ["load"]
+__all__ = ["array", "load"]
+
+# What numpy says of a file that is no array, or not all of one.
+_DAMAGED = (ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def load(path, kind=None, stream_above=streamed.DEFAULT):
@@ -25,7 +28,7 @@ def load(path, kind=None, stream_above=streamed.DEFAULT):
                 loaded = np.load(file, allow_pickle=False)
                 # What it is called does not say what it is.
                 arrays = {key: loaded[key] for key in loaded.files} if hasattr(loaded, "files") else {"": loaded}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, *_DAMAGED) as error:
         raise ValueError(f"{path} cannot be read as a {path[-4:]} file of numbers: {error}") from error
     if not arrays or (len(arrays) > 1 and not {"train"} <= set(arrays) <= set(SPLITS)):
         raise ValueError(
@@ -46,6 +49,24 @@ def load(path, kind=None, stream_above=streamed.DEFAULT):
         )
     train, validation, test = filled(splits, path)
     return Dataset(os.path.splitext(os.path.basename(path))[0], train, validation, test, kind)
+
+
+def array(path):
+    """The array [N, ...] of real numbers in a .npy file.
+
+    Raises:
+      ValueError: if the file holds something else, or no row.
+      OSError: if it cannot be opened.
+    """
+    try:
+        with open(path, "rb") as file:
+            found = np.load(file, allow_pickle=False)
+    except _DAMAGED as error:
+        raise ValueError(f"{path} cannot be read as .npy: {error}") from error
+    if not isinstance(found, np.ndarray):
+        raise ValueError(f"{path} must be a .npy file with one array [N, ...].")
+    _check(path, found)
+    return found
 
 
 def _check(name, array):

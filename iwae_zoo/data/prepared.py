@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from iwae_zoo.data import kinds, records, streamed
 from iwae_zoo.data.dataset import Dataset
-from iwae_zoo.data.splits import SPLITS, three
+from iwae_zoo.data.splits import SPLITS, filled, three
 
 __all__ = ["arrays", "load"]
 
@@ -24,7 +24,8 @@ def load(name, data_dir, stream_above=streamed.DEFAULT):
     key = _image_key(name, builder.info.features)
     images = dict(zip(splits, _read(builder, splits, key, stream_above), strict=True))
     kind = kinds.seen(*images.values())
-    train, validation, test = three(kinds.cast(images, kind, f"The data set {name!r}"))
+    title = f"The data set {name!r}"
+    train, validation, test = filled(three(kinds.cast(images, kind, title)), title)
     return Dataset(name.replace("/", "_"), train, validation, test, kind)
 
 

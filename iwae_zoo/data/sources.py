@@ -117,19 +117,13 @@ def load_rows(path, name, data_dir=None, split="test", **settings):
       Float32 array [N, ...].
 
     Raises:
-      ValueError: if the file holds no array of numbers, or as `load`.
+      ValueError: if the file holds no array of numbers with at least one row, or as `load`.
       FileNotFoundError: if the file is not there.
       RuntimeError: as `load`.
     """
     if path is None:
         return load(name, data_dir, **settings).evaluation_array(split)
-    try:
-        rows = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as .npy: {error}") from error
-    if not isinstance(rows, np.ndarray) or rows.ndim < 2 or not (np.isrealobj(rows) and rows.dtype.kind in "biuf"):
-        raise ValueError(f"{path} must be a .npy file with an array [N, ...] of real numbers.")
-    return rows.astype(np.float32)
+    return files.array(path).astype(np.float32)
 
 
 def _load_digits(data_dir, stream_above):

@@ -83,7 +83,7 @@ class Columns(Likelihood):
 
     @property
     def not_drawn(self):
-        heads = [group.head for group in self.groups or ()]
+        heads = [group.head for group in self.groups]
         return next((f"of {head.name!r} {head.not_drawn}" for head in heads if head.not_drawn), None)
 
     def _head(self, kind):

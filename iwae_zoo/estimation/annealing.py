@@ -215,6 +215,7 @@ def sandwich(
 
     Raises:
       ValueError: as `estimate_log_prob` and `check_drawn`.
+      MemoryError: as `estimate_log_prob`.
 
     #### References
     Grosse, Ghahramani, Adams. Sandwiching the Marginal Likelihood using Bidirectional Monte Carlo. 2015.
@@ -266,7 +267,7 @@ def sample_posterior(model, x, num_samples=1, seed=0, *, initial="laplace", tile
       NaN and 0 for an x outside the likelihood's support, which has no posterior.
 
     Raises:
-      ValueError: as `estimate_log_prob`.
+      ValueError, MemoryError: as `estimate_log_prob`.
     """
     chosen = walks.Budget.of(initial, **budget)
     x = examples.some(model, x)

@@ -68,6 +68,7 @@ def thermodynamic_bracket(
 
     Raises:
       ValueError: on a number out of range, or an x that does not fit the model.
+      MemoryError: if the device is out of memory; the message has a `chunk_size` that would fit.
 
     #### References
     Masrani, Le, Wood. The Thermodynamic Variational Objective. NeurIPS 2019. https://arxiv.org/abs/1907.00031

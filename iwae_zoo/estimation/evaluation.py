@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from iwae_zoo._checks import integer
+from iwae_zoo._checks import checked_seed, integer
 from iwae_zoo.estimation import annealing, likelihood
 from iwae_zoo.estimation.baselines import baseline, bernoulli_baseline, labelled_baseline
 
@@ -84,10 +84,14 @@ def evaluate(model, x, num_samples=5000, seed=0, *, m=None, k=None, verbose=1, *
 
     Returns:
       `Evaluation`.
+
+    Raises:
+      ValueError, MemoryError: as `likelihood.evaluate_log_prob`.
     """
     count = integer("m", model.objective.m if m is None else m) * integer("k", model.objective.k if k is None else k)
     # With M K samples the importance-sampled log p(x) is, example by example, a draw of the bound at M K particles.
     # Another seed than below, so that the two are independent.
+    seed = checked_seed(seed)
     sampling = {name: options.get(name) for name in ("chunk_size", "tile_rows")}
     if sampling["chunk_size"] is not None:
         sampling["chunk_size"] = min(sampling["chunk_size"], count)
@@ -174,7 +178,7 @@ def check(
       `Check`.
 
     Raises:
-      ValueError: as `likelihood.estimate_log_prob` and `annealing.estimate_log_prob`.
+      ValueError, MemoryError: as `likelihood.estimate_log_prob` and `annealing.estimate_log_prob`.
     """
     sampling |= {"method": "importance", "tile_rows": tile_rows}
     sampled = likelihood.estimate_dataset(model, x, num_samples, seed, verbose=0, **sampling)

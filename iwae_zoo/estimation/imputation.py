@@ -136,6 +136,7 @@ def impute(
     Raises:
       ValueError: on a number out of range, an x of another shape or with infinity in it, a model that takes no missing
         values, or one whose weights are NaN.
+      MemoryError: if the device is out of memory; the message has a `chunk_size` that would fit.
 
     #### Examples
     >>> from iwae_zoo import presets
@@ -157,7 +158,7 @@ def impute(
     rows = numbered(len(x), first_row, rows)
     tile_rows = tiles.choose(tile_rows, model, MOMENTS * chunk_size)
     answer = _rows_function(model, chunk_size, psis.capacity(num_samples), num_imputations, tile_rows)
-    with tiles.enough(tile_rows, model, chunk_size):
+    with tiles.enough(tile_rows, model, chunk_size, copies=MOMENTS):
         answers = {name: value.numpy() for name, value in answer(rows, seed, x, num_samples).items()}
     checked_answers(answers["log_prob"])
     answers["draws"] = np.moveaxis(answers["draws"], 1, 0)

@@ -47,6 +47,7 @@ def sample_posterior(model, x, num_samples=1, num_particles=100, seed=0, chunk_s
     Raises:
       ValueError: on a number out of range, an x of another shape, not finite or outside the likelihood's support (it
         has no posterior), or a model whose weights are NaN.
+      MemoryError: if the device is out of memory; the message has a `chunk_size` that would fit.
 
     #### Examples
     >>> from iwae_zoo.testing import LinearGaussian

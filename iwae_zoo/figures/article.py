@@ -56,9 +56,9 @@ def snr_slopes(curves, title):
             line = snr[0] * (x / x[0]) ** curve["theory"]
             axes.plot(x, line, "k:", linewidth=1, label=f"theory: slope {curve['theory']:+.1f}")
         axes.set(xscale="log", yscale="log", xlabel=curve["xlabel"], ylabel="SNR", title=curve["panel"])
-    for axes in panels.values():
         axes.set_xticks(x, [f"{value:g}" for value in x])
         axes.minorticks_off()
+    for axes in panels.values():
         axes.grid(alpha=0.3)
         axes.margins(y=0.4)  # Room for the legend.
         axes.legend(fontsize="small")

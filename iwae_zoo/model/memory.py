@@ -146,6 +146,7 @@ def enough(
     *,
     name="particle_chunk",
     kind="particle",
+    copies=1,
     backward=False,
     fewer_rows="fewer rows at once",
 ):
@@ -157,6 +158,7 @@ def enough(
       chunk: int, particles of each of them.
       name: str, what the user knows the number of particles by.
       kind: str, what they are: particles, or chains.
+      copies: int, how many times `bytes_per_particle` each takes.
       backward: as in `bytes_per_particle`.
       fewer_rows: str, what there is to do where one particle is too much.
 
@@ -169,15 +171,19 @@ def enough(
     except tf.errors.ResourceExhaustedError as error:
         if any(text in error.message for text in _OF_DISK):
             raise OSError(errno.ENOSPC, error.message.partition("\n")[0]) from error
-        of_particle = bytes_per_particle(model, backward)
-        fits = fitting_chunk(rows, of_particle, max(chunk // 2, 1))
+        of_particle = copies * bytes_per_particle(model, backward)
+        taken = (
+            f"The device is out of memory: {rows} row{'s' * (rows > 1)} with {chunk} {kind}{'s' * (chunk > 1)} each "
+            f"take about {_mebibytes(rows * chunk * of_particle)} MiB at once"
+        )
+        try:
+            free, size = available(), of_device()
+            fits = fitting_chunk(rows, of_particle, max(chunk // 2, 1))
+        except RuntimeError as unknown:  # How much there is, which halving does not need to know.
+            raise MemoryError(f"{taken}: take {fewer_rows}, or a smaller {name}. {unknown}") from None
         flag = f" (--{_FLAGS[name]}={fits})" if name in _FLAGS else ""
         remedy = f"{name}={fits}{flag} would fit" if chunk > 1 else f"take {fewer_rows}"
-        raise MemoryError(
-            f"The device is out of memory: {rows} row{'s' * (rows > 1)} with {chunk} {kind}{'s' * (chunk > 1)} each "
-            f"take about {_mebibytes(rows * chunk * of_particle)} MiB at once, and {_mebibytes(available())} of "
-            f"{_mebibytes(of_device())} MiB are free: {remedy}."
-        ) from None
+        raise MemoryError(f"{taken}, and {_mebibytes(free)} of {_mebibytes(size)} MiB are free: {remedy}.") from None
 
 
 def enough_to_train(model, batch_size, most):

@@ -28,8 +28,8 @@ class Conditional(Encoder):
         z.
     """
 
-    def __init__(self, body, head, inputs=None, seed=0, given=None, **kwargs):
-        super().__init__(body, head, inputs, seed, **kwargs)
+    def __init__(self, body, head, seed=0, given=None, **kwargs):
+        super().__init__(body, head, seed=seed, **kwargs)
         self.given = given
 
     def distribution(self, z):
@@ -40,7 +40,9 @@ class Conditional(Encoder):
         return self._read(tf.reshape(parameters, [*batch, self.head.num_parameters]))
 
     def get_config(self):
-        return {**super().get_config(), "given": self.given and posteriors.to_config(self.given)}
+        config = {**super().get_config(), "given": self.given and posteriors.to_config(self.given)}
+        del config["inputs"]  # Of x.
+        return config
 
     @classmethod
     def from_config(cls, config):

@@ -248,7 +248,7 @@ class Row(NamedTuple):
     defaults: Mapping[str, Any] = MappingProxyType({})
 
 
-_PARTITION = {"points": 6, "spacing": "log_uniform", "beta_1": None}
+_PARTITION = {field.name: field.default for field in dataclasses.fields(Thermodynamic) if field.kw_only}
 
 # A new bound is a class and a row.
 TABLE = {

@@ -138,7 +138,7 @@ def build(
         hidden_sizes=hidden_sizes,
         activation=activation,
     )
-    checked_seed(seed)
+    seed = checked_seed(seed)
     if (data is None) == (data_shape is None) or (data is not None and data_mean is not None):
         raise ValueError("Pass either data, a Dataset, or data_shape (and data_mean, if it is known).")
     if data is not None and not hasattr(data, "kind_of_x"):

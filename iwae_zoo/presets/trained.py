@@ -56,7 +56,7 @@ def card(name):
     """
     if table.get(name).training is None:
         look_up(
-            {known: known for known in names()},
+            names(),
             name,
             f"preset with weights (presets.build({name!r}, ...) builds an untrained model)",
         )

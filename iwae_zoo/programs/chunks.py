@@ -37,7 +37,7 @@ def define(values, default="all"):
       The holder of the flag.
     """
     what = "Most particles of an example decoded at once: bounds memory. auto: as many as there is free memory for, a "
-    what += f"number that is recorded. Default: {default}."
+    what += f"number that is recorded or shown. Default: {default}."
     return flags.DEFINE(_Parser(), "particle_chunk", None, what, values)
 
 
@@ -48,8 +48,8 @@ def define_tile_rows(values, default):
     return flags.DEFINE_integer("tile_rows", default, what, flag_values=values)
 
 
-def chosen(particle_chunk, tile_rows, model, num_samples, proposal="encoder"):
-    """The numbers that the two flags stand for when log p(x) is asked.
+def chosen(particle_chunk, tile_rows, model, num_samples, proposal="encoder", copies=1):
+    """The numbers that the two flags stand for when particles are weighed.
 
     Args:
       particle_chunk: int, "auto" or None.
@@ -57,6 +57,7 @@ def chosen(particle_chunk, tile_rows, model, num_samples, proposal="encoder"):
       model: `ImportanceWeightedAutoencoder`, built.
       num_samples: int, particles of an example.
       proposal: as of `tiles.choose`.
+      copies: int, as of `memory.enough`.
 
     Returns:
       (particle_chunk, tile_rows): ints.
@@ -68,7 +69,8 @@ def chosen(particle_chunk, tile_rows, model, num_samples, proposal="encoder"):
     if particle_chunk == AUTO:
         if isinstance(model.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
             raise ValueError(f"--particle_chunk={AUTO} is for one machine, as each has its own memory: give a number.")
-        tile_rows = tiles.choose(tile_rows, model, most, proposal)
-        return memory.fitting_chunk(at_once(tile_rows), memory.bytes_per_particle(model), most), tile_rows
+        tile_rows = tiles.choose(tile_rows, model, copies * most, proposal)
+        of_particle = copies * memory.bytes_per_particle(model)
+        return memory.fitting_chunk(at_once(tile_rows), of_particle, most), tile_rows
     chunk = most if particle_chunk is None else min(particle_chunk, num_samples)
-    return chunk, tiles.choose(tile_rows, model, chunk, proposal)
+    return chunk, tiles.choose(tile_rows, model, copies * chunk, proposal)

@@ -14,7 +14,7 @@ from absl import flags
 
 import iwae_zoo_console as console
 from iwae_zoo._files import whole
-from iwae_zoo.data import filled
+from iwae_zoo.data import files, filled
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import imputation, tiles
 from iwae_zoo.model import examples
@@ -41,18 +41,13 @@ _NUM_IMPUTATIONS = flags.DEFINE_integer(
     "num_imputations", 0, "Draws of what is missing, for multiple imputation.", 0, flag_values=_FLAGS
 )
 _SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same answers.", 0, flag_values=_FLAGS)
+_PARTICLE_CHUNK = chunks.define(_FLAGS, "at most 2500")
 _TILE_ROWS = chunks.define_tile_rows(_FLAGS, None)
 # Rows that are imputed by one call, whole tiles: how often the progress bar moves.
 _ROWS = 3 * tiles.MOST
 
 
-def _impute(model, x, first_row):
-    """The `Imputation` of a part of the rows."""
-    numbers = (_NUM_SAMPLES.value, max(1, _NUM_IMPUTATIONS.value), _SEED.value)
-    return imputation.impute(model, x, *numbers, first_row=first_row, tile_rows=_TILE_ROWS.value)
-
-
-def _table(model, progress):
+def _table(model, impute, progress):
     """Fills a table part by part; returns the numbers of rows and of those not to be trusted."""
     head = model.decoder.head
     if not isinstance(head, likelihoods.Columns):
@@ -60,7 +55,7 @@ def _table(model, progress):
     rows = untrusted = 0
     with whole(_OUTPUT.value) as partial, filled.writer(partial, head.columns, _NUM_IMPUTATIONS.value) as write:
         for part in filled.parts(_INPUT.value, head.columns, _ROWS):
-            answer = _impute(model, part.x, rows)
+            answer = impute(part.x, first_row=rows)
             write(part, answer)
             rows += len(part.x)
             untrusted += int((~answer.trusted).sum())
@@ -70,18 +65,15 @@ def _table(model, progress):
     return rows, untrusted
 
 
-def _array(model, progress):
+def _array(model, impute, progress):
     """The same for an array."""
-    x = np.load(_INPUT.value, allow_pickle=False)
-    if not isinstance(x, np.ndarray) or x.ndim < 2 or not len(x):
-        raise ValueError(f"{_INPUT.value} must hold an array [N, ...] with at least one row.")
-    if x.dtype.kind not in "buif":
-        raise ValueError(f"{_INPUT.value} must hold real numbers: received an array of {x.dtype}.")
+    del model
+    x = files.array(_INPUT.value)
     examples.check(x, missing=True)
     progress.reset(total=len(x))
     parts = []
     for row in range(0, len(x), _ROWS):
-        parts.append(_impute(model, np.asarray(x[row : row + _ROWS], np.float32), row))
+        parts.append(impute(np.asarray(x[row : row + _ROWS], np.float32), first_row=row))
         progress.update(len(parts[-1].log_prob))
     answer = imputation.Imputation.joined(parts)
     answers: dict[str, Any] = {**answer._asdict(), "trusted": answer.trusted}
@@ -106,11 +98,23 @@ def main(name):
         console.check_writable(output)
         model = trained.load(_MODEL, _PRESET)
         imputation.check_takes_missing(model)
+        asked = (_PARTICLE_CHUNK.value, _TILE_ROWS.value)
+        particle_chunk, tile_rows = chunks.chosen(*asked, model, _NUM_SAMPLES.value, copies=imputation.MOMENTS)
+        impute = functools.partial(
+            imputation.impute,
+            model,
+            num_samples=_NUM_SAMPLES.value,
+            num_imputations=max(1, _NUM_IMPUTATIONS.value),
+            seed=_SEED.value,
+            chunk_size=particle_chunk,
+            tile_rows=tile_rows,
+        )
         with tqdm.tqdm(unit="row", disable=None if console.is_interactive() else True) as progress:
-            rows, untrusted = (_array if wanted == ".npz" else _table)(model, progress)
+            rows, untrusted = (_array if wanted == ".npz" else _table)(model, impute, progress)
     except (ValueError, OSError, EOFError, MemoryError) as error:
         console.fail(name, error)
-    print(f"{rows} rows in {output}; {untrusted} of them are marked as not to be trusted.")
+    at_once = f" --particle_chunk={particle_chunk} had room." if _PARTICLE_CHUNK.value == chunks.AUTO else ""
+    print(f"{rows} rows in {output}; {untrusted} of them are marked as not to be trusted.{at_once}")
 
 
 run = functools.partial(console.run, main, _FLAGS, __doc__)

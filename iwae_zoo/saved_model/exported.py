@@ -82,7 +82,10 @@ class Exported:
         look_up(likelihood.METHODS, method, "method of estimating log p(x)")
         if "log_prob_annealed" not in self.signatures and method != likelihood.IMPORTANCE:
             if method == likelihood.ANNEALED:
-                raise ValueError(f"The SavedModel in {self.path} has no signature log_prob_annealed: export it again.")
+                raise ValueError(
+                    f"The SavedModel in {self.path} has no signature log_prob_annealed: z of its model cannot be "
+                    "annealed, or it was exported before there was one. Ask with method='importance', or export again."
+                )
             method = likelihood.IMPORTANCE
         x = np.asarray(x, np.float32)
         if x.shape[1:] != self.data_shape:

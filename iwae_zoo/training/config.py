@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from iwae_zoo import data, objectives, presets
-from iwae_zoo._checks import look_up, positive
+from iwae_zoo._checks import checked_seed, integer, look_up, positive
 from iwae_zoo.estimation import likelihood
 from iwae_zoo.networks import bodies
 from iwae_zoo.training import placement, schedules, stages
@@ -153,9 +153,8 @@ class Config:
         presets.check_latent(name, config.build_objective(), **self.architecture)
         counts = ("epochs", "batch_size", "early_stopping", "eval_samples", "diagnostics_every", "backward_particles")
         for field in (*counts, "checkpoint_every", "particle_chunk", "steps_per_execution"):
-            value = getattr(config, field)
-            if value is not None and value < 1:
-                raise ValueError(f"{field} must be at least 1: received {value!r}.")
+            if getattr(config, field) is not None:
+                integer(field, getattr(config, field))
         if config.checkpoint_every and config.checkpoint_every % config.steps_per_execution:
             raise ValueError(
                 f"checkpoint_every must be a multiple of steps_per_execution={config.steps_per_execution}: received "
@@ -172,8 +171,7 @@ class Config:
         look_up(placement.NAMES, config.data_on, "place for the data")
         if not config.stream_above >= 0.0:
             raise ValueError(f"stream_above must be at least 0 GiB: received {config.stream_above!r}.")
-        if not 0 <= config.seed < 2**31:
-            raise ValueError(f"seed must be from 0 to 2^31 - 1: received {config.seed!r}.")
+        checked_seed(config.seed)
         return config
 
     def _check_from_preset(self):

@@ -1,4 +1,4 @@
-"""Which figures show a model, by the form and the kind of its data. The table at the end is the only list."""
+"""Which figures show a model, by the form and the kind of its data: `TABLE`, and in one panel `panel`."""
 
 import warnings
 

@@ -233,11 +233,20 @@ class Run:
           dict, what is in evaluation.json.
 
         Raises:
+          ValueError: if log weights of test examples are NaN.
+          MemoryError: if a device has no memory for the particles of an example; the model can be asked by
+            evaluate_main.py then.
           strategies.WorkerLost: if another worker of the cluster is gone.
         """
-        config = self.config
-        x = self.test_set
-        verbose = verbose if self.is_chief else 0
+        try:
+            return self._evaluate(model, verbose if self.is_chief else 0)
+        except MemoryError as error:  # Of training, --particle_chunk is another number.
+            raise MemoryError(
+                f"{error} The trained model is in {self.files.model}: evaluate_main.py takes --particle_chunk."
+            ) from None
+
+    def _evaluate(self, model, verbose):
+        config, x = self.config, self.test_set
         if verbose:
             climbs = config.eval_method != likelihood.IMPORTANCE and annealing.is_possible(model)
             annealed = ", annealing those that need it" if climbs else ""

@@ -24,7 +24,7 @@ import zipfile
 import keras
 import numpy as np
 
-from iwae_zoo._files import whole
+from iwae_zoo._files import read_json, whole
 from iwae_zoo.training.config import IN_STEP, IRRELEVANT, Config
 
 __all__ = ["MONITOR", "EpochEnd", "EpochLine", "WorkDirectory", "data_settings", "read_config", "write_json"]
@@ -150,7 +150,7 @@ class WorkDirectory:
 
     def check_data(self, fingerprint):
         """Raises ValueError if the run that is here was on data of another `Dataset.fingerprint`."""
-        there = json.loads(self._description.read_text()) if self._description.exists() else {}
+        there = read_json(self._description) if self._description.exists() else {}
         if there.get("fingerprint", fingerprint) != fingerprint:
             raise ValueError(
                 f"The run in {self.path} was on other data: {there['fingerprint']} there and {fingerprint} here. Give "
@@ -214,7 +214,7 @@ def read_config(path):
       OSError: if the file cannot be read.
       ValueError, KeyError, TypeError: if it is no configuration.
     """
-    return dataclasses.asdict(Config(schedule="constant")) | json.loads(pathlib.Path(path).read_text())["config"]
+    return dataclasses.asdict(Config(schedule="constant")) | read_json(path)["config"]
 
 
 def data_settings(config, dataset, **given):

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 import pathlib
+import zipfile
 
 import numpy as np
 import tqdm
@@ -84,7 +85,7 @@ def _rows():
         return data.load_rows(None, _DATASET.value, _DATA_DIR.value, kind=_KIND.value, binarize=_BINARIZE.value)
     try:
         x = np.load(str(_INPUT.value), allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{_INPUT.value} cannot be read as .npy: {error} A table is given with --csv.") from error
     if not isinstance(x, np.ndarray) or x.ndim == 0:
         raise ValueError(f"{_INPUT.value} holds no array of rows.")

@@ -229,11 +229,18 @@ def test_what_is_random_is_compared_as_such(tmp_path):
     useless = {"value": far, "standard_error": np.full(3, 2.0)}
     assert answers(tmp_path, "annealing", cpu=useless, gpu=useless) == [FAIL]
     draws = np.zeros([10, 10, 2])
-    for others, status in ((2, PASS), (3, FAIL)):
+    for others, by, status in ((2, 1.0, PASS), (3, 1.0, FAIL), (3, np.nan, FAIL)):
         moved = draws.copy()
-        moved[0, :others, 1] = 1.0
+        moved[0, :others, 1] = by
         cpu, gpu = ({"draws": d, "ess": np.ones(10)} for d in (draws, moved))
         assert answers(tmp_path, "resampling", cpu=cpu, gpu=gpu) == [status]
+
+
+def test_a_nan_in_a_later_array_is_far():
+    right, wrong = {"a": np.ones(3), "b": np.ones(3)}, {"a": np.ones(3), "b": np.array([1.0, np.nan, 1.0])}
+    for distance in (device_table.relative, device_table.nats):
+        assert distance(right, right) == 0.0
+        assert device_table.row("", distance(wrong, right), 1e9, "").status == FAIL
 
 
 def test_arrays_that_do_not_fit_fail(tmp_path):

@@ -308,8 +308,14 @@ def test_climbing_keeps_the_surer_answer():
     assert likelihood.climb(sampled, None, "importance") is sampled
     tight = estimates(pareto_k=[0.5, 0.5], standard_error=[0.01, 0.02])
     assert likelihood.climb(tight, None, "auto") is tight
-    answer = likelihood.climb(tight, lambda rows: {n: np.full(1, v) for n, v in worse.items()}, "auto", 0.015)
-    assert list(answer.method) == ["importance", "importance"]
+    asked, better = [], {"log_prob": 1.0, "standard_error": 0.001}
+
+    def surer(rows):
+        asked.append(list(rows))
+        return {name: np.full(1, value) for name, value in (worse | better).items()}
+
+    answer = likelihood.climb(tight, surer, "auto", 0.015)
+    assert asked == [[1]] and list(answer.method) == ["importance", "annealed"]
 
 
 def test_no_warning_without_a_reason(truth, model):
@@ -347,6 +353,10 @@ def test_numbers_of_numpy_are_numbers(truth):
     expected = likelihood.estimate_log_prob(truth.model(), x, 20)
     for count in (np.int64(20), np.uint8(20), 20):  # One after the other: what is traced for the first is kept.
         np.testing.assert_array_equal(likelihood.estimate_log_prob(model, x, count).log_prob, expected.log_prob)
+    wanted = evaluation.evaluate(model, x, 20, seed=5, verbose=0)
+    assert evaluation.evaluate(model, x, 20, seed=np.uint8(5), verbose=0) == wanted
+    with pytest.raises(ValueError, match="seed must be an integer of at least 0: received -1"):
+        evaluation.evaluate(model, x, 20, seed=-1)
 
 
 def test_empty_data_set(model):

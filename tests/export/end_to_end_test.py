@@ -8,6 +8,7 @@ import re
 import shutil
 import time
 
+import grpc
 import numpy as np
 import pytest
 from inprocess import call
@@ -106,10 +107,10 @@ def test_eight_clients_and_a_new_version(directory, x, tmp_path, no_annealing):
                 matches = [np.isclose(outputs, answer, rtol=1e-4) for answer in answers]
                 assert (matches[0] | matches[1]).all()
                 versions.append(int(matches[1].all()))
-                with pytest.raises(ServingError):
-                    ask.predict("log_prob", {"x": x})
-                with pytest.raises(ServingError):
-                    ask.predict("serving_default", {"x": x[:, :2]})
+                for name, wrong in (("log_prob", x), ("serving_default", x[:, :2])):
+                    with pytest.raises(ServingError) as refused:
+                        ask.predict(name, {"x": wrong})
+                    assert refused.value.code is grpc.StatusCode.INVALID_ARGUMENT
             ask.close()
             return versions
 

@@ -13,10 +13,12 @@ import time
 import grpc
 import numpy as np
 import pytest
+from inprocess import call
 
 from iwae_zoo_serving import client as client_lib
 from iwae_zoo_serving.client import GrpcClient, RestClient, query, write
 from iwae_zoo_serving.errors import ServingError
+from iwae_zoo_serving.programs import query as query_program
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -241,9 +243,9 @@ def test_program(server, tmp_path):
         (["--output=results.txt"], "must end in .csv or .npz"),
         ([f"--output={tmp_path / 'folder.csv'}"], "folder.csv is a folder"),
     ):
-        done = run(*flags, *extra)
+        done = call(query_program, *flags, *extra, cwd=tmp_path)
         assert done.returncode == 1
-        assert done.stderr.startswith("query_main: ")
+        assert done.stderr.startswith("the_program: ")
         assert part in done.stderr
         assert len(done.stderr.splitlines()) == 1
         assert not output.exists()

@@ -10,6 +10,7 @@ import threading
 
 import numpy as np
 import pytest
+from inprocess import unsilenced
 
 from iwae_zoo_serving import json_tensors
 from iwae_zoo_serving.server import serve
@@ -256,7 +257,12 @@ def test_program_needs_neither_the_library_nor_keras_nor_tfp(toy_path, rest):
     )
     flags = [f"--model_base_path={toy_path}", "--model_name=toy", "--port=0", "--rest_api_port=0", "--max_body_mb=1"]
     process = subprocess.Popen(
-        [sys.executable, "-c", script, *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, *flags],
+        cwd=ROOT,
+        env=unsilenced(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout.readline().startswith("gRPC 127.0.0.1:")
@@ -276,7 +282,7 @@ def test_program_needs_neither_the_library_nor_keras_nor_tfp(toy_path, rest):
 @pytest.mark.slow
 def test_program_says_why_it_cannot_start():
     run = [sys.executable, "export/serve_main.py", "--model_base_path=/nowhere"]
-    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(run, cwd=ROOT, env=unsilenced(), capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr.startswith("serve_main: model_base_path='/nowhere' is no folder")
     assert len(done.stderr.splitlines()) == 1

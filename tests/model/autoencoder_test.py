@@ -39,20 +39,6 @@ def batches(x, size):
 # Two tapes.
 
 
-@pytest.mark.slow
-@REGISTRY
-def test_gradients_are_those_of_two_naive_tapes(name):
-    model = pixel_model(objectives.get(name, m=M, k=K))
-    x = binary(5)
-    encoder, decoder, log_weights = naive_gradients(model, name, x, (3, 4))
-    received = model.compute_gradients(x, seed=(3, 4))
-    np.testing.assert_allclose(received.log_weights, log_weights, rtol=1e-5, atol=1e-5)
-    for ours, theirs in ((received.encoder, encoder), (received.decoder, decoder)):
-        assert [g.shape for g in ours] == [g.shape for g in theirs]
-        error = np.linalg.norm(flat(ours) - flat(theirs)) / np.linalg.norm(flat(theirs))
-        assert error < 3e-6
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("stddev", "mismatch", "span"), [(0.01, 0.5, 200.0), (0.7, 0.0, 0.0), (0.05, 3.0, 500.0)])
 @REGISTRY

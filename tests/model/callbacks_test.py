@@ -38,7 +38,12 @@ def fresh(**options):
 @pytest.mark.slow
 def test_every_callback_on_an_array(x, tmp_path):
     """Of a model that is not built, in one run."""
-    seen = []
+    seen, last = [], []
+
+    def look(epoch, logs):
+        seen.append(model.optimizer.learning_rate)
+        last[:] = model.get_weights()
+
     model = fresh(objective=objectives.get("piwae", m=2, k=3))
     model.fit(
         x,
@@ -51,7 +56,7 @@ def test_every_callback_on_an_array(x, tmp_path):
             CALLBACKS.CSVLogger(tmp_path / "log.csv"),
             CALLBACKS.EarlyStopping(patience=10, restore_best_weights=True),
             CALLBACKS.LearningRateScheduler(lambda epoch, rate: 0.01 * 0.5**epoch),
-            CALLBACKS.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(model.optimizer.learning_rate)),
+            CALLBACKS.LambdaCallback(on_epoch_end=look),
             CALLBACKS.ModelCheckpoint(
                 tmp_path / "best.keras", monitor="val_decoder_bound", mode="max", save_best_only=True
             ),
@@ -76,6 +81,8 @@ def test_every_callback_on_an_array(x, tmp_path):
     other = fresh(seed=1)
     other.build((None, 3, 3))
     other.load_weights(tmp_path / "last.weights.h5")
+    for ours, theirs in zip(other.get_weights(), last, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
     assert list((tmp_path / "logs").rglob("events*"))
 
 

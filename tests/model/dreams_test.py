@@ -77,7 +77,9 @@ def test_dreams_are_data(likelihood):
     assert np.isfinite(model.log_weights(dreamed.x, 1, 2, SEED)).all()
     # An untrained decoder starts at the best distribution that does not know z.
     spread = np.nanstd(data.train, axis=0)
-    np.testing.assert_allclose(np.mean(dreamed.x, axis=0), np.nanmean(data.train, axis=0), atol=4.0 * spread.max())
+    away = np.abs(np.mean(dreamed.x, axis=0) - np.nanmean(data.train, axis=0)) / spread
+    wider = np.std(dreamed.x, axis=0) / spread
+    assert away.max() < 0.8 and wider.min() > 0.2 and wider.max() < 3.0
     assert np.isfinite(flat(model.compute_gradients(data.train[:6], SEED).encoder)).all()
 
 

@@ -96,12 +96,15 @@ def test_resampling_at_the_edges():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "particle_chunk"), [("elbo", None), ("jvi", 2), ("dreg", None), ("rws", None)])
-def test_resampled_gradients_are_unbiased(name, particle_chunk, linear_gaussian, seed):
+@pytest.mark.parametrize(
+    ("name", "particle_chunk", "backward"),
+    [("elbo", None, 4), ("jvi", 2, 4), ("dreg", None, 4), ("rws", None, 4), ("iwae", None, 1)],
+)
+def test_resampled_gradients_are_unbiased(name, particle_chunk, backward, linear_gaussian, seed):
     """In each repeat many rows of the same few examples, which draw independently."""
     x = np.repeat(linear_gaussian.sample(4), 32, axis=0)
     whole = model_of(linear_gaussian, name)
-    resampled = model_of(linear_gaussian, name, backward_particles=4, particle_chunk=particle_chunk)
+    resampled = model_of(linear_gaussian, name, backward_particles=backward, particle_chunk=particle_chunk)
 
     @tf.function(autograph=False)
     def difference(i):

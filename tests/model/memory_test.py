@@ -56,6 +56,7 @@ def test_the_chunk_that_fits(monkeypatch):
 
 def test_memory_of_a_machine_and_of_a_container(monkeypatch, tmp_path):
     machine = SimpleNamespace(total=8 * GIB, available=6 * GIB, free=1)
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [])
     monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
     monkeypatch.setattr(memory, "_CONTAINER", tmp_path)
     for limit, total, free in ((None, 8, 6), ("max", 8, 6), (3 * GIB, 3, 2), (100 * GIB, 8, 6)):
@@ -89,6 +90,7 @@ def test_an_error_that_says_what_would_fit(model, monkeypatch):
     for rows, chunk, options, message in (
         (16, 64, {}, "16 rows with 64 particles each .* of 1024 MiB are free: particle_chunk=32 would fit"),
         (16, 5000, {}, "16 rows with 5000 particles each .* particle_chunk=640 would fit"),
+        (16, 5000, {"copies": 4}, "16 rows with 5000 particles each .* particle_chunk=160 would fit"),
         (1, 1, {"fewer_rows": "a smaller batch"}, "1 row with 1 particle each .*: take a smaller batch"),
     ):
         with pytest.raises(MemoryError, match=message) as raised, memory.enough(model, rows, chunk, **options):
@@ -100,6 +102,16 @@ def test_an_error_that_says_what_would_fit(model, monkeypatch):
         )
     with pytest.raises(tf.errors.InvalidArgumentError), memory.enough(model, 16, 64):  # Only that error is meant.
         raise tf.errors.InvalidArgumentError(None, None, "OOM")
+
+
+def test_a_card_of_whose_memory_the_driver_says_nothing(model, monkeypatch):
+    def unknown():
+        raise RuntimeError("The driver does not say.")
+
+    monkeypatch.setattr(memory, "of_device", unknown)
+    expected = "MiB at once: take fewer rows at once, or a smaller particle_chunk. The driver does not say."
+    with pytest.raises(MemoryError, match=expected), memory.enough(model, 16, 64):
+        exhausted()
 
 
 @pytest.mark.parametrize(

@@ -105,15 +105,14 @@ def test_oracle_agrees_with_itself(linear_gaussian):
     assert by_stddev == pytest.approx((log_prob(stddev=step) - log_prob(stddev=-step)) / (2 * step), rel=1e-6)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", objectives.names())
-def test_exact_posterior_makes_every_bound_exact(name, truth):
+def test_exact_posterior_makes_every_bound_exact(truth):
     x = truth.sample(20)
-    model = truth.model(objectives.get(name, m=3, k=5), dtype="float64")
-    log_weights = model.log_weights(x, 3, 5, (0, 0))
+    log_weights = truth.model(dtype="float64").log_weights(x, 3, 5, (0, 0))
     np.testing.assert_allclose(log_weights - truth.log_prob(x), np.zeros(log_weights.shape), atol=1e-9)
-    for bound in (model.objective.decoder_bound, model.objective.encoder_bound):
-        np.testing.assert_allclose(bound.value(log_weights), truth.log_prob(x), rtol=1e-10)
+    for name in objectives.names():
+        objective = objectives.get(name, m=3, k=5)
+        for bound in (objective.decoder_bound, objective.encoder_bound):
+            np.testing.assert_allclose(bound.value(log_weights), truth.log_prob(x), rtol=1e-10, err_msg=name)
 
 
 def test_ladder_of_bounds(truth, seed):

@@ -233,7 +233,7 @@ def test_through_the_networks(truth, x, estimator, seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"particle_chunk": 3}, {"backward_particles": 5}, {"jit_compile": True}])
 def test_auxiliary_particles_go_along(truth, settings):
-    """However gradients are computed: the same, or of fewer particles and the same in expectation."""
+    """However gradients are computed: the same in chunks; of fewer particles, or of XLA's own draws, finite ones."""
     x = tf.constant(truth.data)
     models = [truth.model(of("miwae", "ovis,auxiliary=2")) for _ in range(2)]
     models[0].compile(jit_compile=False)

@@ -10,7 +10,7 @@ import tarfile
 import google.protobuf
 import numpy as np
 import pytest
-from inprocess import call
+from inprocess import call, unsilenced
 
 import iwae_zoo_console
 from export import evaluate_main
@@ -19,7 +19,9 @@ from iwae_zoo.programs import evaluate, export, impute, train
 from iwae_zoo_serving.programs import query, serve
 from studies import (
     anomaly_main,
+    discrete_latents_main,
     imputation_main,
+    kinds_main,
     posterior_main,
     reproduce_main,
     samples_main,
@@ -32,7 +34,9 @@ from studies import (
 PROGRAMS = [train, evaluate, impute, export, evaluate_main, serve, query]
 PROGRAMS += [
     anomaly_main,
+    discrete_latents_main,
     imputation_main,
+    kinds_main,
     posterior_main,
     reproduce_main,
     samples_main,
@@ -203,6 +207,7 @@ def test_a_program_without_its_extra(program, missing, error, message, monkeypat
 
 
 def test_an_import_is_silenced_unless_it_fails_or_somebody_asks(capfd, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train_main.py"])
     with pytest.raises(ZeroDivisionError), iwae_zoo_console.quiet():
         os.write(2, b"what a library says")
         raise ZeroDivisionError
@@ -238,7 +243,7 @@ def test_the_client_imports_tensorflow_quietly(tmp_path):
     result = subprocess.run(
         [sys.executable, ROOT / "export" / "query_main.py", *flags],
         cwd=tmp_path,
-        env={name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"},
+        env=unsilenced(),
         capture_output=True,
         text=True,
     )
@@ -250,7 +255,7 @@ def test_the_client_imports_tensorflow_quietly(tmp_path):
 @pytest.mark.slow
 def test_a_wrong_flag_is_the_whole_of_stderr(tmp_path):
     result = subprocess.run(
-        [sys.executable, ROOT / "train_main.py", "--obejctive=iwae"], capture_output=True, text=True
+        [sys.executable, ROOT / "train_main.py", "--obejctive=iwae"], env=unsilenced(), capture_output=True, text=True
     )
     assert result.returncode == 1
     assert result.stderr == "train_main: Unknown command line flag 'obejctive'. Did you mean: objective ?\n"

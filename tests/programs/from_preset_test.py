@@ -61,7 +61,7 @@ def test_impute_fills_a_users_table(table, tmp_path):
     with open(tmp_path / "filled.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     expected = imputation.impute(table, x, 50, num_imputations=1)
-    for i, row in enumerate(rows):
+    for i, row in zip(range(6), rows, strict=True):
         name = loaded.feature_names[4 * i]
         assert float(row[name]) == pytest.approx(expected.point[i, 4 * i], rel=1e-4)
         assert float(row["log_prob"]) == pytest.approx(expected.log_prob[i], rel=1e-4)

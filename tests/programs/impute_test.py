@@ -12,7 +12,8 @@ import pytest
 import tensorflow as tf
 from inprocess import call
 
-from iwae_zoo import saved_model
+from iwae_zoo import data, imputation, likelihood, saved_model
+from iwae_zoo.model import memory
 from iwae_zoo.programs import evaluate, impute, train
 from iwae_zoo_serving.programs import query
 
@@ -60,9 +61,11 @@ def flags_of(run, source, target, *more):
 def test_filled(run, tmp_path):
     rows = list(rows_of_people(30, seed=1))
     source = write(tmp_path / "holes.csv", [[row[3], row[0], row[1], row[2]] for row in rows], "town,id,age,visits")
-    result = call(impute, *flags_of(run, source, "filled.csv", "--num_imputations=2"), cwd=tmp_path)
+    flags = flags_of(run, source, "filled.csv", "--num_imputations=2", "--particle_chunk=auto")
+    result = call(impute, *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "30 rows in filled.csv; " in result.stdout and "not to be trusted" in result.stdout
+    assert "--particle_chunk=50 had room" in result.stdout
     lines = (tmp_path / "filled.csv").read_text().splitlines()
     answers = list(csv.DictReader(lines))
     for line, answer, (_, age, visits, town) in zip(lines[1:], answers, rows, strict=True):
@@ -72,6 +75,25 @@ def test_filled(run, tmp_path):
         assert bool(town) == (answer["town.probability"] == "") and answer["town"] in ("Oslo", "Rome, IT", "Bonn")
         assert np.isfinite(float(answer["log_prob"])) and answer["trusted"] in ("true", "false")
     assert "--output=filled.npz" in call(impute, *flags_of(run, source, "filled.npz"), cwd=tmp_path).stderr
+
+
+def test_memory_is_not_enough(run, tmp_path, monkeypatch):
+    """Half the particles would fit, each with its moments; and the flag is there."""
+
+    def exhausted(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    def available():
+        return 2 * 2 * 10 * imputation.MOMENTS * memory.bytes_per_particle(model)
+
+    model = keras.saving.load_model(run / "run" / "model.keras")
+    monkeypatch.setattr(memory, "available", available)
+    monkeypatch.setattr(imputation, "_rows_function", lambda *_: exhausted)
+    source = write(tmp_path / "holes.csv", rows_of_people(3, seed=1))
+    result = call(impute, *flags_of(run, source, "filled.csv", "--particle_chunk=40"), cwd=tmp_path)
+    assert result.returncode != 0
+    assert "2 rows with 40 particles each" in result.stderr and "(--particle_chunk=10) would fit" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["holes.csv"]
 
 
 def test_nothing_half_written(run, tmp_path):
@@ -111,10 +133,17 @@ def test_evaluated_by_the_columns_of_the_model(run, tmp_path):
     """A file of which two towns are missing: the numbers of the others stay what they were."""
     rows = [row for row in rows_of_people(200, seed=3) if row[3] in ("Oslo", "")]
     source = write(tmp_path / "oslo.csv", rows)
-    flags = [f"--model={run / 'run' / 'model.keras'}", f"--dataset={source}", "--num_samples=20", "--method=importance"]
-    result = call(evaluate, *flags, cwd=tmp_path)
+    path = run / "run" / "model.keras"
+    flags = [f"--model={path}", f"--dataset={source}", "--num_samples=20", "--method=importance"]
+    result = call(evaluate, *flags, "--output=scores.json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "log p(x)" in result.stdout
+    model = keras.saving.load_model(path)
+    columns = model.decoder.head.columns
+    assert [column.categories for column in columns if column.name == "town"] == [("Bonn", "Oslo", "Rome, IT")]
+    x = data.load(str(source), columns=columns).evaluation_array("test")
+    expected = likelihood.evaluate_log_prob(model, x, 20, method="importance", verbose=0)
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["log_prob"] == pytest.approx(expected.log_prob, rel=1e-5)
 
 
 class Direct:

@@ -105,7 +105,7 @@ def test_what_is_there_is_only_read(study, tiny, monkeypatch):
         ("--objectives=vae,piwea", "unknown objectives ['piwea']. Known: vae, iwae, piwae,"),
         ("--cost_model=dreg", "--cost_model=dreg is none of the objectives vae, piwae."),
         ("--num_samples=0", "flag --num_samples=0"),
-        ("--batch_size=0", "batch_size must be at least 1: received 0."),
+        ("--batch_size=0", "batch_size must be an integer of at least 1: received 0."),
     ],
 )
 def test_a_wrong_flag_is_one_line(flag, message, tiny, tmp_path):

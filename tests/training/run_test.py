@@ -16,6 +16,7 @@ import tensorflow as tf
 from iwae_zoo import data, figures, presets, saved_model, training
 from iwae_zoo.columns import Column
 from iwae_zoo.distributions.classes import Categorical
+from iwae_zoo.estimation import evaluation
 from iwae_zoo.model import memory
 from iwae_zoo.training import workdir
 
@@ -221,20 +222,21 @@ def test_an_older_runs_configuration_is_the_same_run(tiny, tmp_path):
         ({"preset": "rainfort"}, "Did you mean 'rainforth'"),
         ({"k": 0}, "k must be an integer of at least 1"),
         ({"schedule": "cosin"}, "Did you mean 'cosine'"),
-        ({"early_stopping": 0}, "early_stopping must be at least 1: received 0"),
-        ({"epochs": 0}, "epochs must be at least 1: received 0"),
-        ({"batch_size": -1}, "batch_size must be at least 1"),
-        ({"eval_samples": 0}, "eval_samples must be at least 1"),
+        ({"early_stopping": 0}, "early_stopping must be an integer of at least 1: received 0"),
+        ({"epochs": 2.5}, "epochs must be an integer of at least 1: received 2.5"),
+        ({"epochs": 0}, "epochs must be an integer of at least 1: received 0"),
+        ({"batch_size": -1}, "batch_size must be an integer of at least 1"),
+        ({"eval_samples": 0}, "eval_samples must be an integer of at least 1"),
         ({"learning_rate": 0.0}, "learning_rate must be a positive number"),
-        ({"seed": -1}, r"seed must be from 0 to 2\^31 - 1: received -1"),
-        ({"seed": 2**31}, "seed must be from 0"),
+        ({"seed": -1}, "seed must be an integer of at least 0: received -1"),
+        ({"seed": 2**31}, "seed must be an integer from 0"),
         ({"kind": "table"}, "whose columns have names"),
         ({"beta": 0.5}, "have no beta"),
         ({"mixed_precision": "float16"}, "mixed_precision must be 'bfloat16' or left out: received 'float16'"),
         ({"backward_particles": 6}, "backward_particles must be below M K = 6: received 6"),
-        ({"particle_chunk": 0}, "particle_chunk must be at least 1: received 0"),
-        ({"checkpoint_every": 0}, "checkpoint_every must be at least 1: received 0"),
-        ({"steps_per_execution": 0}, "steps_per_execution must be at least 1: received 0"),
+        ({"particle_chunk": 0}, "particle_chunk must be an integer of at least 1: received 0"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be an integer of at least 1: received 0"),
+        ({"steps_per_execution": 0}, "steps_per_execution must be an integer of at least 1: received 0"),
         ({"steps_per_execution": 1000}, "steps_per_execution must divide the [0-9]+ steps of an epoch: received 1000"),
         ({"likelihood": "norml"}, "Unknown likelihood: received 'norml'. Did you mean 'normal'"),
         ({"likelihood": "normal,spred=column"}, "Unknown setting of normal: received 'spred'. Did you mean 'spread'"),
@@ -368,6 +370,10 @@ def exhausted(*_, **__):
     raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
 
+def too_much(*_, **__):
+    raise MemoryError("Too much.")
+
+
 def test_particles_at_once_by_memory(tiny, tmp_path, monkeypatch):
     """A number like any other, once it is known; a run that goes on keeps it."""
     there_is = {"rows": 2.5 * 32 * 2}  # Half of it is for 32 rows of two particles, and some.
@@ -383,6 +389,12 @@ def test_particles_at_once_by_memory(tiny, tmp_path, monkeypatch):
     with monkeypatch.context() as patched, pytest.raises(MemoryError, match="32 rows with 2 particles .*_chunk=1 wou"):
         patched.setattr(type(model), "fit", exhausted)
         run.train(verbose=0)
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(MemoryError, match="Too much. The trained .* takes --"),
+    ):
+        patched.setattr(evaluation, "evaluate", too_much)
+        run.evaluate(None, verbose=0)
     there_is["rows"] = 1e9
     assert training.Run(settings, tmp_path / "other", fits_memory=True).config.particle_chunk == 6
     resumed = training.Run(settings, tmp_path / "run", resume=True, fits_memory=True)
