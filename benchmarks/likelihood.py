@@ -9,7 +9,6 @@ their peak. With a trained model of that size, the time is its own, and errors a
 """
 
 import pathlib
-import resource
 import subprocess
 import sys
 
@@ -85,7 +84,7 @@ def main(_):
             )
     if _CHILD.value:
         likelihood.estimate_log_prob(model, workload.images(4).numpy(), _CHILD.value, chunk_size=_CHUNK_SIZE.value)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(report.peak_mebibytes())
         return
     count, examples = _NUM_SAMPLES.value, _EXAMPLES.value
     test = data.load(_DATASET.value, _DATA_DIR.value).evaluation_array("test") if _MODEL.value else None

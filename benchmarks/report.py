@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import resource
 import sys
 import time
 from typing import NamedTuple
@@ -108,6 +109,18 @@ def _used_by_others(helpers):
         fields = pathlib.Path(f"/proc/{helper}/stat").read_text().rpartition(")")[2].split()
         ticks -= int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK") - time.process_time()
+
+
+def peak_mebibytes():
+    """Most memory that this process has had, MiB.
+
+    Linux hands `getrusage`'s number on to the programs that a process starts, its own peak with it.
+    """
+    try:
+        lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def output():

@@ -8,7 +8,6 @@ reports its peak memory after a few steps, and then times the step in turns with
 
 import json
 import pathlib
-import resource
 import subprocess
 import sys
 
@@ -40,7 +39,7 @@ def measure(k, chunk):
     step = workload.train_step(model, x)
     for _ in range(3):
         step()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = report.peak_mebibytes()
     count = _M.value * k
     steps = {"step": step, "bare": workload.bare_products(model, x)}
     turns = report.take_turns(steps, min(_REPEATS.value, max(5, 64 * _REPEATS.value // count)), warm_up=1)

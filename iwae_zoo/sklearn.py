@@ -187,7 +187,7 @@ class LikelihoodEstimator(DensityMixin, BaseEstimator):
         Returns:
           float32 array [n_samples, P].
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "model_")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         return sampling.sample(self.model_, integer("n_samples", n_samples), seed).x
 
@@ -198,7 +198,7 @@ class LikelihoodEstimator(DensityMixin, BaseEstimator):
 
     def _table(self, X):
         """A table to be asked about: float array [N, P], float64 or float32 as it is."""
-        check_is_fitted(self)
+        check_is_fitted(self, "model_")
         return validate_data(self, X, **_TABLE, reset=False)
 
 

@@ -61,7 +61,7 @@ class RestClient(_Client):
 
     def predict(self, name, inputs):
         """Runs a signature: dict of arrays -> dict of arrays."""
-        columns = {key: json_tensors.shortest(value) for key, value in inputs.items()}
+        columns = {key: json_tensors.as_json(value) for key, value in inputs.items()}
         body = json_tensors.dumps({"signature_name": name, "inputs": columns})
         outputs = self._ask("POST", ":predict", "outputs", body)
         _, dtypes = self.signature(name)
@@ -172,7 +172,7 @@ def query(
         rows = np.arange(start, min(start + batch_size, len(x)), dtype=np.int64)
         inputs = {names[0]: x[rows[0] : rows[-1] + 1]}
         inputs |= {"num_samples": np.full(len(rows), num_samples, np.int32), "seed": (rows << 32) + seed}
-        typed = {key: np.asarray(inputs[key], json_tensors.DTYPES.get(dtype)) for key, dtype in wanted.items()}
+        typed = {key: json_tensors.cast(key, inputs[key], dtype) for key, dtype in wanted.items()}
         outputs = _retry(lambda: client.predict(signature_name, typed), retries)
         if others := [name for name, array in outputs.items() if array.shape[:1] != rows.shape]:
             raise invalid(f"outputs {others} of signature '{signature_name}' have no entry per row")

@@ -14,7 +14,17 @@ import numpy as np
 
 from iwae_zoo_serving.errors import ServingError, grpc, invalid
 
-__all__ = ["DTYPES", "dumps", "format_predictions", "loads", "parse_inputs", "parse_tensor", "shortest"]
+__all__ = [
+    "DTYPES",
+    "as_json",
+    "cast",
+    "dumps",
+    "format_predictions",
+    "loads",
+    "parse_inputs",
+    "parse_tensor",
+    "shortest",
+]
 
 _INTEGERS = ("INT8", "UINT8", "INT16", "INT32", "UINT32", "INT64", "UINT64")
 DTYPES = {f"DT_{name}": np.dtype(name.lower()) for name in (*_INTEGERS, "BOOL")}
@@ -164,6 +174,24 @@ def shortest(array):
     rare = np.isfinite(values) & (size > 0) & ~common
     values[rare] = array[rare].astype("U").astype(np.float64)
     return values.tolist()
+
+
+def cast(name, values, dtype):
+    """An array of what an input of the signature takes, by its key in `DTYPES`; numbers are rounded to floats alone."""
+    values = np.asarray(values)
+    with np.errstate(invalid="ignore"):  # Of NaN there is no integer.
+        found = values.astype(DTYPES.get(dtype, values.dtype))
+    if found.dtype.kind in "iub" and values.dtype.kind in "iubf" and (found != values).any():
+        raise invalid(f"input '{name}' is of {found.dtype}: received {values[found != values][0]}")
+    return found
+
+
+def as_json(array):
+    """Nested lists of what JSON has, of an array that is an input; bytes are base64."""
+    if array.dtype.kind != "O":
+        return shortest(array)
+    text = np.vectorize(lambda leaf: _to_base64(leaf) if isinstance(leaf, bytes) else leaf, otypes=[object])
+    return text(array).tolist() if array.size else array.tolist()
 
 
 def _first_unfit(leaves, dtype):

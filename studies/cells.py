@@ -22,7 +22,17 @@ import iwae_zoo_console as console
 from iwae_zoo import training
 from iwae_zoo._checks import integer
 
-__all__ = ["Countdown", "errors_in_one_line", "folder", "keep", "kept", "mean_and_error", "run_cell", "run_grid"]
+__all__ = [
+    "Countdown",
+    "errors_in_one_line",
+    "folder",
+    "keep",
+    "kept",
+    "mean_and_error",
+    "run_cell",
+    "run_grid",
+    "test_set",
+]
 
 
 def run_cell(config, root):
@@ -206,6 +216,11 @@ def _finished(config, root):
     if source.is_file() and _changed(source) > (workdir / "evaluation.json").stat().st_mtime_ns:
         training.Run(config, workdir, resume=True)  # Which compares them.
     return result
+
+
+def test_set(config, root):
+    """The test set of a finished cell, which has to be that of then; errors as `training.Run`."""
+    return training.Run(config, folder(config, root), resume=True).test_set
 
 
 def _changed(path):

@@ -20,7 +20,7 @@ from absl import flags
 import iwae_zoo_console as console
 
 with console.quiet():
-    from iwae_zoo import data, figures, likelihood, training
+    from iwae_zoo import figures, likelihood, training
     from iwae_zoo._checks import look_up
     from studies import cells, comparison, discrete_latents
 
@@ -80,7 +80,7 @@ def main(name):
     with cells.errors_in_one_line(name):
         configs = _configs(workdir)
         results = cells.run_grid(configs, workdir, _WORKERS.value)
-        x = data.load(_DATASET.value, _DATA_DIR.value).evaluation_array("test")[: _EXAMPLES.value]
+        x = cells.test_set(next(iter(configs.values())), workdir)[: _EXAMPLES.value]
         countdown, of_cells = cells.Countdown("model", len(configs)), {}
         for key, config in configs.items():
             of_cells[key] = discrete_latents.measure(config, x, workdir, _NUM_SAMPLES.value)

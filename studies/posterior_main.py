@@ -80,8 +80,7 @@ def main(name):
         if size != 2:
             raise ValueError(f"the latent of preset {_PRESET.value!r} has {size} dimensions, not 2.")
         cells.run_grid(configs, workdir, _WORKERS.value)
-        run = training.Run(configs["VAE"], cells.folder(configs["VAE"], workdir), resume=True)
-        x = run.test_set[: _EXAMPLES.value]
+        x = cells.test_set(configs["VAE"], workdir)[: _EXAMPLES.value]
     axis = np.linspace(-_EXTENT.value, _EXTENT.value, _GRID.value)
     panels: dict[str, list] = {}
     for name, config in configs.items():

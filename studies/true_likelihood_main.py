@@ -25,7 +25,7 @@ import iwae_zoo_console as console
 with console.quiet():
     import keras
 
-    from iwae_zoo import data, figures, likelihood, training, walks
+    from iwae_zoo import figures, likelihood, training, walks
     from iwae_zoo._files import load_model
     from studies import cells, comparison, estimate_cost, true_likelihood
 
@@ -109,7 +109,7 @@ def main(name):
         # A cell's own evaluation is not used, and as cheap as it can be.
         configs = comparison.configs(_FLAGS, eval_samples=particles, eval_method=likelihood.IMPORTANCE)
         cells.run_grid(configs, workdir, _FLAGS.workers)
-        x = data.load(_FLAGS.dataset, _FLAGS.data_dir).evaluation_array("test")
+        x = cells.test_set(next(iter(configs.values())), workdir)
         of_cells = measured(configs, x[: _EXAMPLES.value], workdir)
         found = {}
         for objective in labels:

@@ -193,8 +193,12 @@ def test_tables_that_it_cannot_take(tiny, table, method):
         ask([[np.nan, 1e300, 0.0]])
     with pytest.raises(NotFittedError):
         getattr(Imputer(), method)(table)
-    with pytest.raises(NotFittedError):
-        Imputer().sample()
+    failed = Imputer(objective="ivae")
+    with pytest.raises(ValueError, match="ivae"):
+        failed.fit(table)
+    for each in (Imputer(), failed):
+        with pytest.raises(NotFittedError):
+            each.sample()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import pytest
 from inprocess import call
 
 from iwae_zoo_serving import client as client_lib
+from iwae_zoo_serving import json_tensors
 from iwae_zoo_serving.client import GrpcClient, RestClient, query, write
 from iwae_zoo_serving.errors import ServingError
 from iwae_zoo_serving.programs import query as query_program
@@ -106,6 +107,17 @@ def test_strings_of_both_protocols_are_bytes(client):
     # Text in JSON, and base64 for a name that ends in _bytes.
     outputs = client.predict("echo", {"text": np.array(["é", "b"], object)})
     assert outputs["text"].tolist() == outputs["text_bytes"].tolist() == ["é".encode(), b"b"]
+    outputs = query(client, np.array(["é".encode(), b"b"]), "echo")
+    assert outputs["text"].tolist() == ["é".encode(), b"b"]
+
+
+def test_numbers_are_rounded_to_floats_alone():
+    assert json_tensors.cast("x", [0.1], "DT_FLOAT").dtype == np.float32
+    for values in ([1.0, 255], np.array([True, False])):
+        np.testing.assert_array_equal(json_tensors.cast("x", values, "DT_UINT8"), values)
+    for value, dtype in ((1.7, "DT_INT32"), (np.nan, "DT_INT64"), (256, "DT_UINT8"), (-1, "DT_UINT64"), (2, "DT_BOOL")):
+        with pytest.raises(ServingError, match=f"input 'x' is of {json_tensors.DTYPES[dtype]}: received {value}"):
+            json_tensors.cast("x", np.array([1, value, 0]), dtype)
 
 
 @pytest.mark.parametrize(
