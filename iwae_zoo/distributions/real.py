@@ -17,6 +17,9 @@ __all__ = ["Laplace", "LogNormal", "Normal", "StudentT"]
 
 # Least spread of a start, standardised: constant values would begin at a spread that nothing moves.
 _LEAST_START = 0.03
+# Logarithm of the most degrees of freedom, less 2, of a start: at their limit nothing would move them, and values whose
+# own tails are light have heavy ones given z.
+_MOST_FREEDOM = math.log(100.0)
 # Means and draws of positive numbers stay finite: so far from the middle of the data, in logarithms, and single.
 _FARTHEST_LOG, _LARGEST_LOG = 40.0, 85.0
 
@@ -323,6 +326,7 @@ class StudentT(_LocationScale):
         # In units of the data: `maximized` would standardise them again.
         plain = dataclasses.replace(self, shift=(), scale=())
         flat, shared = fitting.maximized(plain, rows, np.ones([len(rows), 1]), start.reshape(len(start), -1), shared)
+        shared[-1] = np.minimum(shared[-1], _MOST_FREEDOM)
         return super()._with_start(values, flat.reshape(start.shape), shared)
 
 

@@ -70,6 +70,19 @@ def test_baseline_is_the_best_distribution_without_a_latent(name, seed):
         assert evaluation.baseline(moved, x) < best
 
 
+def test_freedom_starts_where_something_moves_it():
+    """Two clusters have light tails, and given the cluster heavy ones; beyond the limit there is no gradient."""
+    rng = np.random.default_rng(0)
+    x = rng.choice([-5.0, 5.0], size=(2000, 1)) + rng.standard_t(3, size=(2000, 1))
+    head = likelihoods.get("student_t").fitted(x.astype("float32"))
+    shared = tf.constant(head.shared_start, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(shared)
+        p = head.distribution(tf.constant(head.start, tf.float32), 1, shared=shared)
+        log_prob = p.log_prob(x.astype("float32"))
+    assert np.abs(tape.gradient(log_prob, shared)[-1]) > 0
+
+
 def test_bernoulli_baseline_is_scipys():
     x = np.array([[0.0, 1.0], [1.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
     head = likelihoods.Bernoulli().fitted(x)
