@@ -255,8 +255,8 @@ def questions(sizes):
         asked[f"gradients of {name} by XLA"] = functools.partial(gradients, name, compiled=True)
     asked["training by XLA"] = functools.partial(trained, compiled=True)
     asked["training in bfloat16"] = functools.partial(trained, mixed_precision="bfloat16")
+    asked["annealing"] = annealed
     # Last: without a whole cuSOLVER, TensorFlow ends the process.
     asked["log p(x) in closed form"] = closed_form
     asked["annealing of a closed form"] = annealed_closed_form
-    asked["annealing"] = annealed
     return asked

@@ -14,6 +14,7 @@ from benchmarks import device_profile, report, workload
 from benchmarks.server import served
 from iwae_zoo import data, likelihood, objectives, saved_model
 from iwae_zoo._precision import tensor_float_32
+from iwae_zoo.estimation import tiles
 
 __all__ = ["FULL", "TINY", "Figure", "Load", "queries", "speed"]
 
@@ -159,9 +160,11 @@ def _in_fit(objective, batch_size, load):
 
 def _log_prob(load):
     model, x = workload.build("iwae"), workload.images(load.rows).numpy()
+    # As many rows at once as log p(x) takes.
+    tile = min(tiles.choose(None, model, likelihood.default_chunk(load.samples)), load.rows)
     ways = {
         "log p(x)": functools.partial(likelihood.estimate_log_prob, model, x, load.samples),
-        "bare": workload.decoder_products(load.samples, load.rows),
+        "bare": workload.decoder_products(load.samples * tile, -(-load.rows // tile)),
     }
     with tensor_float_32(False):  # As the library has it; the products too.
         turns = report.take_turns(ways, load.repeats, warm_up=2)

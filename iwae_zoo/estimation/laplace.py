@@ -28,6 +28,8 @@ _DAMPING = np.array([0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0, 10000.0]), n
 # squared, and of an exact Hessian, whose own they are. A latent that is not used has that of its prior, however sharp
 # the others are.
 _LEAST_CURVATURE, _LEAST_OF_HESSIAN = 1e-12, 1e-6
+# Where small matrices are decomposed: TensorFlow does so one after the other on a GPU, and over all cores on a CPU.
+_HOST = "CPU:0"
 # Most directions whose products are computed at once.
 DIRECTIONS = 64
 
@@ -59,7 +61,8 @@ class Laplace(NamedTuple):
 
     def u(self, z):
         """u [N, T, D] of z [N, T, D]."""
-        return tf.transpose(tf.linalg.solve(self.scale, tf.transpose(z - self.mode, [1, 2, 0])), [2, 0, 1])
+        with tf.device(_HOST):
+            return tf.transpose(tf.linalg.solve(self.scale, tf.transpose(z - self.mode, [1, 2, 0])), [2, 0, 1])
 
     def log_prob(self, u):
         """log-density [N, T] of z at the coordinates u [N, T, D], nats."""
@@ -139,7 +142,8 @@ def _curvature(networks, x, z):
     """Curvatures [T, D] of -log p(x, z) at z [T, D] along the columns of axes [T, D, D]; positive."""
     matrix, least = _matrix(networks, x, z)
     matrix = tf.where(tf.math.is_finite(matrix), matrix, tf.eye(z.shape[1], dtype=tf.float64))
-    curvatures, axes = tf.linalg.eigh((matrix + tf.linalg.matrix_transpose(matrix)) / 2.0)
+    with tf.device(_HOST):
+        curvatures, axes = tf.linalg.eigh((matrix + tf.linalg.matrix_transpose(matrix)) / 2.0)
     curvatures = tf.abs(curvatures)
     curvatures = tf.maximum(curvatures, least * tf.reduce_max(curvatures, axis=1, keepdims=True))
     return tf.cast(curvatures, z.dtype), tf.cast(axes, z.dtype)

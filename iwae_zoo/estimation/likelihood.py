@@ -237,16 +237,17 @@ def estimate_dataset(model, x, num_samples=5000, seed=0, chunk_size=None, *, met
     def estimate(batch, first_row):
         return estimate_log_prob(model, batch, num_samples, seed, chunk_size, first_row=first_row, **options)
 
-    return in_batches(estimate, x, verbose)
+    return in_batches(estimate, x, verbose, _ROWS * model.distribute_strategy.num_replicas_in_sync)
 
 
-def in_batches(estimate, x, verbose=1):
+def in_batches(estimate, x, verbose=1, size=_ROWS):
     """The `Estimate` of a whole data set from a function that gives that of a batch.
 
     Args:
       estimate: function of a batch [B, ...] and the index of its first row that returns an `Estimate`.
       x: array [N, ...], or an iterable of batches; of a tuple the first is x.
       verbose: 0 for no progress bar.
+      size: int, rows of an array that are a batch.
 
     Returns:
       `Estimate` of arrays [N].
@@ -256,7 +257,7 @@ def in_batches(estimate, x, verbose=1):
     """
     examples.check_dense(x)
     sized = hasattr(x, "shape")
-    batches = (x[i : i + _ROWS] for i in range(0, len(x), _ROWS)) if sized else x
+    batches = (x[i : i + size] for i in range(0, len(x), size)) if sized else x
     progress = keras.utils.Progbar(len(x) if sized else None, verbose=verbose, unit_name="example")
     parts = []
     row = 0

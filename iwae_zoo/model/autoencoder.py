@@ -243,7 +243,7 @@ class ImportanceWeightedAutoencoder(loops.CheckedLoops):
         # Keras would compile the whole step: XLA has no checks of its numbers, and no exchange between devices.
         super().compile(optimizer=None, jit_compile=False, **kwargs)
         if jit_compile == "auto":
-            jit_compile = bool(tf.config.list_physical_devices("GPU"))
+            jit_compile = bool(tf.config.get_visible_devices("GPU"))
         self._compiles_gradients = jit_compile
         self._renew_gradients()
         # Replicas add up their gradients in the optimizers, which XLA cannot.
@@ -472,7 +472,8 @@ class ImportanceWeightedAutoencoder(loops.CheckedLoops):
         self._evaluated_batches.reset_state()
 
     def _seed(self, stream, step):
-        return particles.derive_seed(self.seed, stream, step)
+        with tf.device("CPU:0"):  # Of a GPU's numbers of 32 bits TensorFlow keeps some on the host: to and fro.
+            return particles.derive_seed(self.seed, stream, step)
 
     def _track(self, x, log_weights):
         decoder_bound = self.objective.decoder_bound.reported(log_weights)

@@ -14,6 +14,7 @@ from iwae_zoo.estimation import importance
 from iwae_zoo.model import memory
 
 GIB = 2**30
+CHAINS = {"num_chains": 100, "tile_rows": 1}
 
 
 @pytest.fixture(scope="module")
@@ -138,18 +139,15 @@ def test_asked_for_log_prob(model, monkeypatch):
     with pytest.raises(
         MemoryError, match=r"2 rows with 100 particles .* chunk_size=50 \(--particle_chunk=50\) would fit"
     ):
-        likelihood.estimate_log_prob(model, np.zeros((1, 3, 3, 1)), 100)
+        likelihood.estimate_log_prob(model, np.zeros((1, 3, 3, 1)), 100, tile_rows=1)
 
 
 @pytest.mark.parametrize(
     ("function", "ask"),
     [
-        (
-            "_estimate_function",
-            lambda model: annealing.estimate_log_prob(model, np.zeros((3, 3, 3, 1)), num_chains=100),
-        ),
-        ("_sample_function", lambda model: annealing.sample_posterior(model, np.zeros((3, 3, 3, 1)), num_chains=100)),
-        ("_sandwich_function", lambda model: annealing.sandwich(model, 3, num_chains=100)),
+        ("_estimate_function", lambda model: annealing.estimate_log_prob(model, np.zeros((3, 3, 3, 1)), **CHAINS)),
+        ("_sample_function", lambda model: annealing.sample_posterior(model, np.zeros((3, 3, 3, 1)), **CHAINS)),
+        ("_sandwich_function", lambda model: annealing.sandwich(model, 3, **CHAINS)),
     ],
 )
 def test_asked_to_anneal(function, ask, model, monkeypatch):
