@@ -65,9 +65,8 @@ def _table(model, impute, progress):
     return rows, untrusted
 
 
-def _array(model, impute, progress):
+def _array(impute, progress):
     """The same for an array."""
-    del model
     x = files.array(_INPUT.value)
     examples.check(x, missing=True)
     progress.reset(total=len(x))
@@ -110,7 +109,8 @@ def main(name):
             tile_rows=tile_rows,
         )
         with tqdm.tqdm(unit="row", disable=None if console.is_interactive() else True) as progress:
-            rows, untrusted = (_array if wanted == ".npz" else _table)(model, impute, progress)
+            filled_by = _array if wanted == ".npz" else functools.partial(_table, model)
+            rows, untrusted = filled_by(impute, progress)
     except (ValueError, OSError, EOFError, MemoryError) as error:
         console.fail(name, error)
     at_once = f" --particle_chunk={particle_chunk} had room." if _PARTICLE_CHUNK.value == chunks.AUTO else ""

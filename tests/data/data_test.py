@@ -318,3 +318,31 @@ def test_what_to_do_without_a_network(tmp_path, monkeypatch):
         data.load("mnist", data_dir=str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"There is no folder .*nowhere.*'mnist'.*Leave --data_dir out"):
         data.load("mnist", data_dir=str(tmp_path / "nowhere"))
+
+
+def test_rows_of_a_file(tmp_path):
+    """As they are; and of a file that holds none, what is wrong with it."""
+    path = tmp_path / "x.npy"
+    np.save(path, np.arange(6, dtype=np.uint8).reshape(3, 2))
+    np.testing.assert_array_equal(data.load_rows(path, None), np.arange(6.0).reshape(3, 2))
+    np.savez(tmp_path / "x.npz", np.zeros([100, 2]))
+    archive = (tmp_path / "x.npz").read_bytes()
+    for content, message in (
+        (archive, "must be a .npy file with one array"),
+        (archive[:-40], "cannot be read as .npy"),
+        (b"", "cannot be read as .npy"),
+        (path.read_bytes()[:-1], "cannot be read as .npy"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            data.load_rows(path, None)
+    for wrong, message in (
+        (np.zeros(3), "must have shape"),
+        (np.zeros([0, 2]), "at least one example"),
+        (1j * np.ones([2, 2]), "real"),
+    ):
+        np.save(path, wrong)
+        with pytest.raises(ValueError, match=message):
+            data.load_rows(path, None)
+    with pytest.raises(FileNotFoundError):
+        data.load_rows(tmp_path / "nowhere.npy", None)
