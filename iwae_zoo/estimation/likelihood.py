@@ -230,6 +230,7 @@ def evaluate_log_prob(model, x, num_samples=5000, seed=0, chunk_size=None, *, me
     return summarize(estimate_dataset(model, x, num_samples, seed, chunk_size, **options))
 
 
+@tensor_float_32(False)
 def estimate_dataset(model, x, num_samples=5000, seed=0, chunk_size=None, *, method="auto", verbose=1, **options):
     """`estimate_log_prob` of every example of a data set, with a progress bar; arguments as `evaluate_log_prob`."""
     options = {"method": method, **options}

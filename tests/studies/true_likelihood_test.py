@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from inprocess import call
 
-from iwae_zoo import data, likelihood, presets
+from iwae_zoo import data, likelihood, presets, training
 from studies import cells, estimate_cost, true_likelihood, true_likelihood_main
 
 FLAGS = ["--preset=small", "--workdir=study", "--seeds=1", "--objectives=vae,piwae", "--m=2", "--k=2", "--examples=3"]
@@ -25,6 +25,7 @@ def save_models(configs, root, _):
         model = presets.build(config.preset, data=data.load(config.dataset), seed=number)
         folder = cells.folder(config, root)
         folder.mkdir(parents=True, exist_ok=True)
+        training.Run(config, folder, resume=True)._describe()
         model.save(folder / "model.keras")
 
 
