@@ -78,7 +78,7 @@ def test_filled(run, tmp_path):
 
 
 def test_memory_is_not_enough(run, tmp_path, monkeypatch):
-    """Half the particles would fit, each with its moments; and the flag is there."""
+    """What would fit counts the moments of each particle, and the flag that it names is there."""
 
     def exhausted(*_, **__):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
