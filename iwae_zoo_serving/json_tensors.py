@@ -190,8 +190,7 @@ def as_json(array):
     """Nested lists of what JSON has, of an array that is an input; bytes are base64."""
     if array.dtype.kind != "O":
         return shortest(array)
-    text = np.vectorize(lambda leaf: _to_base64(leaf) if isinstance(leaf, bytes) else leaf, otypes=[object])
-    return text(array).tolist() if array.size else array.tolist()
+    return _with_leaves(lambda leaf: _to_base64(leaf) if isinstance(leaf, bytes) else leaf, array)
 
 
 def _first_unfit(leaves, dtype):
@@ -271,11 +270,16 @@ def _to_bytes(name, leaf):
 
 def _to_json(name, array):
     if array.dtype.kind == "O":
-        as_json = _to_base64 if name.endswith("_bytes") else lambda leaf: leaf.decode(errors="replace")
-        return np.vectorize(as_json, otypes=[object])(array).tolist() if array.size else array.tolist()
+        leaf_as_json = _to_base64 if name.endswith("_bytes") else lambda leaf: leaf.decode(errors="replace")
+        return _with_leaves(leaf_as_json, array)
     if array.dtype.kind not in "fiub":
         raise invalid(f"Failed to write JSON value of output '{name}' for tensor type: {array.dtype}")
     return shortest(array)
+
+
+def _with_leaves(change, array):
+    """Nested lists of an array of objects, each changed."""
+    return np.vectorize(change, otypes=[object])(array).tolist() if array.size else array.tolist()
 
 
 def _to_base64(leaf):

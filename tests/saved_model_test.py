@@ -1,5 +1,6 @@
 """Exported models: loaded without the library, row by row, and whole or not at all."""
 
+import functools
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from faults import exhausted
 from served import ask, requests
 
 from iwae_zoo import annealing, imputation, likelihood, objectives, presets, psis, resampling, saved_model
@@ -271,11 +273,9 @@ def test_loads_without_the_library(exported, x, tmp_path):
 
 
 def test_out_of_memory(exported, x, monkeypatch):
-    def exhausted(**_):
-        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
-
-    exhausted.structured_input_signature = exported.signatures["log_prob"].structured_input_signature
-    monkeypatch.setattr(exported, "signatures", {**exported.signatures, "log_prob": exhausted})
+    full = functools.partial(exhausted)
+    full.structured_input_signature = exported.signatures["log_prob"].structured_input_signature
+    monkeypatch.setattr(exported, "signatures", {**exported.signatures, "log_prob": full})
     with pytest.raises(MemoryError, match=r"out of memory for .*model.*--particle_chunk=auto\), or for a smaller tile"):
         exported.estimate_log_prob(x)
 

@@ -176,7 +176,7 @@ def estimate_rows(model, x, rows, seed, budget, tile_rows=None, verbose=1):
     estimate = _estimate_function(model, budget.traced, tile_rows)
     arguments = (rows, checked_seed(seed), [x], [budget.betas], verbose)
     with _enough(model, budget, tile_rows):
-        return AnnealedEstimate(**_in_batches(estimate, _at_once(model, tile_rows), *arguments))
+        return AnnealedEstimate(**_in_batches(estimate, _batch_size(model, tile_rows), *arguments))
 
 
 @tensor_float_32(False)
@@ -232,7 +232,7 @@ def sandwich(
     bracket = _sandwich_function(model, budget.traced, tile_rows)
     arguments = (np.arange(num_examples), seed, [x, z.numpy()], [budget.betas], verbose)
     with _enough(model, budget, tile_rows):
-        found = _in_batches(bracket, _at_once(model, tile_rows), *arguments)
+        found = _in_batches(bracket, _batch_size(model, tile_rows), *arguments)
     return Sandwich(
         x=x,
         lower=found["log_prob"],
@@ -276,7 +276,7 @@ def sample_posterior(model, x, num_samples=1, seed=0, *, initial="laplace", tile
     arguments = (np.arange(len(x)), checked_seed(seed), [x])
     with _enough(model, chosen, tile_rows):
         found = [
-            _in_batches(draw, _at_once(model, tile_rows), *arguments, [chosen.betas, np.int32(i)], verbose)
+            _in_batches(draw, _batch_size(model, tile_rows), *arguments, [chosen.betas, np.int32(i)], verbose)
             for i in range(integer("num_samples", num_samples))
         ]
     return np.stack([part["z"] for part in found]), np.mean([part["ess"] for part in found], axis=0)
@@ -339,7 +339,7 @@ def _enough(model, budget, tile_rows):
     return tiles.enough(tile_rows, model, budget.num_chains, name="num_chains", kind="chain", backward=True)
 
 
-def _at_once(model, tile_rows):
+def _batch_size(model, tile_rows):
     """Rows of one call, between two moves of the progress bar: whole tiles for each replica."""
     tiles_of_all = tile_rows * model.distribute_strategy.num_replicas_in_sync
     return tiles_of_all * -(-_ROWS // tiles_of_all)

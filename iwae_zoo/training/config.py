@@ -153,8 +153,8 @@ class Config:
         presets.check_latent(name, config.build_objective(), **self.architecture)
         counts = ("epochs", "batch_size", "early_stopping", "eval_samples", "diagnostics_every", "backward_particles")
         for field in (*counts, "checkpoint_every", "particle_chunk", "steps_per_execution"):
-            if getattr(config, field) is not None:
-                integer(field, getattr(config, field))
+            if (value := getattr(config, field)) is not None:
+                integer(field, value)
         if config.checkpoint_every and config.checkpoint_every % config.steps_per_execution:
             raise ValueError(
                 f"checkpoint_every must be a multiple of steps_per_execution={config.steps_per_execution}: received "

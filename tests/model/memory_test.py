@@ -7,6 +7,7 @@ import numpy as np
 import psutil
 import pytest
 import tensorflow as tf
+from faults import exhausted
 
 from iwae_zoo import annealing, likelihood, presets
 from iwae_zoo.distributions import fusion
@@ -79,10 +80,6 @@ def test_memory_of_a_card(parts, total, monkeypatch):
     monkeypatch.setattr(tf.config.experimental, "get_memory_info", lambda device: {"current": GIB, "peak": 2 * GIB})
     monkeypatch.setattr(memory, "card_megabytes", lambda index: 80.0 * 1024)
     assert (memory.of_device(), memory.available()) == (total, total - GIB)
-
-
-def exhausted(*_, **__):
-    raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
 
 def test_an_error_that_says_what_would_fit(model, monkeypatch):

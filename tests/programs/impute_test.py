@@ -10,6 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import tensorflow as tf
+from faults import exhausted
 from inprocess import call
 
 from iwae_zoo import data, imputation, likelihood, saved_model
@@ -79,9 +80,6 @@ def test_filled(run, tmp_path):
 
 def test_memory_is_not_enough(run, tmp_path, monkeypatch):
     """What would fit counts the moments of each particle, and the flag that it names is there."""
-
-    def exhausted(*_, **__):
-        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
     def available():
         return 2 * 2 * 10 * imputation.MOMENTS * memory.bytes_per_particle(model)

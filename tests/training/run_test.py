@@ -11,7 +11,7 @@ import time
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from faults import exhausted
 
 from iwae_zoo import data, figures, presets, saved_model, training
 from iwae_zoo.columns import Column
@@ -364,10 +364,6 @@ def test_early_stopping_needs_a_bound_to_watch(tmp_path, monkeypatch):
     run = training.Run(training.Config(dataset=str(tmp_path / "x.npz"), **settings), tmp_path / "run")
     with pytest.raises(ValueError, match="early_stopping watches val_decoder_bound, which is -inf"):
         run.train(verbose=0)
-
-
-def exhausted(*_, **__):
-    raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
 
 def too_much(*_, **__):
