@@ -9,17 +9,14 @@ from tensorflow_probability import distributions as tfd
 from iwae_zoo import objectives
 from iwae_zoo._checks import checked_seed, integer
 from iwae_zoo._deferred import Plan
-from iwae_zoo.distributions import likelihoods
 from iwae_zoo.distributions.moments import mean, point
-from iwae_zoo.model import dreams, examples, gradients, layers, loops, particles, replicas
+from iwae_zoo.model import divergence, dreams, examples, gradients, layers, loops, particles, replicas
 from iwae_zoo.model.optimizers import OptimizerPair, clipped
 from iwae_zoo.model.supports import check_latent
 from iwae_zoo.objectives import bounds
 
 __all__ = ["ImportanceWeightedAutoencoder"]
 
-# How the error of a step begins that would have poisoned the weights.
-NOT_FINITE = "The log weights of a training batch are not finite"
 # Sub-streams of the model's seed.
 _TRAINING, _EVALUATION = 0, 1
 
@@ -189,8 +186,8 @@ class ImportanceWeightedAutoencoder(loops.CheckedLoops):
             proportion to their weights: cheaper, the same in expectation, and noisier. None for all.
           particle_chunk: int, most particles of an example that are decoded at once: bounds memory, at the price of
             decoding each twice; the same gradients. None for all.
-          jit_compile: bool, whether XLA compiles the computation of the gradients and, on one device, the optimizers'
-            steps; "auto" for wherever there is a GPU.
+          jit_compile: bool, whether XLA compiles the train step, on several devices the gradients alone; "auto" for
+            wherever there is a GPU.
           **kwargs: of `keras.Model.compile`, such as `run_eagerly` and `steps_per_execution`.
 
         Raises:
@@ -240,19 +237,18 @@ class ImportanceWeightedAutoencoder(loops.CheckedLoops):
         }
         self.backward_particles = backward_particles
         self.particle_chunk = particle_chunk
-        # Keras would compile the whole step: XLA has no checks of its numbers, and no exchange between devices.
+        # Keras would compile all of a step; dreams are drawn outside of XLA, which cannot exchange between devices.
         super().compile(optimizer=None, jit_compile=False, **kwargs)
         if jit_compile == "auto":
             jit_compile = bool(tf.config.get_visible_devices("GPU"))
         self._compiles_gradients = jit_compile
-        self._renew_gradients()
-        # Replicas add up their gradients in the optimizers, which XLA cannot.
         alone = strategy.num_replicas_in_sync == 1
-        self._update_in_step = _compiled(self._update) if jit_compile and alone else self._update
         self.optimizer = pair
         self.encoder_optimizer, self.decoder_optimizer = pair.encoder, pair.decoder
         with strategy.scope():
+            self._latch = divergence.Latch() if alone and jit_compile else None
             self._build_optimizers()
+        self._renew_step()
 
     def _check_objective(self, objective):
         """Raises ValueError if the networks cannot follow it."""
@@ -263,9 +259,10 @@ class ImportanceWeightedAutoencoder(loops.CheckedLoops):
         if self.built:
             objectives.check_reparameterized(objective, *self._draws)
 
-    def _renew_gradients(self):
-        """A function of its own for each objective: what is compiled is traced once."""
+    def _renew_step(self):
+        """Functions of their own for each objective: what is compiled is traced once."""
         self._gradients_in_step = _compiled(self._gradients) if self._compiles_gradients else self._gradients
+        self._learn_in_step = _compiled(self._learn) if self._latch else self._learn
 
     def decode_at_most(self, particle_chunk):
         """Changes the `particle_chunk` of `compile` between two calls of `fit`; everything else goes on as it is."""
@@ -273,7 +270,7 @@ class ImportanceWeightedAutoencoder(loops.CheckedLoops):
         if particle_chunk != self.particle_chunk:
             self.particle_chunk = self._compile_arguments["particle_chunk"] = particle_chunk
             self.train_function = None  # Traced anew.
-            self._renew_gradients()
+            self._renew_step()
 
     def follow(self, objective):
         """Changes the objective, between two epochs of `fit` too; weights and optimizers go on as they are.
@@ -296,7 +293,7 @@ class ImportanceWeightedAutoencoder(loops.CheckedLoops):
         check_training(objective, self.distribute_strategy, self.backward_particles, self.particle_chunk, 1)
         self.objective = objective
         if self.compiled:
-            self._renew_gradients()
+            self._renew_step()
             trains = self.train_function is not None
             self.train_function = self.test_function = None  # Traced anew.
             if trains:  # `fit` makes one before its first epoch alone.
@@ -417,20 +414,36 @@ class ImportanceWeightedAutoencoder(loops.CheckedLoops):
     def train_step(self, data):
         x = self._make_x(data) if isinstance(data, Plan) else _x_of(data)
         x = self._built_for(x)
-        seed = self._seed(_TRAINING, self.optimizer.batches)
-        computed = self._gradients_in_step(x, *self._step(x, seed))
+        if not self.objective.sleep:
+            return self._learn_in_step(x)
+        *_, dreamed = self._step(x, self._training_seed())
+        return self._learn_in_step(x, dreamed)
+
+    def _learn(self, x, *dreamed):
+        computed = self._gradients_in_step(x, self._training_seed(), *replicas.place(x), *dreamed)
         logs = self._track(x, computed.log_weights)
         total = replicas.total(tf.reduce_sum(computed.log_weights))
         sides = (computed.encoder, computed.decoder)
-        if self._goes_on_to_callbacks:
+        if self._latch:
+            finite = tf.math.is_finite(total)
+            self._update_where(finite if self._goes_on_to_callbacks else self._latch.passes(finite), *sides)
+        elif self._goes_on_to_callbacks:
             self._update_if(tf.math.is_finite(total), *sides)
         else:
-            self._update_in_step(*self._checked(total, sides))
+            self._update(*self._checked(total, sides))
         return logs
 
     def _update(self, encoder_gradients, decoder_gradients):
         self.encoder_optimizer.apply(clipped(self.encoder_optimizer, encoder_gradients), self.encoder_variables)
         self.decoder_optimizer.apply(clipped(self.decoder_optimizer, decoder_gradients), self.decoder_variables)
+
+    def _update_where(self, finite, *sides):
+        """For XLA: one pass over a variable does it all, and on a GPU the host would wait for `tf.cond`."""
+        variables = [*self.optimizer.variables, *self.encoder_variables, *self.decoder_variables]
+        before = [tf.convert_to_tensor(variable) for variable in variables]
+        self._update(*sides)
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(tf.where(finite, tf.convert_to_tensor(variable), value))
 
     def _update_if(self, finite, *sides):
         if self.distribute_strategy.num_replicas_in_sync > 1:
@@ -439,18 +452,14 @@ class ImportanceWeightedAutoencoder(loops.CheckedLoops):
             return
 
         def update():
-            self._update_in_step(*sides)
+            self._update(*sides)
             return True
 
         tf.cond(finite, update, lambda: False)
 
     def _checked(self, total, sides):
         """The gradients of a step, unless it would poison the weights, on any replica."""
-        message = (
-            f"{NOT_FINITE}. Either x is outside the support of the likelihood ({likelihoods.support(self.decoder)}) or "
-            "holds NaN, or training diverged: lower the learning rate"
-        )
-        with tf.control_dependencies([tf.debugging.assert_all_finite(total, message)]):
+        with tf.control_dependencies([tf.debugging.assert_all_finite(total, divergence.message(self.decoder))]):
             return tf.nest.map_structure(tf.identity, sides)
 
     def test_step(self, data):
@@ -470,6 +479,9 @@ class ImportanceWeightedAutoencoder(loops.CheckedLoops):
     def reset_metrics(self):
         super().reset_metrics()
         self._evaluated_batches.reset_state()
+
+    def _training_seed(self):
+        return self._seed(_TRAINING, self.optimizer.batches)
 
     def _seed(self, stream, step):
         with tf.device("CPU:0"):  # Of a GPU's numbers of 32 bits TensorFlow keeps some on the host: to and fro.

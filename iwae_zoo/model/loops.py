@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import itertools
 from typing import Any
 
 import keras
@@ -10,7 +11,7 @@ import tensorflow as tf
 from iwae_zoo._deferred import Deferred, check_strategy
 from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.distributions import likelihoods
-from iwae_zoo.model import examples, memory, particles, replicas
+from iwae_zoo.model import divergence, examples, memory, particles, replicas
 
 __all__ = ["CheckedLoops"]
 
@@ -20,6 +21,7 @@ class CheckedLoops(keras.Model):
 
     train_function: Any  # Keras'.
     _goes_on_to_callbacks = False
+    _latch: Any = None  # A `divergence.Latch` where XLA compiles the steps.
     _make_x: Any = None  # Of a `Deferred`.
 
     def fit(self, x=None, *args, **kwargs):
@@ -29,7 +31,8 @@ class CheckedLoops(keras.Model):
 
         Log weights that are not finite end training before they change a weight: with an error, or, where
         `keras.callbacks.TerminateOnNaN` is among the callbacks, by that; on several devices the optimizers' momentum
-        still moves the weights then.
+        still moves the weights then. Where XLA compiles the steps, the error may come later, at the end of the epoch at
+        the latest; no step in between changes anything.
 
         Raises:
           ValueError: if the model is not compiled; on x of another shape than it is built for; if an array holds NaN or
@@ -82,9 +85,8 @@ class CheckedLoops(keras.Model):
         rows = examples.batch_rows(x, kwargs.get("batch_size"))
         if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
             x, kwargs = replicas.in_one_order(x, kwargs, self.seed)
-        averages = self.compiled and self.optimizer.averages  # Keras says what it is to be compiled for.
-        if averages:
-            kwargs["callbacks"] = [_Averages(), *callbacks]
+        averages = bool(self.compiled and self.optimizer.averages)  # Keras says what it is to be compiled for.
+        kwargs["callbacks"] = [*[_Looks()] * bool(self._latch), *[_Averages()] * averages, *callbacks]
         most = self.objective.m * self.objective.k + self.objective.auxiliary
         with memory.enough_to_train(self, rows, most) if rows else contextlib.nullcontext():
             return super().fit(x, **kwargs)
@@ -109,6 +111,31 @@ class CheckedLoops(keras.Model):
         """Whether log weights that are not finite are no error, since a callback ends training."""
         if goes_on != self._goes_on_to_callbacks:
             self._goes_on_to_callbacks, self.train_function = goes_on, None  # Traced anew.
+            if self.compiled:
+                self._renew_step()
+
+    def make_train_function(self, force=False):
+        """Keras' own, which looks now and then whether the steps are still taken."""
+        if self.train_function is not None and not force:
+            return
+        super().make_train_function(force)
+        function, calls = self.train_function, itertools.count(1)
+
+        def looked_at(iterator):
+            logs = function(iterator)
+            if next(calls) % divergence.LOOK_EVERY == 0:
+                self.check_steps()
+            return logs
+
+        self.train_function = looked_at
+
+    def check_steps(self):
+        """Raises tf.errors.InvalidArgumentError if a step was not taken since its log weights were not finite.
+
+        `fit` and `train_on_batch` do so; it is for who calls `train_step`, or keeps the weights of a step of `fit`.
+        """
+        if self._latch:
+            self._latch.look(self.decoder)
 
     def train_on_batch(self, x, *args, **kwargs):
         """Keras' own `train_on_batch`; raises ValueError on rows with weights.
@@ -117,7 +144,9 @@ class CheckedLoops(keras.Model):
         """
         self._go_on_to_callbacks(False)  # There are none.
         examples.check_unweighted(**_arguments(super().train_on_batch, x, *args, **kwargs))
-        return super().train_on_batch(x, *args, **kwargs)
+        logs = super().train_on_batch(x, *args, **kwargs)
+        self.check_steps()
+        return logs
 
     def test_on_batch(self, x, *args, **kwargs):
         """Keras' own `test_on_batch`; raises ValueError on rows with weights."""
@@ -135,6 +164,18 @@ class CheckedLoops(keras.Model):
         if self.built:
             self(tf.zeros([1, *self.data_shape]))  # Keras exports what has been called, which training does not.
         return super().export(*args, **kwargs)
+
+
+class _Looks(keras.callbacks.Callback):
+    """Whether all steps of an epoch were taken, before other callbacks keep what they led to."""
+
+    def on_train_begin(self, logs=None):
+        del logs
+        self.model._latch.lift()
+
+    def on_epoch_end(self, epoch, logs=None):
+        del epoch, logs
+        self.model.check_steps()
 
 
 class _Averages(keras.callbacks.Callback):

@@ -36,6 +36,7 @@ class WithinEpoch(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         step = self._first_step + batch + 1
         if self._every and step % self._every == 0 and step < self._steps:
+            self.model.check_steps()
             sums = replicas.read(self.model.distribute_strategy, self.model.metrics_variables)  # By all workers.
             if self._writes:
                 self._workdir.save_within_epoch(self.model, sums)

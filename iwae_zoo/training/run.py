@@ -15,7 +15,8 @@ from iwae_zoo._precision import tensor_float_32
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation import annealing, diagnostics, evaluation, likelihood
 from iwae_zoo.model import memory
-from iwae_zoo.model.autoencoder import NOT_FINITE, check_training
+from iwae_zoo.model.autoencoder import check_training
+from iwae_zoo.model.divergence import NOT_FINITE
 from iwae_zoo.training import checkpoints, pictures, placement, schedules, stages, strategies
 from iwae_zoo.training.workdir import (
     MONITOR,

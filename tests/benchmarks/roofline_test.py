@@ -73,7 +73,6 @@ def test_exchange():
     assert roofline.exchange(RAINFORTH, 16, H200)[1] > lasts
 
 
-@pytest.mark.slow
 def test_launches():
-    """Of compiled gradients and updates little is left: the metrics. Adam alone starts 270 where it is not compiled."""
-    assert 50 < roofline.launches(workload.build("piwae", jit_compile=True), workload.images(2)) < 120
+    """Of a step that XLA compiles TensorFlow starts nothing but that."""
+    assert roofline.launches(workload.build("piwae", jit_compile=True), workload.images(2)) == 1
