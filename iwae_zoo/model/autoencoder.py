@@ -484,8 +484,11 @@ class ImportanceWeightedAutoencoder(loops.CheckedLoops):
         return self._seed(_TRAINING, self.optimizer.batches)
 
     def _seed(self, stream, step):
+        """`particles.derive_seed`, but for what is the same in all steps: XLA's random integers are others."""
+        with tf.init_scope():
+            first, _ = particles.derive_seed(self.seed, stream, 0).numpy()
         with tf.device("CPU:0"):  # Of a GPU's numbers of 32 bits TensorFlow keeps some on the host: to and fro.
-            return particles.derive_seed(self.seed, stream, step)
+            return tf.stack([int(first), tf.cast(step, tf.int32)])
 
     def _track(self, x, log_weights):
         decoder_bound = self.objective.decoder_bound.reported(log_weights)

@@ -11,6 +11,7 @@ from oracles import flat, naive_gradients
 
 import iwae_zoo
 from iwae_zoo import ImportanceWeightedAutoencoder, networks, objectives, presets
+from iwae_zoo.model import particles
 from iwae_zoo.testing import LinearGaussian
 
 tfd = tfp.distributions
@@ -216,6 +217,16 @@ def test_covariances_are_compiled_for_batches_of_unknown_size():
     model.compile(keras.optimizers.SGD(0.01), jit_compile=True)
     x = tf.data.Dataset.from_tensor_slices(binary(7)).batch(3)
     assert np.isfinite(model.fit(x, verbose=0, shuffle=False).history["decoder_bound"]).all()
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_the_seed_of_a_step(jit_compile):
+    """As the public function has it, whose integers XLA would draw otherwise."""
+    model = presets.build("plane", data_shape=(3, 3), seed=7)
+    seed = tf.function(model._seed, jit_compile=jit_compile)
+    for step in (0, 1, 123_456_789):
+        expected = particles.derive_seed(7, 1, step)
+        np.testing.assert_array_equal(seed(1, tf.constant(step, tf.int64)), expected)
 
 
 def test_compiled_optimizers_take_the_same_steps():
