@@ -44,9 +44,22 @@ def pytest_configure(config):
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 3
     )
+    # Looking for better operations (Grappler) and compiling heads (XLA) takes half the time of most tests.
+    if not config.option.optimized:
+        _optimize(False)
     # What is imported stays, and tracing makes objects that stay too: looking for it took a tenth of all time.
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
+
+
+def _optimize(optimizes):
+    """Whether graphs are optimised, and heads compiled by XLA, as they are for users."""
+    import tensorflow as tf
+
+    from iwae_zoo.distributions import fusion
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not optimizes})
+    fusion._compiling = contextvars.ContextVar("compiling", default=optimizes)
 
 
 def pytest_unconfigure():
@@ -56,6 +69,7 @@ def pytest_unconfigure():
 
 def pytest_addoption(parser):
     parser.addoption("--vary-seed", action="store_true", help="Draw the tests' seed from the clock.")
+    parser.addoption("--optimized", action="store_true", help="Optimise and compile graphs in all tests, as for users.")
 
 
 def pytest_report_header(config):
@@ -104,11 +118,11 @@ def no_annealing(monkeypatch):
 
 
 @pytest.fixture
-def unfused(monkeypatch):
-    """Nothing is compiled by XLA, which takes seconds for each shape, where what that makes is not the question."""
-    from iwae_zoo.distributions import fusion
-
-    monkeypatch.setattr(fusion, "_fusing", contextvars.ContextVar("fusing", default=False))
+def optimized(request):
+    """As for users: for tests of bits, of speed or memory, and of what XLA makes."""
+    _optimize(True)
+    yield
+    _optimize(request.config.option.optimized)
 
 
 @pytest.fixture

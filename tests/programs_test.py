@@ -15,7 +15,7 @@ from iwae_zoo import data, evaluation
 from iwae_zoo.programs import evaluate, train
 from studies import posterior_main, snr_slopes_main, tighter_bounds_main
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:log p"), pytest.mark.usefixtures("unfused")]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:log p")]
 
 
 def is_a_picture(path):

@@ -261,6 +261,7 @@ with tf.compat.v1.Session(graph=tf.Graph()) as session:
 """
 
 
+@pytest.mark.usefixtures("optimized")
 def test_loads_without_the_library(exported, x, tmp_path):
     """By TensorFlow's loader in Python, and by the one in C++."""
     np.save(tmp_path / "x.npy", x)

@@ -19,7 +19,7 @@ from iwae_zoo.model import replicas
 
 
 @pytest.fixture
-def program(tmp_path, monkeypatch, unfused):
+def program(tmp_path, monkeypatch):
     """The program in this process: a function of its stages that returns its status and its JSON."""
     monkeypatch.setattr(devices, "apart", devices.here)
     monkeypatch.setattr(sys, "argv", ["benchmarks/devices.py"])
@@ -98,7 +98,7 @@ def test_gradients_and_their_failure(program, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("question", ["log p(x) in closed form", "log p(x)", "gradients of iwae"])
-def test_tensor_float_32_left_on_is_seen(question, tmp_path, monkeypatch, unfused):
+def test_tensor_float_32_left_on_is_seen(question, tmp_path, monkeypatch):
     """Factors of the products are rounded as a card would, if nobody switched it off."""
     sizes = device_checks.Sizes(examples=8, num_samples=100)  # Smaller networks have less to round.
     ask = device_checks.questions(sizes)[question]
@@ -125,7 +125,7 @@ def test_tensor_float_32_left_on_is_seen(question, tmp_path, monkeypatch, unfuse
 
 
 @pytest.mark.slow
-def test_two_replicas_and_their_failure(monkeypatch, tmp_path, unfused):
+def test_two_replicas_and_their_failure(monkeypatch, tmp_path):
     one_question(monkeypatch, "training")
     flags.FLAGS(["devices.py"])
     rows = []
@@ -298,7 +298,7 @@ def test_figures_and_their_aims():
 
 
 @pytest.mark.slow
-def test_speed_runs(unfused):
+def test_speed_runs():
     flags.FLAGS(["devices.py"])
     shown = [*device_figures.speed(device_figures.TINY)]
     ratios = {figure.name: figure for figure in shown if figure.unit == "ratio"}
@@ -338,7 +338,7 @@ def test_a_card_in_a_profile():
 
 
 @pytest.mark.slow
-def test_retracing_is_counted(tmp_path, unfused):
+def test_retracing_is_counted(tmp_path):
     place = Place(tf.distribute.get_strategy(), QUICK, tmp_path)
     assert device_profile.retraced(place.build(jit_compile=False), place.x[:3], 2) == 0
     assert device_profile.retraced(place.build(run_eagerly=True, jit_compile=False), place.x[:3], 2) == 4

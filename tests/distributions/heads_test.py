@@ -331,6 +331,7 @@ def test_gradients_are_finite_differences(spec):
 EXTREME = np.array([-3.4e38, -1e38, -1e10, -1e3, -30.0, -1.0, -1e-38, 0.0, 0.5, 30.0, 1e3, 1e10, 1e38, 3.4e38], "f4")
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.slow
 @pytest.mark.parametrize("portable", [False, True])
 @EVERY
@@ -358,6 +359,7 @@ def test_no_parameters_give_nan(spec, portable):
     assert np.isfinite(p.sample(seed=(0, 1))).all()
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.slow
 @EVERY
 def test_compiled_and_portable_agree(spec, seed):

@@ -57,6 +57,7 @@ def fitted(name):
     return head.fitted(x), x
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", likelihoods.names())
 def test_only_what_is_observed_counts(name):

@@ -7,6 +7,8 @@ import tensorflow as tf
 from iwae_zoo import noise, particles
 from iwae_zoo.distributions import fusion, philox
 
+# XLA has to draw the same.
+pytestmark = pytest.mark.usefixtures("optimized")
 SEEDS = np.array([[0, 0], [3, 5], [-1, 7], [2**31 - 1, -(2**31)]], np.int32)
 
 

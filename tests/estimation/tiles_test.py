@@ -28,6 +28,8 @@ from iwae_zoo.model import memory
 from iwae_zoo.testing import LinearGaussian, linear_gaussian
 
 SAMPLES, CHUNK = 130, 50
+# Bits.
+pytestmark = pytest.mark.usefixtures("optimized")
 OPTIONS = {"num_samples": SAMPLES, "seed": 3, "chunk_size": CHUNK}
 
 

@@ -14,6 +14,8 @@ from iwae_zoo.distributions import fusion
 from iwae_zoo.estimation import importance
 from iwae_zoo.model import memory
 
+# Fused operations need less.
+pytestmark = pytest.mark.usefixtures("optimized")
 GIB = 2**30
 CHAINS = {"num_chains": 100, "tile_rows": 1}
 

@@ -24,6 +24,7 @@ def test_bernoulli_log_prob_is_exact(pixels, scale, seed):
         np.testing.assert_allclose(distribution.log_prob(x), expected, rtol=rtol, atol=rtol * pixels)
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("portable", [False, True])
 def test_bernoulli_gradient(portable, seed):
     rng = np.random.default_rng(seed)
@@ -124,6 +125,7 @@ def test_bernoulli_support():
     assert distribution.log_prob([0, 1]).numpy() == pytest.approx(2 * np.log(0.5))
 
 
+@pytest.mark.usefixtures("optimized")
 def test_portable_graphs_have_no_xla():
     def log_prob(logits):
         return networks.IndependentBernoulli(logits, event_ndims=1).log_prob(tf.zeros([3]))

@@ -41,7 +41,7 @@ def check_same(folders, models):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("elsewhere", [{"stream_above": 0.0}, {"data_on": "device"}])
-def test_a_run_goes_on_within_an_epoch_to_the_bit(elsewhere, tiny, tmp_path, capsys, unfused):
+def test_a_run_goes_on_within_an_epoch_to_the_bit(elsewhere, tiny, tmp_path, capsys):
     """Of 10 steps, with 9 left in the second; also where it goes on with two steps for each return to Python, and with
     data that are streamed, or that lie on the device. There are two batches to validate on.
     """

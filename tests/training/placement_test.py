@@ -78,7 +78,7 @@ def weights(model):
 
 
 @pytest.mark.slow
-def test_a_model_trains_on_either_to_the_same_weights(unfused):
+def test_a_model_trains_on_either_to_the_same_weights():
     """With data that are not drawn; and what a step was traced with is not what the next data set is trained with."""
     first, second = source("binary"), source("intensity")
 

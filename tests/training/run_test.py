@@ -75,6 +75,7 @@ def test_work_directory(tiny, tmp_path):
     assert result == result_again
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.slow
 def test_killed_and_resumed_is_the_same_as_undisturbed(tiny, tmp_path):
     flags = [f"--dataset={tiny}", "--objective=dreg", "--m=2", "--k=2", "--preset=small", "--eval_samples=20"]
