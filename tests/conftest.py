@@ -31,6 +31,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 def pytest_configure(config):
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         return  # Only hands out tests to other processes.
+    import keras
     import tensorflow as tf
     from tensorflow.python.framework import ops
 
@@ -40,11 +41,14 @@ def pytest_configure(config):
     # `pytest --full-trace` keeps them.
     if not config.option.fulltrace:
         ops._create_c_op = functools.partial(ops._create_c_op, extract_traceback=False)
+    # Each call of TensorFlow's and Keras' passes a frame that would shorten the trace of an error.
+    tf.debugging.disable_traceback_filtering()
+    keras.config.disable_traceback_filtering()
     # For tf.distribute; they share the processor, and nothing else uses more than the first.
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 3
     )
-    # Looking for better operations (Grappler) and compiling heads (XLA) takes half the time of most tests.
+    # Looking for better operations (Grappler) and compiling heads (XLA) takes a quarter of all time.
     if not config.option.optimized:
         _optimize(False)
     # What is imported stays, and tracing makes objects that stay too: looking for it took a tenth of all time.
