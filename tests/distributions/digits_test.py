@@ -58,6 +58,7 @@ def test_intensities_are_symmetric():
         assert ones == pytest.approx(zeros, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("byte", "raw_spread"), [(250, -6.9), (200, -6.9), (250, -5.0), (128, -1.0), (3, -3.0)])
 def test_the_spread_of_a_byte_is_that_of_its_probabilities(byte, raw_spread):
     p = of_one("discretized_logistic", [byte / 127.5 - 1.0, raw_spread])

@@ -234,6 +234,7 @@ def test_sums_or_integrates_to_one(spec):
             assert total == pytest.approx(1.0, abs=1e-6)
 
 
+@pytest.mark.slow
 @EVERY
 def test_information_is_the_variance_of_scipys_score(spec):
     """E[score score'] of the raw parameters, by sums or integrals, with scores that are differences of scipy's."""
@@ -268,12 +269,14 @@ def information(spec, raw):
     return total
 
 
+@pytest.mark.slow
 @EVERY
 def test_information_of_extreme_parameters_is_finite(spec):
     for raw in CASES[spec].extreme:
         assert np.isfinite(information(spec, raw)).all(), raw
 
 
+@pytest.mark.slow
 @EVERY
 def test_draws_are_those_of_the_density(spec, seed):
     case, count = CASES[spec], 20_000

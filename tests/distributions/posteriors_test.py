@@ -126,6 +126,7 @@ def test_moments_are_those_of_the_draws(name, seed):
     np.testing.assert_allclose(q.variance(), np.square(q.stddev()), rtol=1e-9)
 
 
+@pytest.mark.slow
 @DENSITIES
 def test_reparameterised_gradients_are_those_of_the_expectation(name, seed):
     """d E[f(z)] / d parameters: pathwise, and as E[f(z) d log q / d parameters]."""
@@ -156,6 +157,7 @@ def test_reparameterised_gradients_are_those_of_the_expectation(name, seed):
     assert error.max() < 0.02
 
 
+@pytest.mark.slow
 @PRIORS
 def test_priors_against_draws(name, seed):
     p = prior(name)

@@ -64,6 +64,7 @@ def test_linear_gaussian_is_found_exactly(dtype, monkeypatch):
             np.testing.assert_allclose(log_prob[:, row], normal.logpdf(z[:, row]), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_each_search_ends_by_itself(pixels):
     """Together with others, near and far from their modes, an example's is the one that it has alone."""
     model, _ = pixels
@@ -184,6 +185,7 @@ def test_information_is_the_variance_of_the_score(distribution, seed):
         assert abs(squares.mean() - float(information)) < 5 * squares.std() / np.sqrt(len(squares)) + 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "head",
     [

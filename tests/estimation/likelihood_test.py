@@ -40,6 +40,7 @@ def arviz_pareto_k(log_weights):
     return float(pareto_k)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_samples", "chunk_size"), [(1000, 100), (1003, 100), (7, 7), (64, 1), (5000, 2500)])
 def test_streamed_sums_are_numpys(num_samples, chunk_size, truth, model):
     """Also where the chunk does not divide the number of samples."""
@@ -348,6 +349,7 @@ def test_errors(arguments, message, model):
         likelihood.estimate_log_prob(model, **{"x": np.zeros((2, 3)), **arguments})
 
 
+@pytest.mark.slow
 def test_numbers_of_numpy_are_numbers(truth):
     x, model = truth.sample(2), truth.model()
     expected = likelihood.estimate_log_prob(truth.model(), x, 20)

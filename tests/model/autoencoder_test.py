@@ -42,6 +42,7 @@ def batches(x, size):
 # Two tapes.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("stddev", "mismatch", "span"), [(0.01, 0.5, 200.0), (0.7, 0.0, 0.0), (0.05, 3.0, 500.0)])
 @REGISTRY

@@ -196,6 +196,7 @@ def test_a_model_that_is_not_compiled_says_so(x):
         model.fit(x, verbose=0)
 
 
+@pytest.mark.slow
 def test_another_shape_is_told_before_anything_is_traced(x, monkeypatch):
     model = fresh()
     with pytest.raises(ValueError, match=r"validation_data must have shape \[B, 3, 3\]: received shape \[40, 2, 3\]"):

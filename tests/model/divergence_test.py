@@ -102,6 +102,7 @@ def test_a_batch_by_itself_is_told_at_once(model):
     assert np.isfinite(model.train_on_batch(GOOD, return_dict=True)["loss"])
 
 
+@pytest.mark.slow
 def test_with_terminate_on_nan_other_steps_are_taken(compiled):
     """A callback ends training where the loss is NaN; until then there is no latch."""
     model, _ = compiled

@@ -87,6 +87,7 @@ def copies_of_step(model, data):
     return copies_to_the_host(tf.function(model.train_step, autograph=False).get_concrete_function(data).graph)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["piwae", "rws"])
 @pytest.mark.parametrize("options", [{}, {"particle_chunk": 3}, {"backward_particles": 2}])
 def test_a_compiled_step_copies_nothing(objective, options):

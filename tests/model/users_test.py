@@ -514,6 +514,7 @@ def test_integers_have_no_values_between():
     assert np.isfinite(answer.log_prob[0]) and answer.log_prob[1] == -np.inf
 
 
+@pytest.mark.slow
 def test_an_optimizer_serves_once_more():
     """Both sides begin anew, whatever the given one has done, and for whichever model."""
     given = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-2, 3))

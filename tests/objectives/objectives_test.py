@@ -43,6 +43,7 @@ def test_configuration_round_trip(name):
     assert objectives.Objective.from_config(json.loads(json.dumps(objective.get_config()))) == objective
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", objectives.names())
 def test_graph_mode(name, seed):
     objective = objectives.get(name, m=M, k=K)

@@ -33,6 +33,7 @@ def test_measures_look_at_missing_cells_alone():
     assert found == {"squared_error": 0.25}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", imputation.PEERS)
 def test_peers_fill_what_follows_from_the_rest(name, seed):
     """Of a table with a single factor, far better than the mean does; and they learn from no row that is held out."""

@@ -72,6 +72,7 @@ def test_columns_are_the_models(tmp_path):
     assert dataset.columns == model.decoder.head.columns
 
 
+@pytest.mark.slow
 def test_the_figure(workdirs, monkeypatch):
     shutil.copytree(workdirs / "counts", workdirs / "again")
     names, shown = ["colour", "table", "counts", "again"], []

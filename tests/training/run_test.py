@@ -355,6 +355,7 @@ def test_a_preset_that_takes_no_missing_values_is_not_given_any(tmp_path):
         training.Run(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_early_stopping_needs_a_bound_to_watch(tmp_path, monkeypatch):
     x = np.zeros([40, 2], np.int64)
     train, validation, test = (np.array(part) for part in np.split(x, [30, 35]))
