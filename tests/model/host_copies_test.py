@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.python.framework import kernels, op_def_registry
+from card_kernels import kernel
+from tensorflow.python.framework import op_def_registry
 from tensorflow.python.ops import handle_data_util
 
 from iwae_zoo import data, objectives, presets
@@ -20,49 +21,31 @@ def copies_to_the_host(graph):
     in_host_memory, found = set(), []
     for op in graph.get_operations():
         if op.type == "Placeholder":  # Variables are where their type can be; all else comes from the host.
-            if op.outputs[0].dtype != tf.resource or not _kernel("VarHandleOp", {"dtype": _of_variable(op.outputs[0])}):
+            if op.outputs[0].dtype != tf.resource or not _is_of_a_card(op.outputs[0]):
                 in_host_memory.add(op.outputs[0].name)
             continue
-        kernel = None if "CPU" in op.device else _kernel(op.type, op)
-        compiled = op.type in ("PartitionedCall", "StatefulPartitionedCall") and op.get_attr("_XlaMustCompile")
         variables = [tensor for tensor in op.inputs if tensor.dtype == tf.resource]
-        on_host = not kernel or any(tensor.name in in_host_memory for tensor in variables)
-        found += [op.name] * (op.type in CHECKS or (compiled and any(t.name in in_host_memory for t in variables)))
-        hosts = set() if compiled else kernel and set(kernel.host_memory_arg)
-        for tensor, name in zip(op.inputs, _arguments(op, "input_arg"), strict=True):
-            needed = not compiled and (on_host or name in hosts)
-            if (
-                needed
-                and tensor.dtype != tf.resource
-                and tensor.name not in in_host_memory
-                and not _is_constant(tensor)
-            ):
-                found.append(op.name)
-        for tensor, name in zip(op.outputs, _arguments(op, "output_arg"), strict=True):
-            if not compiled and (on_host or name in hosts):
-                in_host_memory.add(tensor.name)
+        beside_variables = any(tensor.name in in_host_memory for tensor in variables)
+        if op.type in ("PartitionedCall", "StatefulPartitionedCall") and op.get_attr("_XlaMustCompile"):
+            found += [op.name] * beside_variables  # Nor could it run; its inputs and outputs are the card's.
+            continue
+        of_card = None if "CPU" in op.device or beside_variables else kernel(op.type, op.get_attr)
+        inputs, outputs = (
+            [of_card is None or name in of_card.host_memory_arg for name in _arguments(op, which)]
+            for which in ("input_arg", "output_arg")
+        )
+        for tensor, is_hosts in zip(op.inputs, inputs, strict=True):
+            is_there = tensor.dtype == tf.resource or tensor.op.type == "Const" or tensor.name in in_host_memory
+            found += [op.name] * (is_hosts and not is_there)
+        in_host_memory |= {tensor.name for tensor, is_hosts in zip(op.outputs, outputs, strict=True) if is_hosts}
+        found += [op.name] * (op.type in CHECKS)
     return found
 
 
-def _is_constant(tensor):
-    return tensor.op.type == "Const"
-
-
-def _of_variable(handle):
-    return handle_data_util.get_resource_handle_data(handle).shape_and_type[0].dtype
-
-
-def _kernel(name, attributes):
-    """That of a card, or None where there is none, with these attributes."""
-
-    def value(of):
-        return attributes[of] if isinstance(attributes, dict) else attributes.get_attr(of)
-
-    for kernel in kernels.get_registered_kernels_for_op(name).kernel:
-        fits = all(value(c.name) in c.allowed_values.list.type for c in kernel.constraint)
-        if fits and kernel.device_type in ("GPU", "DEFAULT") and not kernel.label:
-            return kernel
-    return None
+def _is_of_a_card(handle):
+    """Whether a variable can be there."""
+    dtype = handle_data_util.get_resource_handle_data(handle).shape_and_type[0].dtype
+    return kernel("VarHandleOp", {"dtype": dtype}.get) is not None
 
 
 def _arguments(op, which):
