@@ -5,6 +5,7 @@ import difflib
 import math
 import numbers
 import operator
+import typing
 import warnings
 from collections.abc import Mapping
 
@@ -14,6 +15,8 @@ import numpy as np
 LEAST_SINGLE = float(np.finfo(np.float32).tiny)
 # Share of a column's standard deviation that rounding may take.
 _LOST = 1e-3
+# What a text can be said to be or not to be.
+_PLAIN = frozenset((bool, int, float, str, type(None)))
 
 
 def look_up(table, name, what):
@@ -41,22 +44,33 @@ def parse(identifier, what, table, settings):
       identifier: str.
       what: as in `look_up`.
       table: as in `look_up`.
-      settings: function from a row to the names of its settings.
+      settings: function from a row to a mapping from its settings to their types; or to their names alone, where the
+        row looks at the values itself.
 
     Returns:
       The row, and a dict from setting to value: a Python literal, or else the text.
 
     Raises:
-      ValueError: on an unknown name, or a setting that the row does not have.
+      ValueError: on an unknown name, or a setting that the row does not have, or a value of another type.
     """
     name, *parts = str(identifier).split(",")
     row = look_up(table, name, what)
-    known = list(settings(row))
+    known = settings(row)
     values = {}
     for part in parts:
-        setting, _, value = part.partition("=")
-        values[look_up(known, setting, f"setting of {name}")] = _literal(value)
+        setting, _, text = part.partition("=")
+        look_up(list(known), setting, f"setting of {name}")
+        values[setting] = value = _literal(text)
+        if isinstance(known, Mapping) and not _is_of(value, known[setting]):
+            kind = getattr(known[setting], "__name__", known[setting])
+            raise ValueError(f"{setting} of {name} must be a value of type {kind}: received {value!r}.")
     return row, values
+
+
+def _is_of(value, kind):
+    """Whether a literal is of a type such as `str | float`: integers are floats, and True is no integer."""
+    kinds = typing.get_args(kind) or (kind,)
+    return type(value) in kinds or (type(value) is int and float in kinds) or not _PLAIN.issuperset(kinds)
 
 
 def _literal(text):

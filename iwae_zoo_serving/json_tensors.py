@@ -81,7 +81,8 @@ def parse_inputs(document, dtypes):
     value = document["instances" if rows else "inputs"]
     if rows and (not isinstance(value, list) or not value):
         raise invalid("Expecting 'instances' to be a list with at least one row")
-    if _is_named(value[0] if rows else value):
+    named = _is_named(value[0] if rows else value)
+    if named:
         for index, item in enumerate(value if rows else [value]):
             if not _is_named(item):
                 raise invalid(f"Expecting object but got list at item {index} of input list")
@@ -95,17 +96,18 @@ def parse_inputs(document, dtypes):
         columns = dict.fromkeys(dtypes, value)
     else:
         raise invalid(f"Got a plain value or list, but the signature has several inputs: expecting objects of {known}")
-    return {name: parse_tensor(name, column, dtypes[name], rows) for name, column in columns.items()}, rows
+    elements = {name: (f" key: {name}" if named else "") if rows else None for name in columns}
+    return {name: parse_tensor(name, column, dtypes[name], elements[name]) for name, column in columns.items()}, rows
 
 
-def parse_tensor(name, value, dtype_name, rows=False):
+def parse_tensor(name, value, dtype_name, element=None):
     """The array in nested lists, as `loads` returns them.
 
     Args:
       name: str, for messages.
       value: the nested lists.
       dtype_name: a key of `DTYPES`.
-      rows: whether the outermost list is one of rows, which messages then count.
+      element: of a list of rows, which messages then count, str that follows a row's number there; None of others.
 
     Raises:
       ServingError: if the lists are ragged, or hold what the dtype cannot.
@@ -122,7 +124,7 @@ def parse_tensor(name, value, dtype_name, rows=False):
         if len(shape) == _LARGEST_RANK:
             raise invalid(f"'{name}' is nested too deeply after dimensions {shape[:3]}")
         if len(sizes) != 1:
-            raise invalid(_ragged(name, value, rows))
+            raise invalid(_ragged(value, element))
         shape += sizes
         leaves = list(itertools.chain.from_iterable(leaves))
         kinds = set(map(type, leaves))
@@ -215,10 +217,10 @@ def _rounded(leaves, dtype):
         return doubles.astype(dtype)
 
 
-def _ragged(name, value, rows):
+def _ragged(value, element):
     """What is wrong with ragged lists, in TF Serving's words."""
     expected = None
-    for index, item in enumerate(value if rows else [value]):
+    for index, item in enumerate([value] if element is None else value):
         shape = _leading_shape(item)
         fault = _misfit(item, shape)
         expected = shape if expected is None else expected
@@ -226,9 +228,10 @@ def _ragged(name, value, rows):
             fault = f"Expecting tensor size: {math.prod(expected)} but got: {math.prod(shape)}"
         elif not fault and shape != expected:
             fault = f"Expecting shape {_text(expected)} but got: {_text(shape)}"
+        if fault and element is not None:
+            return f"Failed to process element: {index}{element} of 'instances' list. Error: INVALID_ARGUMENT: {fault}"
         if fault:
-            where = f"Failed to process element: {index} key: {name} of 'instances' list" if rows else f"'{name}'"
-            return f"{where}. Error: {fault}"
+            return fault
     raise AssertionError("The lists are not ragged.")
 
 

@@ -34,6 +34,9 @@ __all__ = [
     "test_set",
 ]
 
+# TensorFlow does not survive a fork.
+_CONTEXT = multiprocessing.get_context("spawn")
+
 
 def run_cell(config, root):
     """Trains and evaluates one configuration in a folder of its own, or reads what an earlier call left there.
@@ -253,8 +256,6 @@ def _evaluated(workdir):
 
 def _run_in_processes(configs, root, workers, done):
     """Calls `done(title, result of run_cell)` for each cell, as worker processes finish them."""
-    # TensorFlow does not survive a fork.
-    context = multiprocessing.get_context("spawn")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     waiting = list(configs)
     processes, running = {}, {}  # By our end of a worker's pipe: the process, and the key of its cell.
@@ -269,8 +270,8 @@ def _run_in_processes(configs, root, workers, done):
 
     try:
         for _ in range(min(workers, len(configs))):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, root, max(1, cores // workers)), daemon=True)
+            ours, theirs = _CONTEXT.Pipe()
+            process = _CONTEXT.Process(target=_work, args=(theirs, root, max(1, cores // workers)), daemon=True)
             with _ignoring_sigint():
                 process.start()
                 processes[ours] = process

@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 import time
+import typing
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # There are two test processes, with nothing but small operations: threads that share one cost more than they bring.
@@ -41,6 +42,8 @@ def pytest_configure(config):
     # `pytest --full-trace` keeps them.
     if not config.option.fulltrace:
         ops._create_c_op = functools.partial(ops._create_c_op, extract_traceback=False)
+    # Whether a value is a tensor is asked of a protocol, whose attributes Python 3.11 gathers anew each time.
+    typing._get_protocol_attrs = functools.cache(typing._get_protocol_attrs)
     # Each call of TensorFlow's and Keras' passes a frame that would shorten the trace of an error.
     tf.debugging.disable_traceback_filtering()
     keras.config.disable_traceback_filtering()

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo import particles
+from iwae_zoo.model import replicas
 
 
 def jackknife(log_weights):
@@ -105,6 +106,13 @@ def naive_gradients(model, name, x, seed):
         decoder_tape.gradient(decoder_loss, [v.value for v in model.decoder_variables], unconnected_gradients=zero),
         log_weights,
     )
+
+
+def gradients_in_step(model, x, seed):
+    """Gradients as a training step has them, compiled where it is."""
+    place = replicas.place(x)
+    dreamed = model._dreamed(x, seed, place) if model.objective.sleep else None
+    return model._gradients_in_step(x, seed, place, dreamed)
 
 
 def flat(gradients):

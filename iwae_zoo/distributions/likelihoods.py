@@ -1,6 +1,7 @@
 """Likelihood heads by name. The table is the only list of heads; each family has a file of its own."""
 
 import dataclasses
+import typing
 
 from iwae_zoo._checks import look_up, parse
 from iwae_zoo.distributions.bernoulli import Bernoulli
@@ -64,7 +65,7 @@ def get(identifier):
     """
     if isinstance(identifier, Likelihood):
         return identifier
-    head, settings = parse(identifier, "likelihood", TABLE, _settings)
+    head, settings = parse(identifier, "likelihood", TABLE, _settings_of_text)
     return head(**settings)
 
 
@@ -142,3 +143,9 @@ def from_config(config):
 def _settings(head):
     """Names of a head's fields that are its configuration."""
     return [field.name for field in dataclasses.fields(head) if field.compare]
+
+
+def _settings_of_text(head):
+    """Those that a text can name: no sequences, which are fitted to data."""
+    kinds = typing.get_type_hints(head)
+    return {name: kinds[name] for name in _settings(head) if typing.get_origin(kinds[name]) is not tuple}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import typing
 from types import MappingProxyType
 
 import tensorflow as tf
@@ -181,4 +182,5 @@ def optional(config):
 
 
 def _settings(head):
-    return [field.name for field in dataclasses.fields(head) if field.name != "latent_size"]
+    kinds = typing.get_type_hints(head)
+    return {field.name: kinds[field.name] for field in dataclasses.fields(head) if field.name != "latent_size"}

@@ -242,13 +242,12 @@ class ImportanceWeightedAutoencoder(loops.CheckedLoops):
         if jit_compile == "auto":
             jit_compile = bool(tf.config.get_visible_devices("GPU"))
         self._compiles_gradients = jit_compile
-        alone = strategy.num_replicas_in_sync == 1
         self.optimizer = pair
         self.encoder_optimizer, self.decoder_optimizer = pair.encoder, pair.decoder
         with strategy.scope():
-            self._latch = divergence.Latch() if alone and jit_compile else None
+            self._latch = divergence.Latch() if jit_compile and replicas.is_alone(strategy) else None
+            self._renew_step()
             self._build_optimizers()
-        self._renew_step()
 
     def _check_objective(self, objective):
         """Raises ValueError if the networks cannot follow it."""
@@ -301,7 +300,8 @@ class ImportanceWeightedAutoencoder(loops.CheckedLoops):
 
     def _build_optimizers(self):
         if self.built and self.encoder_optimizer is not None:
-            # Regularizers of frozen layers are seen when they are trained.
+            # Again: layers that were frozen may be trained by now.
+            layers.check_shared(self.encoder_variables, self.decoder_variables)
             layers.check_unregularized((self.encoder, self.decoder, self.prior))
             objectives.check_reparameterized(self.objective, *self._draws)
             self.encoder_optimizer.build(self.encoder_variables)
@@ -397,16 +397,16 @@ class ImportanceWeightedAutoencoder(loops.CheckedLoops):
             needs it.
         """
         x = self._built_for(x)
-        return self._gradients(x, *self._step(x, seed))
+        place = replicas.place(x)
+        return self._gradients(x, seed, place, self._dreamed(x, seed, place) if self.objective.sleep else None)
 
-    def _step(self, x, seed):
-        """What a step's gradients depend on besides x: seed, place, and dreams where the objective has some."""
-        first_row, global_batch = replicas.place(x)
-        if not self.objective.sleep:
-            return seed, first_row, global_batch
-        return seed, first_row, global_batch, dreams.draw(self, seed, first_row, tf.shape(x)[0], global_batch)
+    def _dreamed(self, x, seed, place):
+        """What the sleep update of a step learns from."""
+        first_row, global_batch = place
+        return dreams.draw(self, seed, first_row, tf.shape(x)[0], global_batch)
 
-    def _gradients(self, x, seed, first_row, global_batch, dreamed=None):
+    def _gradients(self, x, seed, place, dreamed):
+        first_row, global_batch = place
         return gradients.compute(
             self, x, seed, first_row, global_batch, self.backward_particles, self.particle_chunk, dreamed
         )
@@ -414,13 +414,14 @@ class ImportanceWeightedAutoencoder(loops.CheckedLoops):
     def train_step(self, data):
         x = self._make_x(data) if isinstance(data, Plan) else _x_of(data)
         x = self._built_for(x)
-        if not self.objective.sleep:
-            return self._learn_in_step(x)
-        *_, dreamed = self._step(x, self._training_seed())
-        return self._learn_in_step(x, dreamed)
+        place = None if self._latch else replicas.place(x)  # Outside of XLA it would be numbers on the host.
+        dreamed = None
+        if self.objective.sleep:
+            dreamed = self._dreamed(x, self._training_seed(), place or replicas.place(x))
+        return self._learn_in_step(x, place, dreamed)
 
-    def _learn(self, x, *dreamed):
-        computed = self._gradients_in_step(x, self._training_seed(), *replicas.place(x), *dreamed)
+    def _learn(self, x, place, dreamed):
+        computed = self._gradients_in_step(x, self._training_seed(), place or replicas.place(x), dreamed)
         logs = self._track(x, computed.log_weights)
         total = replicas.total(tf.reduce_sum(computed.log_weights))
         sides = (computed.encoder, computed.decoder)
@@ -446,7 +447,7 @@ class ImportanceWeightedAutoencoder(loops.CheckedLoops):
             variable.assign(tf.where(finite, tf.convert_to_tensor(variable), value))
 
     def _update_if(self, finite, *sides):
-        if self.distribute_strategy.num_replicas_in_sync > 1:
+        if not replicas.is_alone(self.distribute_strategy):
             # Optimizers exchange gradients, which they cannot on a condition: no gradient, but momentum goes on.
             self._update(*tf.nest.map_structure(lambda g: tf.where(finite, g, tf.zeros_like(g)), sides))
             return

@@ -88,8 +88,13 @@ class CheckedLoops(keras.Model):
         averages = bool(self.compiled and self.optimizer.averages)  # Keras says what it is to be compiled for.
         kwargs["callbacks"] = [*[_Looks()] * bool(self._latch), *[_Averages()] * averages, *callbacks]
         most = self.objective.m * self.objective.k + self.objective.auxiliary
-        with memory.enough_to_train(self, rows, most) if rows else contextlib.nullcontext():
-            return super().fit(x, **kwargs)
+        try:
+            with memory.enough_to_train(self, rows, most) if rows else contextlib.nullcontext():
+                return super().fit(x, **kwargs)
+        except BaseException:
+            if self._latch:
+                self._latch.lift()  # Nobody looks any more, and the next batch is not to answer for these.
+            raise
 
     @tensor_float_32(False)
     def evaluate(self, x=None, *args, **kwargs):
@@ -168,10 +173,6 @@ class CheckedLoops(keras.Model):
 
 class _Looks(keras.callbacks.Callback):
     """Whether all steps of an epoch were taken, before other callbacks keep what they led to."""
-
-    def on_train_begin(self, logs=None):
-        del logs
-        self.model._latch.lift()
 
     def on_epoch_end(self, epoch, logs=None):
         del epoch, logs

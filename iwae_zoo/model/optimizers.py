@@ -20,7 +20,8 @@ class OptimizerPair:
     def __init__(self, encoder, decoder):
         self.encoder = encoder
         self.decoder = decoder
-        self._shares = np.ones(2)
+        rates = self._rates()
+        self._shares = rates / rates.max() if rates.max() > 0 else np.ones(2)
 
     @classmethod
     def of(cls, optimizer=None, encoder=None, decoder=None):
@@ -134,7 +135,7 @@ class OptimizerPair:
         return self.encoder.built and self.decoder.built
 
     def _rates(self):
-        return np.array([float(keras.ops.convert_to_numpy(o.learning_rate)) for o in (self.encoder, self.decoder)])
+        return np.array([float(tf.convert_to_tensor(o.learning_rate)) for o in (self.encoder, self.decoder)])
 
 
 def clipped(optimizer, gradients):

@@ -3,7 +3,13 @@
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["in_one_order", "place", "read", "total", "write"]
+__all__ = ["in_one_order", "is_alone", "place", "read", "total", "write"]
+
+
+def is_alone(strategy):
+    """Whether steps exchange nothing: one replica, of no strategy that mirrors variables, if only to one device."""
+    mirrors = isinstance(strategy, tf.distribute.MirroredStrategy | tf.distribute.MultiWorkerMirroredStrategy)
+    return strategy.num_replicas_in_sync == 1 and not mirrors
 
 
 def place(x):

@@ -117,9 +117,6 @@ def get(identifier):
     if ":" in str(identifier):
         return _own(identifier)
     body, settings = parse(identifier, "network", TABLE, lambda row: row.settings)
-    for name, value in settings.items():
-        if type(value) is not body.settings[name]:
-            raise ValueError(f"{name} must be a value of type {body.settings[name].__name__}: received {value!r}.")
     return body._replace(
         encoder=functools.partial(body.encoder, **settings), decoder=functools.partial(body.decoder, **settings)
     )

@@ -1,6 +1,8 @@
-"""Which figures show a model, by the form and the kind of its data: `TABLE`, and in one panel `panel`."""
+"""Which figures show a model, by the kind of its data: `TABLE`, and in one panel `panel`."""
 
 import warnings
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -10,13 +12,11 @@ from iwae_zoo.columns import used
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.estimation.sampling import sample
 
-__all__ = ["TABLE", "draw", "panel"]
+__all__ = ["TABLE", "Look", "draw", "panel"]
 
 _ROWS, _COLUMNS = 5, 10
 # Columns of a table whose pairs are shown, and rows.
 _PAIRED, _POINTS = 4, 500
-# Where kinds of data have their own black and white.
-_RANGES = {"binary": (0.0, 1.0), "intensity": (0.0, 1.0), "byte": (0.0, 255.0)}
 
 
 def _image_samples(model, x, seed, title):
@@ -76,10 +76,10 @@ def _dispersion(model, x, seed, title):
 
 def panel(model, x, seed=0):
     """What shows a model in one panel of `figures.side_by_side`, for examples x [N, ...]."""
-    form = _form(model, x)
-    if form == "counts":
+    shown_by = _figures(model, x)
+    if x.ndim == 2 and "dispersion" in shown_by:
         return {"moments": _moments(model, x, seed)}
-    if form == "vector" and x.shape[1] > 1:
+    if "pairs" in shown_by and x.shape[1] > 1:
         columns = _varied(model, x, 2)
         shown = {"data": x[:_POINTS], "samples": sample(model, min(len(x), _POINTS), seed).x}
         return {
@@ -95,14 +95,33 @@ def panel(model, x, seed=0):
     return {"images": {label: _grey(model, x, rows).reshape(_COLUMNS, *shape) for label, rows in shown.items()}}
 
 
-# The figures by file name: functions (model, x [N, ...], seed, title) -> figure.
+# Figures by file name: functions (model, x [N, ...], seed, title) -> figure.
 _DRAWN = {"samples": _image_samples, "reconstructions": _image_reconstructions}
+_PAIRS = {"pairs": _pairs}
+_DISPERSION = {"dispersion": _dispersion}
+
+
+class Look(NamedTuple):
+    """What shows a kind of data.
+
+    Attributes:
+      images: dict, the figures of images, as above.
+      vectors: the same, of vectors and tables.
+      limits: the numbers that are black and white in images; None for the least and the largest of the data.
+    """
+
+    images: Mapping[str, Callable] = _DRAWN
+    vectors: Mapping[str, Callable] = _PAIRS
+    limits: tuple[float, float] | None = None
+
+
+# Of kinds that are shown otherwise than as real numbers are. None is that of a user's own decoder, which has no head.
 TABLE = {
-    "image": _DRAWN,
-    "image of counts": {**_DRAWN, "dispersion": _dispersion},
-    "strip": _DRAWN,  # Vectors of zeros and ones, or of intensities.
-    "vector": {"pairs": _pairs},
-    "counts": {"pairs": _pairs, "dispersion": _dispersion},
+    "binary": Look(vectors=_DRAWN, limits=(0.0, 1.0)),
+    "intensity": Look(vectors=_DRAWN, limits=(0.0, 1.0)),
+    "byte": Look(limits=(0.0, 255.0)),
+    "count": Look(images={**_DRAWN, **_DISPERSION}, vectors={**_PAIRS, **_DISPERSION}),
+    None: Look(vectors=_DRAWN),
 }
 
 
@@ -118,23 +137,20 @@ def draw(model, x, seed, title):
     Returns:
       dict from a file's name to a `matplotlib.figure.Figure`.
     """
-    return {name: figure(model, x, seed, title) for name, figure in TABLE[_form(model, x)].items()}
+    return {name: figure(model, x, seed, title) for name, figure in _figures(model, x).items()}
 
 
-def _kind(model):
-    """Name of the kind of data that the likelihood is for; None where a user's own decoder does not say."""
+def _look(model):
     head = likelihoods.of(model.decoder)
-    return head.kinds[0] if head else None
+    return TABLE.get(head.kinds[0] if head else None, Look())
 
 
-def _form(model, x):
-    if x.ndim > 2:
-        return "image of counts" if _kind(model) == "count" else "image"
-    return {"binary": "strip", "intensity": "strip", "count": "counts", None: "strip"}.get(_kind(model), "vector")
+def _figures(model, x):
+    return _look(model).images if x.ndim > 2 else _look(model).vectors
 
 
 def _grey(model, x, values):
     """Values of images, from 0 to 1."""
     there = x[~np.isnan(x)]
-    low, high = _RANGES.get(_kind(model)) or ((float(there.min()), float(there.max())) if there.size else (0.0, 1.0))
+    low, high = _look(model).limits or ((float(there.min()), float(there.max())) if there.size else (0.0, 1.0))
     return np.where(np.isnan(values), 0.5, (values - low) / (high - low or 1.0))  # What is missing is grey.

@@ -185,7 +185,10 @@ def test_draws_of_float32_reach_as_far_down_as_up(monkeypatch):
             lambda: posteriors.get("categorical", 1),
             "A categorical latent has at least two classes: received latent_size=1",
         ),
-        (lambda: posteriors.get("relaxed_categorical,classes=ten", 6), "classes must be an integer .*received 'ten'"),
+        (
+            lambda: posteriors.get("relaxed_categorical,classes=ten", 6),
+            r"must be a value of type int \| None: received 'ten'",
+        ),
         (
             lambda: posteriors.get("relaxed_bernoulli,temperature=0", 6),
             "temperature must be a positive number: received 0",

@@ -91,7 +91,11 @@ def test_dtypes(rest):
         ("uint64", 2**64, "without loss of precision"),
         ("int64", None, "JSON Value: null"),
         ("float64", False, "not of expected type: double"),
-        ("float64", [0.5], "Expecting shape [] but got: [1]"),
+        (
+            "float64",
+            [0.5],
+            "element: 1 key: float64 of 'instances' list. Error: INVALID_ARGUMENT: Expecting shape [] but got: [1]",
+        ),
     ],
 )
 def test_no_number_is_bent_to_a_dtype(rest, name, value, part):
@@ -135,12 +139,16 @@ def test_floats_are_rounded_and_infinite_beyond_their_range(rest):
         ({"signature_name": "nope", "instances": [1]}, "dtypes, echo, log_prob, serving_default, total"),
         ({"instances": ["x", "y"]}, "not of expected type: float"),
         ({"instances": [{"b64": "aGVsbG8="}]}, "not of expected type: float"),
-        ({"instances": [1, [1]]}, "element: 1 key: x of 'instances' list. Error: Expecting shape [] but got: [1]"),
+        (
+            {"instances": [1, [1]]},
+            "Failed to process element: 1 of 'instances' list. "
+            "Error: INVALID_ARGUMENT: Expecting shape [] but got: [1]",
+        ),
         ({"instances": [[1, 2], [3]]}, "Expecting tensor size: 2 but got: 1"),
         ({"instances": [[[1, 2], [3]]]}, "Encountered list at unexpected size: 1 at level: 1 expected size: 2"),
         (
             {"instances": [[1, 2], [3, [4]]]},
-            "element: 1 key: x of 'instances' list. Error: Encountered list at unexpected level: 1 expected < 1",
+            "1 of 'instances' list. Error: INVALID_ARGUMENT: Encountered list at unexpected level: 1 expected < 1",
         ),
         ({"inputs": [[1], 2]}, "JSON Value: 2 found at incorrect level: 2 in the JSON DOM. Expected at level: 2"),
         ({"instances": [[1, 2], [3, 4]]}, "expecting [-1]"),

@@ -293,8 +293,15 @@ def test_a_layer_of_two_networks_is_an_error():
     model = ImportanceWeightedAutoencoder(
         networks.Encoder(body, posteriors.Normal(3)), SharingDecoder(shared), networks.StandardNormalPrior(3)
     )
-    with pytest.raises(ValueError, match="both optimizers would move them: .*both/kernel, .*both/bias"):
+    message = "both optimizers would move them: .*both/kernel, .*both/bias"
+    with pytest.raises(ValueError, match=message):
         model.build((None, 3))
+    shared.trainable = False  # As it is, nobody moves it.
+    model.build((None, 3))
+    model.compile("adam")
+    shared.trainable = True
+    with pytest.raises(ValueError, match=message):
+        model.compile("adam")
 
 
 @pytest.mark.slow

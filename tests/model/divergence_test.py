@@ -65,6 +65,18 @@ def test_weights_stay_where_they_were(model):
     assert_same(state(model), found)
 
 
+def test_a_fit_that_was_left_blames_no_later_batch(model):
+    class Leaves(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 1:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, [BAD, GOOD], callbacks=Leaves())
+    model.train_on_batch(GOOD)
+    assert model.optimizer.iterations == 1
+
+
 def test_it_is_said_before_callbacks_keep_anything(model, tmp_path):
     path = tmp_path / "model.keras"
     with pytest.raises(tf.errors.InvalidArgumentError, match="lower the learning rate"):

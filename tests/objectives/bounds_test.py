@@ -26,6 +26,10 @@ ALL = [
 ]
 
 
+def test_every_bound_has_an_oracle():
+    assert {type(bound) for bound in ALL} == {row.kind for row in bounds.TABLE.values()}
+
+
 def log_mean_exp(particles):
     return scipy.special.logsumexp(particles) - np.log(len(particles))
 

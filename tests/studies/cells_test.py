@@ -15,6 +15,7 @@ import time
 
 import numpy as np
 import pytest
+import warm
 
 from iwae_zoo import training
 from studies import cells
@@ -33,6 +34,14 @@ def seeds(tiny, count=3):
     return {f"seed {seed}": config(tiny, seed=seed) for seed in range(count)}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def warm_workers():
+    """Of grids in this process; the programs' are started as everywhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cells, "_CONTEXT", warm.context())
+        yield
+
+
 @pytest.fixture(scope="module")
 def study(tiny, tmp_path_factory):
     """Three cells, run by two workers: the folder, the results, and what was printed."""
@@ -47,7 +56,7 @@ def no_processes(monkeypatch):
     def start(process):
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr(multiprocessing.get_context("spawn").Process, "start", start)
+    monkeypatch.setattr(cells._CONTEXT.Process, "start", start)
 
 
 def contents(root):

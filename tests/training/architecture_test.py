@@ -80,7 +80,8 @@ def test_what_cannot_be_annealed_is_an_error_before_training(tmp_path):
         ({"posterior": "normal+normal+normal"}, "one posterior, or one for each of 1 stochastic layers"),
         ({"network": "convolutoin"}, "Unknown network: received 'convolutoin'. Did you mean 'convolution'"),
         ({"network": "convolution,block=2"}, "Unknown setting of convolution: received 'block'. Did you mean 'blocks'"),
-        ({"network": "perceptron,residual=2"}, "residual must be a value of type bool: received 2"),
+        ({"network": "perceptron,residual=2"}, "residual of perceptron must be a value of type bool: received 2"),
+        ({"posterior": "full_normal,bounded=false"}, "bounded of full_normal must be a value of type bool"),
         (
             {"network": "nowhere:body"},
             "The network 'nowhere:body' cannot be had: ModuleNotFoundError: No module named 'nowhere'",

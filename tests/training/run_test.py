@@ -2,15 +2,15 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import keras
 import numpy as np
 import pytest
+import warm
 from faults import exhausted
 
 from iwae_zoo import data, figures, presets, saved_model, training
@@ -21,10 +21,6 @@ from iwae_zoo.model import memory
 from iwae_zoo.training import workdir
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-def command(*flags):
-    return [sys.executable, str(ROOT / "train_main.py"), *flags]
 
 
 def config(tiny, **changes):
@@ -79,28 +75,28 @@ def test_work_directory(tiny, tmp_path):
 @pytest.mark.slow
 def test_killed_and_resumed_is_the_same_as_undisturbed(tiny, tmp_path):
     flags = [f"--dataset={tiny}", "--objective=dreg", "--m=2", "--k=2", "--preset=small", "--eval_samples=20"]
-    flags += ["--eval_method=importance", "--epochs=100", "--workdir=run"]
-    process = subprocess.Popen(command(*flags), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    flags += ["--eval_method=importance", "--epochs=60", "--workdir=run"]
+    files = {"stdout": tmp_path / "stdout", "stderr": tmp_path / "stderr"}
+    process = warm.start(ROOT / "train_main.py", *flags, cwd=tmp_path, **files)
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 300  # For both processes, on a busy machine.
     while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") >= 3):
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     seen = metrics.read_text().count("\n")
-    assert 3 <= seen < 100
+    assert 3 <= seen < 60
     # Interrupted once more, politely.
-    process = subprocess.Popen(
-        command(*flags, "--resume"), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = warm.start(ROOT / "train_main.py", *flags, "--resume", cwd=tmp_path, **files)
     while time.monotonic() < deadline and metrics.read_text().count("\n") < seen + 5:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "--resume goes on from the last checkpoint" in output
+    os.kill(process.pid, signal.SIGINT)
+    process.join(timeout=60)
+    errors = files["stderr"].read_text()
+    assert process.exitcode == 130, errors
+    assert "--resume goes on from the last checkpoint" in files["stdout"].read_text()
     assert "Traceback" not in errors
-    settings = {"objective": "dreg", "m": 2, "k": 2, "eval_samples": 20, "epochs": 100}
+    settings = {"objective": "dreg", "m": 2, "k": 2, "eval_samples": 20, "epochs": 60}
     resumed = training.Run(config(tiny, **settings), tmp_path / "run", resume=True).train(verbose=0)
     undisturbed = training.Run(config(tiny, **settings), tmp_path / "other").train(verbose=0)
     assert metrics.read_text() == (tmp_path / "other" / "metrics.jsonl").read_text()
@@ -242,6 +238,10 @@ def test_an_older_runs_configuration_is_the_same_run(tiny, tmp_path):
         ({"likelihood": "norml"}, "Unknown likelihood: received 'norml'. Did you mean 'normal'"),
         ({"likelihood": "normal,spred=column"}, "Unknown setting of normal: received 'spred'. Did you mean 'spread'"),
         ({"likelihood": "normal,spread=row"}, "spread must be 'value', 'column' or a number of at least 0.002"),
+        ({"likelihood": "normal,spread=None"}, r"spread of normal must be a value of type str \| float: received None"),
+        ({"likelihood": "normal,shift=3"}, "Unknown setting of normal: received 'shift'"),
+        ({"likelihood": "poisson,offset=false"}, "offset of poisson must be a value of type bool: received 'false'"),
+        ({"likelihood": "columns,real=1"}, "real of columns must be a value of type str: received 1"),
         ({"likelihood": "normal"}, "kind real: received data of kind binary, binarised from data of kind intensity.$"),
         (
             {"likelihood": "beta"},

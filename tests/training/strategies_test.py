@@ -72,6 +72,18 @@ def test_settings_on_several_devices(settings):
     np.testing.assert_allclose(flat(several.get_weights()), flat(one.get_weights()), rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
+def test_a_strategy_of_one_device():
+    """It exchanges with itself, which it can neither within what XLA compiles nor on a condition."""
+    x, ends = binary(11), keras.callbacks.TerminateOnNaN()
+    one, _ = trained(tf.distribute.get_strategy(), "miwae", x, jit_compile=True)
+    mirror, _ = trained(tf.distribute.MirroredStrategy(["CPU:0"]), "miwae", x, jit_compile=True)
+    np.testing.assert_allclose(flat(mirror.get_weights()), flat(one.get_weights()), rtol=0, atol=2e-6)
+    for model in (one, mirror):
+        model.fit(x, batch_size=10, shuffle=False, callbacks=[ends], verbose=0)
+    np.testing.assert_allclose(flat(mirror.get_weights()), flat(one.get_weights()), rtol=0, atol=2e-6)
+
+
 def test_what_is_for_one_device():
     with mirrored(2).scope():
         model = presets.build("small", data_shape=(3, 3, 1))

@@ -1,18 +1,15 @@
 """Worker processes on loopback: they train to the weights of one process, and survive the loss of one of them."""
 
 import json
-import os
 import pathlib
-import signal
 import socket
-import subprocess
-import sys
 import time
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import warm
 import workers_toy
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -33,27 +30,22 @@ class Cluster:
     """Two workers on this machine, each running the same command."""
 
     def __init__(self, *command, cwd):
-        # INDEX in it stands for the worker's.
-        self.command = [sys.executable, *map(str, command)]
+        self.command = command  # INDEX in it stands for the worker's.
         self.cwd = cwd
         self.addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
         self.workers = [self.start(0), self.start(1)]
 
     def start(self, index, *flags):
         task = {"cluster": {"worker": self.addresses}, "task": {"type": "worker", "index": index}}
-        with open(self.cwd / f"worker{index}.log", "a") as log:
-            return subprocess.Popen(
-                [argument.replace("INDEX", str(index)) for argument in (*self.command, *flags)],
-                cwd=self.cwd,
-                env={**os.environ, "TF_CONFIG": json.dumps(task)},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        command = [str(argument).replace("INDEX", str(index)) for argument in (*self.command, *flags)]
+        log = self.cwd / f"worker{index}.log"
+        return warm.start(*command, cwd=self.cwd, stdout=log, env={"TF_CONFIG": json.dumps(task)})
 
     def wait(self):
         try:
             for index, worker in enumerate(self.workers):
-                assert worker.wait(timeout=240) == 0, (self.cwd / f"worker{index}.log").read_text()[-4000:]
+                worker.join(timeout=240)
+                assert worker.exitcode == 0, (self.cwd / f"worker{index}.log").read_text()[-4000:]
         finally:
             for worker in self.workers:
                 worker.kill()
@@ -102,8 +94,8 @@ def test_a_killed_worker_is_started_again_and_nothing_is_lost(undisturbed, flags
         time.sleep(0.02)
     while time.monotonic() < deadline and not is_newer(runs[0] / "latest.keras", metrics):  # Within an epoch.
         time.sleep(0.005)
-    cluster.workers[1].send_signal(signal.SIGKILL)
-    cluster.workers[1].wait()
+    cluster.workers[1].kill()
+    cluster.workers[1].join()
     assert 1 <= metrics.read_text().count("\n") < 4
     cluster.workers[1] = cluster.start(1, "--resume")
     cluster.wait()
