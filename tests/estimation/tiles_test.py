@@ -78,7 +78,9 @@ def test_an_answer_depends_on_its_row_alone(model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("posterior", ["full_normal", "student_t", "coupling_flow", "bernoulli", "categorical"])
+@pytest.mark.parametrize(
+    "posterior", ["full_normal", "student_t", "coupling_flow,num_couplings=2", "bernoulli", "categorical"]
+)
 def test_of_every_posterior(posterior):
     discrete = posterior in ("bernoulli", "categorical")
     objective = "rws" if discrete else "iwae"

@@ -281,9 +281,10 @@ def installed(tmp_path_factory):
 
 
 FROM_THE_WHEEL = """
-import contextlib, io, os, pathlib, runpy, signal, sys, threading, time, urllib.request
+import contextlib, importlib, io, os, pathlib, runpy, signal, sys, threading, time, urllib.request
 
 sys.argv[0] = program = sys.argv.pop(1)
+dataset = sys.argv[2]
 try:
     runpy.run_path(program, run_name="__main__")
 except SystemExit as end:
@@ -295,12 +296,21 @@ import iwae_zoo
 import iwae_zoo_console
 import iwae_zoo_serving
 
-for package in (iwae_zoo, iwae_zoo_serving):
+for package in (iwae_zoo, iwae_zoo_console, iwae_zoo_serving):
     assert pathlib.Path(package.__file__).is_relative_to(pathlib.Path(program).parents[1])
 for name in sys.stdin.read().split():
     model = iwae_zoo.ImportanceWeightedAutoencoder.from_preset(name)
     x = model(np.zeros((1, *model.data_shape), np.float32))
     print("loaded", name, model.count_params(), bool(np.isfinite(x).all()))
+
+(run,) = pathlib.Path("runs").iterdir()
+for flags in (
+    ["evaluate", f"--model={run}/model.keras", dataset, "--examples=3", "--num_samples=20", "--method=importance"],
+    ["export", f"--workdir={run}", "--export_dir=models"],
+):
+    sys.argv[1:] = flags
+    iwae_zoo_console.main()
+importlib.import_module(iwae_zoo_console.PROGRAMS["impute"].module)
 
 shown = io.StringIO()
 
@@ -334,12 +344,13 @@ print(shown.getvalue())
 def test_the_wheel_trains_exports_serves_and_has_the_weights(installed, tiny, tmp_path):
     """And says nothing on stderr, and nothing but plain lines on stdout."""
     made = [name for name in presets.trained.names() if presets.trained.is_made(name)]
-    flags = [f"--dataset={tiny}", "--preset=small", "--epochs=2", "--eval_samples=200", "--export_dir=models"]
+    tried = made[:: len(made) - 1]  # Of the others the weights are there.
+    flags = [f"--dataset={tiny}", "--preset=small", "--epochs=2", "--eval_samples=200"]
     flags += ["--eval_method=importance"]
     result = subprocess.run(
         [sys.executable, "-c", FROM_THE_WHEEL, str(installed / "bin" / "iwae-zoo"), "train", *flags],
         cwd=tmp_path,
-        input=" ".join(made).encode(),
+        input=" ".join(tried).encode(),
         capture_output=True,
         timeout=300,
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(installed), "HOME": str(tmp_path)},
@@ -357,7 +368,9 @@ def test_the_wheel_trains_exports_serves_and_has_the_weights(installed, tiny, tm
     assert (tmp_path / "runs" / "tiny-iwae-m8-k8-preset_small-epochs_2-seed0" / "evaluation.json").exists()
     assert (tmp_path / "models" / "1" / "saved_model.pb").exists()
     loaded = [line for line in shown.splitlines() if line.startswith("loaded ")]
-    assert loaded == [f"loaded {name} {presets.card(name)['weights']['count']} True" for name in made]
+    assert loaded == [f"loaded {name} {presets.card(name)['weights']['count']} True" for name in tried]
+    weights = {path.name for path in (installed / "iwae_zoo" / "presets" / "weights").iterdir()}
+    assert {f"{name}.{end}" for name in made for end in ("json", "weights.h5")} <= weights
     assert 'answered {"predictions":[{"mean":[' in shown
     assert "3 rows of elbo, ess, in_support, log_prob, num_samples, pareto_k, standard_error in results.csv" in shown
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 4

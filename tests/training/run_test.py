@@ -107,7 +107,7 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(tiny, tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:log p")
 def test_training_beats_the_untrained_model_and_independent_pixels(tmp_path):
-    settings = training.Config(objective="miwae", epochs=15, eval_samples=200, eval_method="importance")
+    settings = training.Config(objective="miwae", epochs=8, eval_samples=200, eval_method="importance")
     run = training.Run(settings, tmp_path / "run")
     result = run.evaluate(run.train(verbose=0), verbose=0)
     assert result["iwae_bound"] > result["untrained_iwae_bound"] + 2
