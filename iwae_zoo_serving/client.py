@@ -66,6 +66,8 @@ class RestClient(_Client):
         outputs = self._ask("POST", ":predict", "outputs", body)
         _, dtypes = self.signature(name)
         named = outputs if len(dtypes) > 1 else dict.fromkeys(dtypes, outputs)
+        if not isinstance(named, dict) or named.keys() != dtypes.keys():
+            raise _changed(name)
         return {key: json_tensors.parse_tensor(key, named[key], dtype) for key, dtype in dtypes.items()}
 
     def signatures(self):
@@ -112,7 +114,7 @@ class GrpcClient(_Client):
         protos = {key: self._tf.make_tensor_proto(value) for key, value in inputs.items()}
         request = self._predict.PredictRequest(model_spec=self._spec | {"signature_name": name}, inputs=protos)
         outputs = self._ask(self._stub.Predict, request).outputs
-        return {key: self._tf.make_ndarray(proto) for key, proto in outputs.items()}
+        return {key: self._tf.make_ndarray(outputs[key]) for key in sorted(outputs)}  # A message has them in any order.
 
     def signatures(self):
         request = self._metadata.GetModelMetadataRequest(model_spec=self._spec, metadata_field=["signature_def"])
@@ -125,6 +127,11 @@ class GrpcClient(_Client):
             return method(request, timeout=self._timeout)
         except grpc.RpcError as error:
             raise ServingError(error.code(), f"{error.code().name}: {error.details()}") from None
+
+
+def _changed(signature_name):
+    text = f"signature '{signature_name}' has other outputs than before: another model is served meanwhile. Ask again"
+    return ServingError(grpc.StatusCode.ABORTED, text)
 
 
 def query(
@@ -187,6 +194,8 @@ def query(
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
     batches = [future.result() for future in futures]
+    if any(batch.keys() != batches[0].keys() for batch in batches):
+        raise _changed(signature_name)
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 

@@ -20,7 +20,7 @@ from iwae_zoo_serving.errors import ServingError, grpc, invalid
 
 __all__ = ["ModelService", "PredictionService", "serve"]
 
-# Characters of an error: it travels beside the answer, where gRPC allows for 8 KB.
+# Bytes of an error: it travels beside the answer, three characters for a byte, where gRPC allows for 8 KB.
 _LONGEST = 2000
 _FIELDS = {"float32": "float_val", "float64": "double_val", "int64": "int64_val", "bool": "bool_val"}
 _FIELDS |= {"uint32": "uint32_val", "uint64": "uint64_val", "object": "string_val"}
@@ -43,12 +43,16 @@ def _answers(method):
                 logging.warning("%s: the client hung up", method.__name__)
             return answer
         except ServingError as error:
-            context.abort(error.code, str(error)[:_LONGEST])
+            context.abort(error.code, _shortened(str(error)))
         except Exception as error:
             logging.exception("%s failed", method.__name__)
-            context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"[:_LONGEST])
+            context.abort(grpc.StatusCode.INTERNAL, _shortened(f"{type(error).__name__}: {error}"))
 
     return call
+
+
+def _shortened(text):
+    return text.encode(errors="replace")[:_LONGEST].decode(errors="ignore")
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -80,7 +84,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     @_answers
     def GetModelMetadata(self, request):
         """The signatures of the version asked for."""
-        if list(request.metadata_field) != ["signature_def"]:
+        if set(request.metadata_field) != {"signature_def"}:
             fields = list(request.metadata_field)
             raise invalid(f"metadata_field {fields} is not supported, expecting ['signature_def']")
         spec, signatures = self._model.metadata(request.model_spec)

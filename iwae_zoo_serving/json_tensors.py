@@ -89,7 +89,7 @@ def parse_inputs(document, dtypes):
             where = f"element {index} of 'instances' list" if rows else "'inputs' object"
             if missing := sorted(dtypes.keys() - item.keys()):
                 raise invalid(f"Missing named input: {', '.join(missing)} in {where}. It must have keys: {known}")
-            if unknown := sorted(item.keys() - dtypes.keys()):
+            if rows and (unknown := sorted(item.keys() - dtypes.keys())):  # Of columns TF Serving takes what it knows.
                 raise invalid(f"Unknown named input: {', '.join(unknown)} in {where}. It must only have keys: {known}")
         columns = {name: [row[name] for row in value] if rows else value[name] for name in dtypes}
     elif len(dtypes) == 1:
@@ -265,7 +265,8 @@ def _to_bytes(name, leaf):
         if isinstance(leaf, str):
             return leaf.encode()
         if not _is_named(leaf):
-            return base64.b64decode(leaf["b64"], validate=True)
+            text = "".join(leaf["b64"].split()).rstrip("=")  # As TF Serving: in lines, and padded or not.
+            return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError as error:  # Of base64, or of half a surrogate pair.
         raise invalid(f"'{name}': Unable to decode {_shown(leaf)}: {error}") from None
     raise invalid(f"'{name}': JSON Value: {_shown(leaf)} not formatted correctly for base64 data")

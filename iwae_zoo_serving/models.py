@@ -186,6 +186,8 @@ class Model:
     def servable(self, spec):
         """The version that a request's `ModelSpec` asks for; NOT_FOUND if there is no such model, version or label."""
         served = self._served
+        if not spec.name:
+            raise invalid("ModelSpec has no name specified.")
         if spec.name != self.name or served is None:
             raise not_found(f"Servable not found for request: Latest({spec.name})")
         self._check_label(spec)

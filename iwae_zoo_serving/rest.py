@@ -29,7 +29,7 @@ def answer(model, method, path, body):
     Args:
       model: `Model`.
       method: str, of HTTP.
-      path: str, still percent-encoded, without a query.
+      path: str, still percent-encoded, with its query, which none of TF Serving's addresses has.
       body: bytes.
 
     Returns:
@@ -49,7 +49,8 @@ def answer(model, method, path, body):
 
 def _answer(model, method, path, body):
     match = {"POST": _PREDICT, "GET": _STATUS}[method].fullmatch(path) if method in ("POST", "GET") else None
-    if not match:
+    # Of the verbs it knows the letters, and no capitals.
+    if not match or (method == "POST" and not match[4].islower()):
         # TF Serving's own answers: it does not tell a wrong method from a wrong path, 405 is never sent.
         raise (invalid if path.lower().startswith("/v1/") else not_found)(f"Malformed request: {method} {path}")
     name, version, label, verb = match.groups()
@@ -63,8 +64,8 @@ def _answer(model, method, path, body):
             raise invalid(f"Failed to convert version: {version} to numeric.")
         spec.version.value = int(version)
     if method == "POST":
-        return _predict(model, spec, verb.lower(), body)
-    if not verb:
+        return _predict(model, spec, verb, body)
+    if verb != "metadata":
         return json_tensors.dumps(_to_dict(model.status(spec)))
     served, signatures = model.metadata(spec)
     return json_tensors.dumps({"model_spec": _to_dict(served), "metadata": {"signature_def": _to_dict(signatures)}})
@@ -124,7 +125,7 @@ def serve(model, host, port, pool, max_body_bytes):
             hung_up(request)
             status, text = 400, ""
         else:
-            call = functools.partial(answer, model, request.method, request.rel_url.raw_path, body)
+            call = functools.partial(answer, model, request.method, request.raw_path, body)
             if request.method == "GET":  # Nothing is computed, and health checks do not wait for what is.
                 status, text = call()
             else:

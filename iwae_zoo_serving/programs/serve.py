@@ -48,8 +48,12 @@ def main(name):
     # Its ten bits of mantissa are too few for log p(x); TensorFlow switches it on.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+
+    def end(*_):
+        stop.set()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)  # Who asks again does not wait for what is still computed.
+
     try:
         with server.serve(
             _MODEL_BASE_PATH.value,
@@ -60,11 +64,11 @@ def main(name):
             max_body_mb=_MAX_BODY_MB.value,
             poll_seconds=_POLL_SECONDS.value,
         ) as ports:
+            for number in (signal.SIGINT, signal.SIGTERM):  # While the model loads they end the program as always.
+                signal.signal(number, end)
             print(f"gRPC {_HOST.value}:{ports.grpc}")
             print(f"REST http://{_HOST.value}:{ports.rest}/v1/models/{_MODEL_NAME.value}", flush=True)
             stop.wait()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_DFL)  # Who asks again does not wait for what is still computed.
     except (ValueError, OSError) as error:
         console.fail(name, error)
 

@@ -95,6 +95,7 @@ def test_answers_do_not_depend_on_batches(client, batch_size, concurrency):
     np.testing.assert_array_equal(outputs["pair"], x)
     assert outputs["num_samples"].dtype == np.int32
     assert outputs["pair"].dtype == np.float32
+    assert list(outputs) == sorted(outputs)  # The columns of a file.
     assert sum(done) == 23
 
 
@@ -134,6 +135,26 @@ def test_faults(client, x, signature, part):
     with pytest.raises(ServingError, match=part) as caught:
         query(client, x, signature, retries=5)
     assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_another_model_meanwhile(client, monkeypatch):
+    predict, asked = client.predict, []
+
+    def predict_and_change(name, inputs):
+        asked.append(name)
+        outputs = predict(name, inputs)
+        return outputs if len(asked) == 1 else {**outputs, "more": outputs["log_prob"]}
+
+    monkeypatch.setattr(client, "predict", predict_and_change)
+    with pytest.raises(ServingError, match="'log_prob' has other outputs than before: another model"):
+        query(client, np.zeros([4, 2]), batch_size=2, concurrency=1)
+    monkeypatch.undo()
+    if isinstance(client, RestClient):  # Which knows an answer's names by the model's metadata.
+        _, dtypes = client.signature("log_prob")
+        monkeypatch.setattr(client, "signature", lambda name: (None, {**dtypes, "more": "DT_FLOAT"}))
+        inputs = {"x": np.zeros([1, 2]), "num_samples": np.ones(1, int), "seed": np.ones(1, int)}
+        with pytest.raises(ServingError, match="another model is served meanwhile"):
+            client.predict("log_prob", inputs)
 
 
 def test_unknown_model(server):

@@ -125,7 +125,7 @@ def test_predict_errors(prediction, request_, code, part):
 
 def test_metadata(prediction):
     request = get_model_metadata_pb2.GetModelMetadataRequest(model_spec={"name": "toy"})
-    request.metadata_field.append("signature_def")
+    request.metadata_field.extend(2 * ["signature_def"])  # Once more says nothing new.
     response = prediction.GetModelMetadata(request, timeout=20)
     signatures = get_model_metadata_pb2.SignatureDefMap()
     assert response.metadata["signature_def"].Unpack(signatures)
@@ -183,7 +183,8 @@ def test_inputs_that_nobody_asked_for_are_not_unpacked(prediction):
     assert "Sent extra: {other}. Missing but required: {" in caught.value.details()
 
 
-def test_a_long_name_does_not_hide_the_error(prediction):
+@pytest.mark.parametrize("letter", ["n", "é", "模"])
+def test_a_long_name_does_not_hide_the_error(prediction, letter):
     with pytest.raises(grpc.RpcError) as caught:
-        prediction.Predict(predict_request({"x": np.zeros(1, np.float32)}, 20_000 * "n"), timeout=20)
+        prediction.Predict(predict_request({"x": np.zeros(1, np.float32)}, 20_000 * letter), timeout=20)
     assert caught.value.code().name == "FAILED_PRECONDITION"
