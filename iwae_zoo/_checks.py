@@ -60,6 +60,8 @@ def parse(identifier, what, table, settings):
     for part in parts:
         setting, _, text = part.partition("=")
         look_up(list(known), setting, f"setting of {name}")
+        if setting in values:
+            raise ValueError(f"{setting} of {name} is given twice: received {identifier!r}.")
         values[setting] = value = _literal(text)
         if isinstance(known, Mapping) and not _is_of(value, known[setting]):
             kind = getattr(known[setting], "__name__", known[setting])
@@ -76,7 +78,7 @@ def _is_of(value, kind):
 def _literal(text):
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # All that its documentation names.
         return text
 
 

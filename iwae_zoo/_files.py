@@ -64,7 +64,7 @@ def _import_network(path):
     """Imports the module of a network "module:attribute" that the configuration of a run names, if it does.
 
     Returns:
-      The ImportError, or None: a network of one's own may be of everybody's classes.
+      The error, or None: a network of one's own may be of everybody's classes.
     """
     try:
         network = json.loads(path.read_text())["config"]["network"]
@@ -74,6 +74,6 @@ def _import_network(path):
     try:
         if colon:
             importlib.import_module(module)
-    except ImportError as error:
+    except Exception as error:  # Whatever a module of the user's own does.
         return error
     return None

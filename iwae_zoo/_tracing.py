@@ -51,13 +51,17 @@ def read_once(variables, values=None):
 def per_model(make):
     """Decorator: calls `make(model, *settings)` once for each model and settings, and keeps what it returns.
 
-    What it returns must hold the model's `Networks` and not the model, whose end it would put off.
+    Once more where the model has other weights by now, such as adapters or quantised ones. What it returns must hold
+    the model's `Networks` and not the model, whose end it would put off.
     """
     made: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
     @functools.wraps(make)
     def get(model, *settings):
-        of_model = made.setdefault(model, {})
+        weights = tuple(map(id, model.weights))
+        if model not in made or made[model][0] != weights:
+            made[model] = weights, {}
+        _, of_model = made[model]
         if settings not in of_model:
             of_model[settings] = make(model, *settings)
         return of_model[settings]

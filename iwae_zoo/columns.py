@@ -158,7 +158,7 @@ class Seen:
     def __init__(self, name, kind=None):
         self._name, self._kind = name, kind
         self._rows = self._numbers = self._wrong = 0
-        self._first_wrong = ""
+        self._first_wrong, self._wrong_texts = "", set()
         self._least, self._most, self._zeros_and_ones, self._whole = math.inf, -math.inf, True, True
         self._texts: set[str] = set()
 
@@ -166,10 +166,12 @@ class Seen:
         """Looks at the next cells, as `seen` takes them."""
         if self._kind == "ignore":
             return
-        numbers, wrong = _numbers(cells)
+        numbers, wrong = as_numbers(cells)
         there = numbers[~np.isnan(numbers)]
         if wrong and not self._wrong:
             self._first_wrong = f"{self._rows + wrong[0]}: {cells[wrong[0]]!r}"
+        if len(self._wrong_texts) < 2:
+            self._wrong_texts.update(cells[row].strip() for row in wrong)
         self._rows += len(cells)
         self._numbers += len(there)
         self._wrong += len(wrong)
@@ -185,7 +187,9 @@ class Seen:
     def column(self):
         """The `Column`; raises ValueError as `seen`."""
         kind, names = self._kind, _sorted(self._texts)
-        if kind is None and self._numbers > self._wrong > 0:
+        # One text among several numbers stands for what is missing, however often; names may be numbers in part.
+        stands_in = len(self._wrong_texts) == 1 and self._least < self._most
+        if kind is None and self._wrong and (self._numbers > self._wrong or stands_in):
             raise ValueError(
                 f"Column {self._name!r} holds numbers, and text in {self._wrong} rows, the first at row "
                 f"{self._first_wrong}. Mend them, leave them empty, or say what it is: "
@@ -241,7 +245,7 @@ def encoded(column, cells, first=0, lost=None):
         numbers = np.array([np.nan if text is None else codes.get(text, -1.0) for text in texts], np.float32)
         _refuse(column, cells, first, numbers == -1.0, f"one of {_shown(column.categories)}")
         return numbers
-    numbers, wrong = _numbers(cells)
+    numbers, wrong = as_numbers(cells)
     rounded = single(numbers)
     refused = ~(_HOLDS[column.kind](rounded) & np.isfinite(rounded)) & ~np.isnan(numbers)
     refused[wrong] = True
@@ -290,7 +294,7 @@ def in_order(columns, names, where):
     return [names.index(column.name) for column in used(columns)]
 
 
-def _numbers(cells):
+def as_numbers(cells):
     """float64 [N], NaN where missing or no number; and the rows of text that is none."""
     if cells.dtype.kind == "f":
         return cells.astype(np.float64), []

@@ -119,7 +119,9 @@ class LikelihoodEstimator(DensityMixin, BaseEstimator):
           ValueError: on a parameter out of range, infinity, or a column without any value.
           tf.errors.InvalidArgumentError: if training diverged.
         """
-        x = _float32(validate_data(self, X, **_TABLE, ensure_min_samples=2))
+        X = validate_data(self, X, **_TABLE, ensure_min_samples=2)
+        x = _float32(X)
+        warn_of_lost_digits(X, x, range(X.shape[1]))
         empty = np.isnan(x).all(axis=0)
         if empty.any():
             names = getattr(self, "feature_names_in_", np.arange(x.shape[1]))
@@ -251,13 +253,9 @@ def _float32(X):
 
     Raises:
       ValueError: if a number is too large for that.
-
-    Warns:
-      UserWarning: of columns whose numbers differ by too little for that.
     """
     x = single(X)
     assert_all_finite(x, allow_nan=True, input_name="X")
-    warn_of_lost_digits(X, x, range(X.shape[1]))
     return x
 
 

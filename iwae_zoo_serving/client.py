@@ -255,4 +255,4 @@ def _retry(call, retries):
             if error.code is not grpc.StatusCode.UNAVAILABLE or attempt == retries:
                 raise
         # The jitter keeps the threads, and other clients, from coming back all at once.
-        time.sleep(min(0.1 * 2**attempt, 10) * random.uniform(0.5, 1.5))
+        time.sleep(min(0.1 * 2 ** min(attempt, 10), 10) * random.uniform(0.5, 1.5))

@@ -37,7 +37,12 @@ _METHODS = flags.DEFINE_list(
 flags.register_validator(_METHODS, bool, "at least one is needed", flag_values=_FLAGS)
 _SEEDS = flags.DEFINE_integer("seeds", 1, "Number of seeds of each method.", lower_bound=1, flag_values=_FLAGS)
 _MINUTES = flags.DEFINE_float(
-    "minutes", 2.0, "Time of one core that each cell trains for.", lower_bound=0.001, flag_values=_FLAGS
+    "minutes",
+    2.0,
+    "Time of one core that each cell trains for.",
+    lower_bound=0.001,
+    upper_bound=1e6,
+    flag_values=_FLAGS,
 )
 _M = flags.DEFINE_integer("m", 1, "Groups of particles.", lower_bound=1, flag_values=_FLAGS)
 _K = flags.DEFINE_integer("k", 8, "Particles in a group.", lower_bound=2, flag_values=_FLAGS)

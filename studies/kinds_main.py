@@ -123,9 +123,11 @@ class MixtureOfCounts:
 
 def main(name):
     """Writes the files, and says what a model can be measured by."""
-    del name
     folder = pathlib.Path(_WORKDIR.value)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as unwritable:
+        console.fail(name, unwritable)
     seed, references = _SEED.value, {}
 
     digits = split(np.uint8(np.round(sklearn.datasets.load_digits().images * (255 / 16))), seed)

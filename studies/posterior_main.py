@@ -81,19 +81,19 @@ def main(name):
             raise ValueError(f"the latent of preset {_PRESET.value!r} has {size} dimensions, not 2.")
         cells.run_grid(configs, workdir, _WORKERS.value)
         x = cells.test_set(configs["VAE"], workdir)[: _EXAMPLES.value]
-    axis = np.linspace(-_EXTENT.value, _EXTENT.value, _GRID.value)
-    panels: dict[str, list] = {}
-    for name, config in configs.items():
-        model = load_model(cells.folder(config, workdir) / "model.keras")
-        draws, ess = resampling.sample_posterior(model, x, _DRAWS.value, _PARTICLES.value, _SEED.value)
-        print(f"{name}: effective number of {_PARTICLES.value} particles {np.round(ess, 1)}")
-        panels[name] = []
-        for row, example in enumerate(x):
-            posterior, encoder = densities(model, example, axis)
-            panels[name].append({"x": example, "posterior": posterior, "encoder": encoder, "draws": draws[:, row]})
-    title = f"{pathlib.Path(_DATASET.value).stem}, latent in two dimensions, seed {_SEED.value}"
-    figure = figures.posterior_grid(panels, (-_EXTENT.value, _EXTENT.value), title)
-    figures.write(figure, workdir / "posterior.png")
+        axis = np.linspace(-_EXTENT.value, _EXTENT.value, _GRID.value)
+        panels: dict[str, list] = {}
+        for name, config in configs.items():
+            model = load_model(cells.folder(config, workdir) / "model.keras")
+            draws, ess = resampling.sample_posterior(model, x, _DRAWS.value, _PARTICLES.value, _SEED.value)
+            print(f"{name}: effective number of {_PARTICLES.value} particles {np.round(ess, 1)}")
+            panels[name] = []
+            for row, example in enumerate(x):
+                posterior, encoder = densities(model, example, axis)
+                panels[name].append({"x": example, "posterior": posterior, "encoder": encoder, "draws": draws[:, row]})
+        title = f"{pathlib.Path(_DATASET.value).stem}, latent in two dimensions, seed {_SEED.value}"
+        figure = figures.posterior_grid(panels, (-_EXTENT.value, _EXTENT.value), title)
+        figures.write(figure, workdir / "posterior.png")
 
 
 run = functools.partial(console.run, main, _FLAGS, __doc__)

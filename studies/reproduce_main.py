@@ -47,7 +47,7 @@ _BUDGET = flags.DEFINE_enum(
     flag_values=_FLAGS,
 )
 _MINUTES = flags.DEFINE_float(
-    "minutes", 30.0, "Of a cell that has the whole machine, with --budget=minutes.", 0.001, flag_values=_FLAGS
+    "minutes", 30.0, "Of a cell that has the whole machine, with --budget=minutes.", 0.001, 1e6, flag_values=_FLAGS
 )
 _EPOCHS = flags.DEFINE_integer(
     "epochs", None, "Passes over the training set, instead of what the budget has.", lower_bound=1, flag_values=_FLAGS

@@ -53,6 +53,11 @@ def test_numbers_and_text_mixed():
     assert columns.overridden('"width, mm":categorical,"a ""b""":real') == {"width, mm": "categorical", 'a "b"': "real"}
     with pytest.raises(ValueError, match=r"text in 1 rows, the first at row 0: '1_2'"):
         columns.seen("c", cells("1_2", "12", "13"))
+    # However often it stands there, what stands for a hole is no name.
+    with pytest.raises(ValueError, match=r"text in 3 rows, the first at row 1: '\?'"):
+        columns.seen("c", cells("0", "?", "?", " ?", "1"))
+    assert columns.seen("c", cells("0", "?", "?", " ?", "1"), "categorical").categories == ("0", "1", "?")
+    assert str(columns.seen("c", cells("12", "A1", "A2", "A1", "A2", "12"))) == "c:categorical (3)"
     assert columns.seen("c", cells("1.5", "x", "2.5"), "categorical").categories == ("1.5", "2.5", "x")
 
 

@@ -226,7 +226,9 @@ def test_parameters_are_checked_in_fit(table, name, value, message):
 
 @pytest.mark.filterwarnings("ignore:Even though")
 def test_lost_digits_are_told(eager):
-    """Once it is fitted, nothing could be seen of them."""
+    """Once it is fitted, nothing could be seen of them; and a few rows that are alike say nothing of the table."""
     times = 1.7e9 + 10.0 * np.random.default_rng(0).normal(size=(20, 2))
     with pytest.warns(UserWarning, match="numbers of column 1 differ by so little"):
         LikelihoodEstimator(**TINY).fit(np.column_stack([times[:, 0] - 1.7e9, times[:, 1]]))
+    wide = 1e6 + 1e3 * np.random.default_rng(0).normal(size=(20, 1))
+    LikelihoodEstimator(**TINY).fit(wide).score_samples(np.array([[1000000.01], [1000000.02]]))

@@ -1,6 +1,7 @@
 """Data sets from a user's .npy or .npz file."""
 
 import os
+import tokenize
 import zipfile
 import zlib
 
@@ -13,7 +14,7 @@ from iwae_zoo.data.splits import SPLITS, filled, three
 __all__ = ["array", "load"]
 
 # What numpy says of a file that is no array, or not all of one.
-_DAMAGED = (ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+_DAMAGED = (ValueError, EOFError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
 
 def load(path, kind=None, stream_above=streamed.DEFAULT):
@@ -70,6 +71,8 @@ def array(path):
 
 
 def _check(name, array):
+    if isinstance(array, bytes):  # A member of an archive that is no .npy.
+        raise ValueError(f"{name} must be an array of real numbers: received a file of something else.")
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name} must hold real numbers: received dtype {array.dtype}.")
     if array.ndim < 2 or 0 in array.shape:

@@ -140,17 +140,18 @@ def _arrow_table(part, answer, columns, num_imputations):
         return texts if column.categories else [None if text is None else float(text) for text in texts]
 
     for place, column in enumerate(used):
-        array = arrays[column.name]
-        kind = pyarrow.string() if column.categories else pyarrow.float64()
-        if not tables.holds_numbers(array):
-            array = tables.as_texts(array)
-            array = array if column.categories else pyarrow.compute.utf8_trim_whitespace(array)
-        hole = pyarrow.array(missing[:, place])
-        filled = pyarrow.array(values_of(column, answer.point[:, place]), kind)
-        # What a hole holds may say so in words.
+        array, holes, hole = arrays[column.name], missing[:, place], pyarrow.array(missing[:, place])
+        if column.categories:  # Whose names are the model's, of numbers too.
+            codes = np.where(holes, answer.point[:, place], part.x[:, place])
+            arrays[column.name] = pyarrow.array(values_of(column, codes), pyarrow.string())
+            continue
+        filled = pyarrow.array(values_of(column, answer.point[:, place]), pyarrow.float64())
+        if not tables.holds_numbers(array):  # Of text, what a hole holds may say so in words.
+            numbers, _ = columns_.as_numbers(np.array(tables.as_texts(array).to_pylist(), object))
+            array = pyarrow.array(numbers, from_pandas=True)
         observed = pyarrow.compute.if_else(hole, pyarrow.scalar(None, array.type), array)
         try:
-            observed = observed.cast(kind, safe=pyarrow.types.is_integer(array.type))
+            observed = observed.cast(pyarrow.float64(), safe=pyarrow.types.is_integer(array.type))
         except pyarrow.ArrowInvalid as error:
             raise ValueError(
                 f"Column {column.name!r} holds whole numbers beyond 2^53, which cannot stand beside fractions in "

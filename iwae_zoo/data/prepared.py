@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf import json_format
 
 from iwae_zoo.data import kinds, records, streamed
 from iwae_zoo.data.dataset import Dataset
@@ -68,6 +69,8 @@ def _builder(name, data_dir):
     except (ValueError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{name!r} is no name of a data set of TensorFlow Datasets: {reason}") from error
+    except json_format.ParseError as error:
+        raise ValueError(f"What describes the data set {name!r} is damaged, prepare it again: {error}") from error
 
 
 def _how_to(name):
@@ -125,4 +128,8 @@ def _gathered(builder, part, key):
     # Shard after shard, as the rows are streamed.
     config = tfds.ReadConfig(interleave_cycle_length=1)
     examples = builder.as_dataset(split=part, read_config=config).map(lambda example: example[key])
-    return np.concatenate([batch.numpy() for batch in examples.batch(1000)])
+    try:
+        return np.concatenate([batch.numpy() for batch in examples.batch(1000)])
+    except tf.errors.OpError as error:
+        reason = error.message.partition("\n")[0]
+        raise OSError(f"The data set {builder.name!r} is damaged, prepare it again: {reason}") from error

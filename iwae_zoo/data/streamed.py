@@ -144,6 +144,8 @@ def npy(path):
         array.close()
         raise ValueError("it is an archive of arrays: call it .npz, or raise --stream_above")
     shape, dtype, offset = array.shape, array.dtype, array.offset
+    if not shape:
+        raise ValueError("it holds one number and no rows")
     if not array.flags.c_contiguous:
         raise ValueError(
             f"{path} keeps its columns together (Fortran's order), and can only be streamed row by row. Save it again "

@@ -239,8 +239,10 @@ class ImportanceWeightedAutoencoder(loops.CheckedLoops):
         self.particle_chunk = particle_chunk
         # Keras would compile all of a step; dreams are drawn outside of XLA, which cannot exchange between devices.
         super().compile(optimizer=None, jit_compile=False, **kwargs)
-        if jit_compile == "auto":
-            jit_compile = bool(tf.config.get_visible_devices("GPU"))
+        if jit_compile == "auto":  # On a GPU Keras' recurrent layers take operations that XLA does not have.
+            able = all(getattr(layer, "supports_jit", True) for layer in self._flatten_layers())
+            jit_compile = able and bool(tf.config.get_visible_devices("GPU"))
+        jit_compile = jit_compile and not self.run_eagerly
         self._compiles_gradients = jit_compile
         self.optimizer = pair
         self.encoder_optimizer, self.decoder_optimizer = pair.encoder, pair.decoder

@@ -27,6 +27,8 @@ _LARGEST = np.finfo(np.float32).max
 # Root mean square above which a column is far from the scale that networks start at.
 _LARGE = 30.0
 _SHOWN = 8
+# Rows of a table whose scale is looked at, evenly spaced.
+_LOOKED_AT = 20_000
 # What has to be made an array of first, and how.
 _DENSE = {
     (tf.SparseTensor, tf.SparseTensorSpec): "tf.sparse.to_dense(x)",
@@ -40,10 +42,12 @@ def data_shape(x):
     return tuple(shape[1:]) if shape.rank and shape.rank > 1 and shape[1:].is_fully_defined() else None
 
 
-def batch_rows(x, batch_size=None):
+def batch_rows(x, batch_size=None, steps_per_epoch=None):
     """Rows of a batch that Keras' `fit` makes of x; None where a `tf.data.Dataset` does not say how many it has."""
     count = _shape(x)[:1].num_elements()
-    return count if count is None or isinstance(x, tf.data.Dataset) else min(count, batch_size or 32)
+    if count is None or isinstance(x, tf.data.Dataset):
+        return count
+    return min(count, batch_size or (-(-count // steps_per_epoch) if steps_per_epoch else 32))
 
 
 def check_dense(x, name="x"):
@@ -193,6 +197,7 @@ def warn_of_scale(x, inputs=None):
     array = _array(x)
     if array is None or array.ndim != 2 or array.dtype.kind not in "iuf" or not len(array):
         return
+    array = array[:: -(-len(array) // _LOOKED_AT)]  # Features of names are many more numbers than x.
     there = ~np.isnan(array)
     if inputs is not None:
         array = np.asarray(inputs.features(tf.cast(np.where(there, array, 0), tf.float32)))

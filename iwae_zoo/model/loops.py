@@ -82,9 +82,9 @@ class CheckedLoops(keras.Model):
             if x.make is not self._make_x:
                 self._make_x, self.train_function = x.make, None  # Traced anew.
             x = x.plans
-        rows = examples.batch_rows(x, kwargs.get("batch_size"))
+        rows = examples.batch_rows(x, kwargs.get("batch_size"), kwargs.get("steps_per_epoch"))
         if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
-            x, kwargs = replicas.in_one_order(x, kwargs, self.seed)
+            x, kwargs = replicas.in_one_order(x, kwargs, self.seed, rows)
         averages = bool(self.compiled and self.optimizer.averages)  # Keras says what it is to be compiled for.
         kwargs["callbacks"] = [*[_Looks()] * bool(self._latch), *[_Averages()] * averages, *callbacks]
         most = self.objective.m * self.objective.k + self.objective.auxiliary

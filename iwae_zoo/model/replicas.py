@@ -23,13 +23,14 @@ def place(x):
     return tf.cast(tf.cumsum(sizes, exclusive=True)[replica], tf.int32), tf.reduce_sum(sizes)
 
 
-def in_one_order(x, kwargs, seed):
+def in_one_order(x, kwargs, seed, batch_size):
     """What `fit` takes so that all workers of a cluster shuffle an array alike: Keras lets each draw its own order.
 
     Args:
       x: what the user passes; what is no array stays as it is.
       kwargs: dict, the other arguments of `fit`.
       seed: int, of the order.
+      batch_size: int, rows of a batch of an array.
 
     Returns:
       x, or a shuffled `tf.data.Dataset` of it; and the other arguments.
@@ -42,8 +43,8 @@ def in_one_order(x, kwargs, seed):
     if kwargs.get("validation_split"):
         raise ValueError("validation_split is for one machine: pass validation_data to all workers instead.")
     x = np.asarray(x)
-    batches = tf.data.Dataset.from_tensor_slices(x).shuffle(len(x), seed=seed).batch(kwargs.get("batch_size") or 32)
-    return batches, {**kwargs, "batch_size": None, "shuffle": False}
+    batches = tf.data.Dataset.from_tensor_slices(x).shuffle(len(x), seed=seed).batch(batch_size)
+    return batches, {**kwargs, "y": None, "batch_size": None, "shuffle": False}
 
 
 def total(value):

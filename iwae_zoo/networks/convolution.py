@@ -9,6 +9,7 @@ import math
 import keras
 import tensorflow as tf
 
+from iwae_zoo._checks import integer
 from iwae_zoo.networks.dense import Dense, add_bias
 
 __all__ = ["DownConvolution", "UpConvolution"]
@@ -99,7 +100,8 @@ class DownConvolution(keras.Layer):
 
     def __init__(self, scales, output_size, activation="elu", blocks=1, seed=0, **kwargs):
         super().__init__(**kwargs)
-        self.scales, self.output_size, self.blocks, self.seed = tuple(scales), output_size, blocks, seed
+        self.scales, self.output_size, self.seed = tuple(scales), output_size, seed
+        self.blocks = integer("blocks", blocks, least=0)
         self._activate = keras.activations.get(activation)
         self.activation = keras.activations.serialize(self._activate)
         self.stack: list[keras.Layer] = []
@@ -159,7 +161,8 @@ class UpConvolution(keras.Layer):
     ):
         super().__init__(**kwargs)
         self.scales, self.data_shape = tuple(scales), tuple(data_shape)
-        self.parameters_per_value, self.blocks, self.seed = parameters_per_value, blocks, seed
+        self.parameters_per_value, self.seed = parameters_per_value, seed
+        self.blocks = integer("blocks", blocks, least=0)
         self.activation = keras.activations.serialize(keras.activations.get(activation))
         self._output_bias = output_bias
         sizes = [tuple(-(-side // 2**i) for side in data_shape[:2]) for i in range(len(self.scales), -1, -1)]

@@ -189,7 +189,7 @@ def main(name):
             print(f"Waiting for the {strategies.cluster_size()} workers of TF_CONFIG.", flush=True)
         strategy = strategies.get(_STRATEGY.value, _DEVICES.value)
         training_run = training.Run(config, workdir, _RESUME.value, strategy, fits_memory)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         console.fail(name, error)
     try:
         training_run.evaluate(training_run.train())

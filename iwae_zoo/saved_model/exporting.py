@@ -15,6 +15,7 @@ from iwae_zoo._version import __version__
 from iwae_zoo.distributions import fusion, likelihoods
 from iwae_zoo.estimation import importance, walks
 from iwae_zoo.model import particles
+from iwae_zoo.model.autoencoder import ImportanceWeightedAutoencoder
 from iwae_zoo.saved_model import versions
 from iwae_zoo.saved_model.exported import CARD
 from iwae_zoo.saved_model.signatures import Settings, signatures_of
@@ -116,6 +117,8 @@ def export_run(workdir, directory, num_samples=1000, max_num_samples=10_000, **o
     if (workdir / "evaluation.json").is_file():
         card["evaluation"] = read_json(workdir / "evaluation.json")
     model = load_model(workdir / "model.keras")
+    if not isinstance(model, ImportanceWeightedAutoencoder):
+        raise ValueError(f"{workdir} holds a {type(model).__name__} and no model of this library.")
     return export(model, directory, num_samples, max_num_samples, **options, card=card)
 
 

@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 import keras
+import numpy as np
 
 from iwae_zoo import data, objectives, presets
 from iwae_zoo._checks import checked_seed, integer, look_up, positive
@@ -145,7 +146,7 @@ class Config:
         name = self._preset
         preset = presets.get(name, **self.architecture)
         bodies.get(preset.network)
-        keras.activations.get(preset.activation)
+        _check_activation(preset.activation)
         filled = ("objective", "m", "k", "epochs", "batch_size", "learning_rate", "schedule")
         config = dataclasses.replace(
             self, preset=name, **self._data_again, **{field: self._chosen(field) for field in filled}
@@ -258,6 +259,17 @@ class Config:
         parts = [pathlib.Path(self.dataset).stem.replace(":", "_"), self._chosen("objective"), *particles]
         parts += [f"{name}_{value}" for name, value in chosen]
         return "-".join([*parts, f"seed{self.seed}"])
+
+
+def _check_activation(name):
+    """Raises ValueError unless a name is that of a Keras activation of one tensor, which keeps its shape."""
+    activation, x = keras.activations.get(name), np.zeros([1, 4], np.float32)
+    try:
+        shape = tuple(activation(x).shape)
+    except TypeError as error:
+        raise ValueError(f"The activation {name!r} takes more than a tensor: {error}.") from error
+    if shape != x.shape:
+        raise ValueError(f"The activation {name!r} changes the number of units: received {shape} for {x.shape}.")
 
 
 def _integers(name, text):

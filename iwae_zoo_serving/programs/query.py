@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 import pathlib
+import tokenize
 import zipfile
 
 import numpy as np
@@ -45,7 +46,7 @@ _SEED = flags.DEFINE_integer(
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Rows per request.", 1, flag_values=_FLAGS)
 _CONCURRENCY = flags.DEFINE_integer("concurrency", 2, "Requests under way at once.", 1, flag_values=_FLAGS)
-_TIMEOUT = flags.DEFINE_float("timeout", 60, "Seconds to wait for one request.", 0.001, flag_values=_FLAGS)
+_TIMEOUT = flags.DEFINE_float("timeout", 60, "Seconds to wait for one request.", 0.001, 1e6, flag_values=_FLAGS)
 _RETRIES = flags.DEFINE_integer(
     "retries", 5, "Further attempts at a request while the server is unavailable.", 0, flag_values=_FLAGS
 )
@@ -85,7 +86,7 @@ def _rows():
         return data.load_rows(None, _DATASET.value, _DATA_DIR.value, kind=_KIND.value, binarize=_BINARIZE.value)
     try:
         x = np.load(str(_INPUT.value), allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, tokenize.TokenError) as error:
         raise ValueError(f"{_INPUT.value} cannot be read as .npy: {error} A table is given with --csv.") from error
     if not isinstance(x, np.ndarray) or x.ndim == 0:
         raise ValueError(f"{_INPUT.value} holds no array of rows.")
@@ -125,9 +126,9 @@ def _write(output, outputs):
 
 def main(name):
     """Asks and writes; the exit status is not 0 if any row has no answer."""
-    if sum(flag.value is not None for flag in (_INPUT, _DATASET, _CSV)) != 1:
+    if sum(bool(flag.value) for flag in (_INPUT, _DATASET, _CSV)) != 1:
         console.fail(name, "one of --input=x.npy, --dataset=digits and --csv=table.csv is needed.")
-    if (_CSV.value is None) != (_MODEL_CARD.value is None):
+    if bool(_CSV.value) != bool(_MODEL_CARD.value):
         console.fail(name, "--csv and --model_card go together: the card says what the table's columns are.")
     output = pathlib.Path(_OUTPUT.value)
     ending = ".parquet" if _fills_table() and not str(_CSV.value).endswith(".csv") else ".csv"
@@ -152,7 +153,7 @@ def main(name):
                 progress=bar.update,
             )
         _write(output, outputs)
-    except (errors.ServingError, ValueError, OSError, EOFError, RuntimeError) as error:
+    except (errors.ServingError, ValueError, OSError, EOFError, RuntimeError, MemoryError) as error:
         console.fail(name, error)
     print(f"{len(x)} rows of {', '.join(outputs)} in {output}")
 

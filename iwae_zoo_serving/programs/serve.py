@@ -38,7 +38,9 @@ _REST_API_PORT = flags.DEFINE_integer(
 _MAX_BODY_MB = flags.DEFINE_float(
     "max_body_mb", 64, "Size of the largest request, in 2^20 bytes.", 0.001, 2047, flag_values=_FLAGS
 )
-_POLL_SECONDS = flags.DEFINE_float("poll_seconds", 1, "How often to look for a new version.", 0.01, flag_values=_FLAGS)
+_POLL_SECONDS = flags.DEFINE_float(
+    "poll_seconds", 1, "How often to look for a new version.", 0.01, 1e6, flag_values=_FLAGS
+)
 
 
 def main(name):

@@ -1,4 +1,5 @@
 import itertools
+import zipfile
 
 import numpy as np
 import pytest
@@ -280,6 +281,14 @@ def test_prepared_images(tmp_path):
         data.load("tfds:colors", str(tmp_path))
     with pytest.raises(RuntimeError, match="'kmnist' is not prepared in .*On a machine with a network"):
         data.load("tfds:kmnist", str(tmp_path))
+    folder = tmp_path / "colours" / "1.0.0"
+    shard = min(folder.glob("*train*"))
+    shard.write_bytes(shard.read_bytes()[:-9])
+    with pytest.raises(OSError, match="The data set 'colours' is damaged, prepare it again"):
+        data.load("tfds:colours", str(tmp_path))
+    (folder / "dataset_info.json").write_text("{")
+    with pytest.raises(ValueError, match="What describes the data set 'colours' is damaged"):
+        data.load("tfds:colours", str(tmp_path))
 
 
 def test_unusable_files(tmp_path):
@@ -288,6 +297,19 @@ def test_unusable_files(tmp_path):
     for name in ("text.npy", "text.npz"):
         with pytest.raises(ValueError, match="cannot be read as a .np. file of numbers"):
             data.load(str(tmp_path / name))
+    np.save(tmp_path / "cut.npy", np.zeros((20, 3)))
+    header = (tmp_path / "cut.npy").read_bytes()
+    (tmp_path / "cut.npy").write_bytes(header[:40] + bytes(88) + header[128:])
+    with pytest.raises(ValueError, match=r"cut.npy cannot be read as a \.npy file of numbers"):
+        data.load(str(tmp_path / "cut.npy"))
+    with zipfile.ZipFile(tmp_path / "table.npz", "w") as archive:
+        archive.writestr("table.csv", "a,b")
+    with pytest.raises(ValueError, match="must be an array of real numbers: received a file of something else"):
+        data.load(str(tmp_path / "table.npz"))
+    np.save(tmp_path / "one.npy", 1.0)
+    for above in (4.0, 0.0):
+        with pytest.raises(ValueError, match=r"shape \[N, ...\]|one number and no rows"):
+            data.load(str(tmp_path / "one.npy"), stream_above=above)
     np.savez(tmp_path / "names.npz", x=np.zeros((20, 3)), y=np.zeros((20, 3)))
     with pytest.raises(ValueError, match=r"received \['x', 'y'\]"):
         data.load(str(tmp_path / "names.npz"))

@@ -288,6 +288,25 @@ def test_of_a_table_in_parts_they_are_told_once(tmp_path):
             assert not caught
 
 
+def test_parquet_has_one_name_for_a_category_and_numbers_as_python_reads_them(tmp_path):
+    path, long = str(tmp_path / "t.parquet"), 10000000001.0
+    source = {"code": [long, 1e-5, None, long] * 3, "n": pyarrow.array(["+5", " 2.5", "?", None] * 3)}
+    pyarrow.parquet.write_table(pyarrow.table(source), path)
+    columns = [Column("code", "categorical", ("10000000001", "1e-05")), Column("n", "real")]
+    with filled.writer(tmp_path / "out.parquet", columns, num_imputations=0) as write:
+        with pytest.raises(ValueError, match="Column 'n'.*received '\\?'"):
+            list(filled.parts(path, columns))
+        source["n"] = pyarrow.array(["+5", " 2.5", "", None] * 3)
+        pyarrow.parquet.write_table(pyarrow.table(source), path)
+        (part,) = filled.parts(path, columns)
+        answer = answer_for(part.x)
+        answer.point[2::4, 0] = 1.0
+        write(part, answer)
+    found = pyarrow.parquet.read_table(tmp_path / "out.parquet").to_pydict()
+    assert found["code"][:4] == ["10000000001", "1e-05", "1e-05", "10000000001"]
+    assert found["n"][:2] == [5.0, 2.5] and None not in found["n"]
+
+
 def test_whole_numbers_of_parquet_stay_as_they_are_or_are_refused(tmp_path):
     """Beside fractions, which fill holes, they become float64."""
     columns = [Column("n", "real")]

@@ -77,6 +77,15 @@ def test_a_fit_that_was_left_blames_no_later_batch(model):
     assert model.optimizer.iterations == 1
 
 
+def test_eager_steps_are_not_compiled(monkeypatch):
+    built, calls = presets.build("plane", data_shape=(3, 3), hidden_sizes=(4,)), []
+    built.compile("adam", jit_compile=True, run_eagerly=True)
+    posterior = type(built.encoder).posterior
+    monkeypatch.setattr(type(built.encoder), "posterior", lambda self, x: calls.append(x) or posterior(self, x))
+    fit(built, [GOOD, GOOD])
+    assert len(calls) == 2
+
+
 def test_it_is_said_before_callbacks_keep_anything(model, tmp_path):
     path = tmp_path / "model.keras"
     with pytest.raises(tf.errors.InvalidArgumentError, match="lower the learning rate"):

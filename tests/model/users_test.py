@@ -434,6 +434,20 @@ def test_layers_that_are_no_function_of_x_or_have_no_digits_are_refused():
         model_of(Encoder(normal, body=keras.Sequential([keras.layers.Dense(2, dtype="mixed_float16")])))
 
 
+def test_questions_are_asked_of_the_weights_that_are_there():
+    """Of adapters that came after a first answer too."""
+    model = presets.build("plane", data_shape=(4,), hidden_sizes=(3,))
+    x = (np.random.default_rng(0).random((3, 4)) < 0.5).astype("float32")
+    before = likelihood.estimate_log_prob(model, x, 20).log_prob
+    layer = next(layer for layer in model.decoder._flatten_layers() if hasattr(layer, "enable_lora"))
+    layer.enable_lora(2)
+    assert likelihood.estimate_log_prob(model, x, 20).log_prob == pytest.approx(before, rel=1e-5)
+    layer.lora_kernel_b.assign(np.ones(layer.lora_kernel_b.shape))
+    after = likelihood.estimate_log_prob(model, x, 20).log_prob
+    assert np.abs(after - before).max() > 1e-3
+    assert likelihood.estimate_dataset(model, x, 20, method="importance", verbose=0).log_prob.tolist() == after.tolist()
+
+
 def test_a_short_global_type_leaves_x_its_digits():
     """It is that of networks, which standardise x first."""
     y = np.random.default_rng(0).normal(2000.0, 3.0, size=(50, 2)).astype("float32")

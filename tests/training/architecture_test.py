@@ -89,6 +89,8 @@ def test_what_cannot_be_annealed_is_an_error_before_training(tmp_path):
         ({"network": "iwae_zoo:nothing"}, "'iwae_zoo' has no attribute 'nothing'"),
         ({"network": "iwae_zoo:presets"}, "must be a networks.bodies.Body: received <module"),
         ({"activation": "tahn"}, "tahn"),
+        ({"activation": "threshold"}, "The activation 'threshold' takes more than a tensor"),
+        ({"activation": "glu"}, "The activation 'glu' changes the number of units"),
         ({"prior": "flow"}, "Unknown prior: received 'flow'"),
         ({"prior": "coupling_flow", "latent_size": "5,1"}, "needs a latent of at least 2 dimensions: received 1"),
         ({"posterior": "coupling_flow", "latent_size": "1,5"}, "needs a latent of at least 2 dimensions: received 1"),

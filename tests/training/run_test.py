@@ -239,6 +239,8 @@ def test_an_older_runs_configuration_is_the_same_run(tiny, tmp_path):
         ({"likelihood": "normal,spred=column"}, "Unknown setting of normal: received 'spred'. Did you mean 'spread'"),
         ({"likelihood": "normal,spread=row"}, "spread must be 'value', 'column' or a number of at least 0.002"),
         ({"likelihood": "normal,spread=None"}, r"spread of normal must be a value of type str \| float: received None"),
+        ({"likelihood": "normal,spread=column,spread=value"}, "spread of normal is given twice"),
+        ({"likelihood": "normal,spread={[]}"}, "spread must be 'value', 'column' or a number"),
         ({"likelihood": "normal,shift=3"}, "Unknown setting of normal: received 'shift'"),
         ({"likelihood": "poisson,offset=false"}, "offset of poisson must be a value of type bool: received 'false'"),
         ({"likelihood": "columns,real=1"}, "real of columns must be a value of type str: received 1"),

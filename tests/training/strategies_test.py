@@ -133,17 +133,17 @@ def test_workers_shuffle_an_array_alike():
     x = np.arange(10.0)
     orders = []
     for _ in range(2):
-        batches, options = replicas.in_one_order(x, {"batch_size": 4, "epochs": 2}, seed=3)
-        assert options == {"batch_size": None, "epochs": 2, "shuffle": False}
+        batches, options = replicas.in_one_order(x, {"y": -x, "batch_size": 4, "epochs": 2}, seed=3, batch_size=4)
+        assert options == {"y": None, "batch_size": None, "epochs": 2, "shuffle": False}
         orders.append([np.concatenate(list(batches.as_numpy_iterator())) for _ in range(2)])
     np.testing.assert_array_equal(*orders)
     first, second = orders[0]
     assert sorted(first) == sorted(second) == list(x) and not np.array_equal(first, second)
     data = tf.data.Dataset.from_tensor_slices(x)
-    assert replicas.in_one_order(data, {}, 3) == (data, {})
-    assert replicas.in_one_order(x, {"shuffle": False}, 3)[0] is x
+    assert replicas.in_one_order(data, {}, 3, 4) == (data, {})
+    assert replicas.in_one_order(x, {"shuffle": False}, 3, 4)[0] is x
     with pytest.raises(ValueError, match="validation_split is for one machine"):
-        replicas.in_one_order(x, {"validation_split": 0.2}, 3)
+        replicas.in_one_order(x, {"validation_split": 0.2}, 3, 4)
 
 
 @pytest.mark.slow
