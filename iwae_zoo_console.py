@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import os
 import pathlib
+import re
 import sys
 import tempfile
 import warnings
@@ -42,7 +43,7 @@ PROGRAMS = {
 
 def is_verbose():
     """Whether the command line asks for TensorFlow's own messages."""
-    return any(argument in ("-v", "--v", "-verbose", "--verbose") for argument in sys.argv[1:])
+    return any(re.fullmatch("--?(v|verbose)(=(true|t|1))?", argument) for argument in sys.argv[1:])
 
 
 @contextlib.contextmanager
@@ -109,7 +110,7 @@ def run(program, values, about, name, arguments):
         return
     try:
         left = values([name, *arguments])[1:]
-    except flags.Error as error:
+    except (flags.Error, UnicodeDecodeError) as error:  # The latter of a --flagfile.
         fail(name, " ".join(str(error).split()))
     if left:
         fail(name, f"unexpected arguments {left}; flags are written --name=value.")

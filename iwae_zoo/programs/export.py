@@ -47,7 +47,7 @@ def main(name):
             card = presets.trained.public(presets.card(_PRESET.value))
             model = presets.load(_PRESET.value)
             version = saved_model.export(model, _EXPORT_DIR.value, *numbers, **options, card=card)
-    except (ValueError, OSError, MemoryError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         console.fail(name, error)
     print(f"Exported to {version}.")
 

@@ -111,7 +111,7 @@ def main(name):
         with tqdm.tqdm(unit="row", disable=None if console.is_interactive() else True) as progress:
             filled_by = _array if wanted == ".npz" else functools.partial(_table, model)
             rows, untrusted = filled_by(impute, progress)
-    except (ValueError, OSError, EOFError, MemoryError) as error:
+    except (ValueError, OSError, EOFError, RuntimeError, MemoryError) as error:
         console.fail(name, error)
     at_once = f" --particle_chunk={particle_chunk} had room." if _PARTICLE_CHUNK.value == chunks.AUTO else ""
     print(f"{rows} rows in {output}; {untrusted} of them are marked as not to be trusted.{at_once}")

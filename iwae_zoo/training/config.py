@@ -10,6 +10,7 @@ import numpy as np
 from iwae_zoo import data, objectives, presets
 from iwae_zoo._checks import checked_seed, integer, look_up, positive
 from iwae_zoo.estimation import likelihood
+from iwae_zoo.estimation.streaming import checked_counts
 from iwae_zoo.networks import bodies
 from iwae_zoo.training import placement, schedules, stages
 
@@ -152,7 +153,8 @@ class Config:
             self, preset=name, **self._data_again, **{field: self._chosen(field) for field in filled}
         )
         presets.check_latent(name, config.build_objective(), **self.architecture)
-        counts = ("epochs", "batch_size", "early_stopping", "eval_samples", "diagnostics_every", "backward_particles")
+        checked_counts(None, eval_samples=config.eval_samples)
+        counts = ("epochs", "batch_size", "early_stopping", "diagnostics_every", "backward_particles")
         for field in (*counts, "checkpoint_every", "particle_chunk", "steps_per_execution"):
             if (value := getattr(config, field)) is not None:
                 integer(field, value)

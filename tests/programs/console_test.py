@@ -166,6 +166,20 @@ def test_programs_share_a_gpu_unless_the_environment_says_otherwise(given, expec
     assert shown.strip() == expected  # Of the processes that it starts, too.
 
 
+@pytest.mark.parametrize("argument", ["-v", "--v", "--verbose", "--verbose=true", "-v=1"])
+def test_who_asks_for_tensorflows_own_messages(argument, monkeypatch):
+    for arguments, asks in (([argument], True), (["--verbosity", "--v8", "--noverbose", "--verbose=false"], False)):
+        monkeypatch.setattr(sys, "argv", ["train_main.py", *arguments])
+        assert iwae_zoo_console.is_verbose() == asks
+
+
+def test_a_file_of_flags_that_is_no_text(tmp_path):
+    (tmp_path / "flags").write_bytes(b"--workdir=\xe9")
+    ended = call(train, "--flagfile=flags", cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "can't decode byte 0xe9" in ended.stderr and ended.stderr.count("\n") == 1
+
+
 def test_help_for_somebody_who_has_read_enough():
     """As with `| head`: a pipe that nobody reads any more."""
     reads, writes = os.pipe()

@@ -224,6 +224,7 @@ def test_an_older_runs_configuration_is_the_same_run(tiny, tmp_path):
         ({"epochs": 0}, "epochs must be an integer of at least 1: received 0"),
         ({"batch_size": -1}, "batch_size must be an integer of at least 1"),
         ({"eval_samples": 0}, "eval_samples must be an integer of at least 1"),
+        ({"eval_samples": 2**31}, "eval_samples must be at most"),
         ({"learning_rate": 0.0}, "learning_rate must be a positive number"),
         ({"seed": -1}, "seed must be an integer of at least 0: received -1"),
         ({"seed": 2**31}, "seed must be an integer from 0"),
