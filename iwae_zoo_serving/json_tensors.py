@@ -228,10 +228,9 @@ def _ragged(value, element):
             fault = f"Expecting tensor size: {math.prod(expected)} but got: {math.prod(shape)}"
         elif not fault and shape != expected:
             fault = f"Expecting shape {_text(expected)} but got: {_text(shape)}"
-        if fault and element is not None:
-            return f"Failed to process element: {index}{element} of 'instances' list. Error: INVALID_ARGUMENT: {fault}"
         if fault:
-            return fault
+            where = f"Failed to process element: {index}{element} of 'instances' list. Error: INVALID_ARGUMENT: "
+            return fault if element is None else where + fault
     raise AssertionError("The lists are not ragged.")
 
 

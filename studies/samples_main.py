@@ -32,10 +32,7 @@ flags.register_validator(_WORKDIRS, bool, "at least one is needed", flag_values=
 
 def load(workdir):
     """A run's model, its data set, and its configuration as a dict."""
-    try:
-        config = training.read_config(workdir / "config.json")
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{workdir}/config.json is not the configuration of a run: {error!r}.") from error
+    config = training.read_config(workdir / "config.json")
     model = load_model(workdir / "model.keras")
     known = likelihoods.columns(model.decoder) or None  # Of a run from a preset, the preset's.
     settings = training.data_settings(config, config["dataset"], columns=known)

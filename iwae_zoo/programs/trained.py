@@ -68,7 +68,4 @@ def config(path, preset):
     if preset.value is not None:
         return presets.card(preset.value)["config"]
     beside = os.path.join(os.path.dirname(path.value), "config.json")
-    try:
-        return training.read_config(beside) if os.path.isfile(beside) else {}
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{beside} is not the configuration of a run: {error!r}.") from error
+    return training.read_config(beside) if os.path.isfile(beside) else {}

@@ -185,7 +185,7 @@ class WorkDirectory:
             return
         try:
             there = read_config(path)
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             raise ValueError(f"{path} is not the configuration of a run. Choose another --workdir.") from error
         here = dataclasses.asdict(self.config)
         if different := _changes(there, here, [name for name in here if name not in IRRELEVANT]):
@@ -212,9 +212,12 @@ def read_config(path):
 
     Raises:
       OSError: if the file cannot be read.
-      ValueError, KeyError, TypeError: if it is no configuration.
+      ValueError: if it is no configuration.
     """
-    return dataclasses.asdict(Config(schedule="constant")) | read_json(path)["config"]
+    try:
+        return dataclasses.asdict(Config(schedule="constant")) | read_json(path)["config"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not the configuration of a run: {error!r}.") from error
 
 
 def data_settings(config, dataset, **given):

@@ -187,7 +187,7 @@ def test_draws_of_float32_reach_as_far_down_as_up(monkeypatch):
         ),
         (
             lambda: posteriors.get("relaxed_categorical,classes=ten", 6),
-            r"must be a value of type int \| None: received 'ten'",
+            r"classes of relaxed_categorical must be a value of type int \| None: received 'ten'",
         ),
         (
             lambda: posteriors.get("relaxed_bernoulli,temperature=0", 6),

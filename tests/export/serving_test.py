@@ -62,6 +62,10 @@ def test_shortest_is_numpys_own_text(seed):
     assert [repr(value) for value in json_tensors.shortest(values)] == [repr(float(str(value))) for value in values]
 
 
+def test_of_columns_the_known_ones_are_taken(rest):
+    assert rest.predict({"inputs": {"x": [1], "z": [[]]}}) == (200, {"outputs": [2.5]})
+
+
 def test_strings(rest):
     binary = {"b64": "/wAB"}  # ff 00 01
     status, answer = rest.predict({"signature_name": "echo", "instances": ["é", {"b64": "aGV\nsbG8"}, binary]})

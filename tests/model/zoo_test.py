@@ -14,8 +14,8 @@ from iwae_zoo.testing import StackedLinearGaussian
 
 M, K = 2, 3
 ONE = {"latent_size": 3, "hidden_sizes": (6,)}
-SMALL = {"coupling_flow": "coupling_flow,num_couplings=2"}
 TWO = {"latent_size": (3, 2), "hidden_sizes": ((6,), (5,))}
+SMALL = {"coupling_flow": "coupling_flow,num_couplings=2"}
 # What is discrete, or relaxes what is, has a prior of its own.
 OWN_PRIORS = [q for q in posteriors.names() if posteriors.get(q, 2).prior != "standard_normal"]
 PAIRS = [
