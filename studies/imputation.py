@@ -32,19 +32,24 @@ COLUMNS = {
 }
 
 
+# Columns of which nothing is known are filled, too.
+_ALL = {"keep_empty_features": True}
+
+
 def _ridge(seed, **settings):
-    return sklearn.impute.IterativeImputer(sklearn.linear_model.BayesianRidge(), random_state=seed, **settings)
+    ridge = sklearn.linear_model.BayesianRidge()
+    return sklearn.impute.IterativeImputer(ridge, random_state=seed, **_ALL, **settings)
 
 
 def _trees(seed):
     trees = sklearn.ensemble.ExtraTreesRegressor(20, random_state=seed)
-    return sklearn.impute.IterativeImputer(trees, random_state=seed)
+    return sklearn.impute.IterativeImputer(trees, random_state=seed, **_ALL)
 
 
 # Label and function of a seed. A new peer is a row.
 PEERS = {
-    "mean": ("mean of the column", lambda seed: sklearn.impute.SimpleImputer()),
-    "neighbours": ("10 nearest neighbours", lambda seed: sklearn.impute.KNNImputer(n_neighbors=10)),
+    "mean": ("mean of the column", lambda seed: sklearn.impute.SimpleImputer(**_ALL)),
+    "neighbours": ("10 nearest neighbours", lambda seed: sklearn.impute.KNNImputer(n_neighbors=10, **_ALL)),
     "ridge": ("IterativeImputer, BayesianRidge", _ridge),
     "trees": ("IterativeImputer, 20 extra trees", _trees),
 }

@@ -12,7 +12,6 @@ Written are .npz files for `train_main.py`, each with its own test set, and refe
 
 import functools
 import io
-import json
 import lzma
 import pathlib
 import sys
@@ -28,6 +27,10 @@ import sklearn.datasets
 from absl import flags
 
 import iwae_zoo_console as console
+
+with console.quiet():
+    from iwae_zoo import training
+    from iwae_zoo._files import whole
 
 _FLAGS = console.flag_values()
 _WORKDIR = flags.DEFINE_string("workdir", "runs/kinds", "Folder of the files.", flag_values=_FLAGS)
@@ -123,35 +126,43 @@ class MixtureOfCounts:
 
 def main(name):
     """Writes the files, and says what a model can be measured by."""
-    folder = pathlib.Path(_WORKDIR.value)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        write(pathlib.Path(_WORKDIR.value), _SEED.value)
     except OSError as unwritable:
         console.fail(name, unwritable)
-    seed, references = _SEED.value, {}
+
+
+def write(folder, seed):
+    """The same, in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    references = {}
+
+    def save(name, **parts):
+        with whole(folder / f"{name}.npz") as partial:
+            np.savez(partial, **parts)
 
     digits = split(np.uint8(np.round(sklearn.datasets.load_digits().images * (255 / 16))), seed)
-    np.savez(folder / "digits_bytes.npz", **{part: rows[..., np.newaxis] for part, rows in digits.items()})
+    save("digits_bytes", **{part: rows[..., np.newaxis] for part, rows in digits.items()})
     references["digits_bytes, bits per dimension"] = compressed(digits["test"])
 
     photographs = patches(np.stack(sklearn.datasets.load_sample_images().images))
-    np.savez(folder / "photographs.npz", **photographs)
+    save("photographs", **photographs)
     references["photographs, bits per dimension"] = compressed(photographs["test"])
 
     cells = split(np.float32(sklearn.datasets.load_breast_cancer().data), seed)
-    np.savez(folder / "breast_cancer.npz", **cells)
+    save("breast_cancer", **cells)
     wide = [np.float64(cells[part]) for part in ("train", "test")]
     references["breast_cancer, log p(x)"] = {"one Normal with full covariance": normal_log_prob(*wide)}
 
     truth = MixtureOfCounts(classes=6, columns=50, seed=seed)
     counts = split(truth.sample(2000, seed + 1), seed)
-    np.savez(folder / "counts.npz", **counts)
+    save("counts", **counts)
     references["counts, log p(x)"] = {"the truth": float(truth.log_prob(counts["test"]).mean())}
 
     for title, values in references.items():
         for what, value in values.items():
             print(f"{title + ' of ' + what:64}{value:10.3f}")
-    (folder / "references.json").write_text(json.dumps(references, indent=2))
+    training.write_json(folder / "references.json", references)
     print(f"The files are in {folder}.")
 
 

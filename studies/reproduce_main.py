@@ -114,17 +114,17 @@ def main(name):
         configs = {(key, seed): config(row, seed) for seed in range(_SEEDS.value) for key, row in rows.items()}
         results = cells.run_grid(configs, workdir, _WORKERS.value)
         looks = {key: [looked_at(configs[key, seed]) for seed in range(_SEEDS.value)] for key in rows}
-    ours, budgets = {}, {}
-    for key in rows:
-        ours[key] = reproduce.measured([results[key, seed] for seed in range(_SEEDS.value)], looks[key])
-        seeds = f", {_SEEDS.value} seeds" if _SEEDS.value > 1 else ""
-        budgets[key] = f"{configs[key, 0].epochs} epochs{seeds}"
-    text = ""
-    for table in tables:
-        text += f"{table}:\n\n{reproduce.table(table, ours, looks, budgets, _EVAL_SAMPLES.value)}\n"
-    print(text)
-    (workdir / "table.md").write_text(text)
-    training.write_json(workdir / "results.json", {"ours": ours, "looks": looks, "trained_for": budgets})
+        ours, budgets = {}, {}
+        for key in rows:
+            ours[key] = reproduce.measured([results[key, seed] for seed in range(_SEEDS.value)], looks[key])
+            seeds = f", {_SEEDS.value} seeds" if _SEEDS.value > 1 else ""
+            budgets[key] = f"{configs[key, 0].epochs} epochs{seeds}"
+        text = ""
+        for table in tables:
+            text += f"{table}:\n\n{reproduce.table(table, ours, looks, budgets, _EVAL_SAMPLES.value)}\n"
+        print(text)
+        (workdir / "table.md").write_text(text)
+        training.write_json(workdir / "results.json", {"ours": ours, "looks": looks, "trained_for": budgets})
 
 
 run = functools.partial(console.run, main, _FLAGS, __doc__)

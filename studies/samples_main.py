@@ -13,6 +13,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from absl import flags
+from matplotlib.backend_bases import FigureCanvasBase
 
 import iwae_zoo_console as console
 
@@ -25,7 +26,13 @@ with console.quiet():
 
 _FLAGS = console.flag_values()
 _WORKDIRS = flags.DEFINE_list("workdirs", None, "Work directories of train_main.py.", flag_values=_FLAGS)
-_OUTPUT = flags.DEFINE_string("output", "runs/samples.png", "The figure.", flag_values=_FLAGS)
+_OUTPUT = flags.DEFINE_string("output", "runs/samples.png", "The figure; a PNG without an ending.", flag_values=_FLAGS)
+flags.register_validator(
+    _OUTPUT,
+    lambda path: pathlib.Path(path).suffix[1:].lower() in {"", *FigureCanvasBase.get_supported_filetypes()},
+    "must end as a picture does, such as in .png, .pdf or .svg",
+    flag_values=_FLAGS,
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0, flag_values=_FLAGS)
 flags.register_validator(_WORKDIRS, bool, "at least one is needed", flag_values=_FLAGS)
 
@@ -43,10 +50,11 @@ def main(name):
     """Draws the figure."""
     panels = {}
     with cells.errors_in_one_line(name):
+        console.check_writable(_OUTPUT.value)
         for workdir in map(pathlib.Path, _WORKDIRS.value or []):
             model, dataset, config = load(workdir)
             title = f"{dataset.name}, {config['preset'] or workdir.name}"
-            title = f"{title}, {workdir.name}" if title in panels else title
+            title = f"{title}, {workdir}" if title in panels else title
             panels[title] = pictures.panel(model, dataset.evaluation_array("test"), _SEED.value)
         figures.write(figures.side_by_side(panels, "Test data, and what models draw"), _OUTPUT.value)
     print(f"The figure is {_OUTPUT.value}.")

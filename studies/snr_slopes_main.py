@@ -63,11 +63,18 @@ def fit_slope(x, snr, error):
 
 def main(name):
     """Measures, fits, and writes the table and the figure."""
-    workdir = pathlib.Path(_WORKDIR.value)
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        study(pathlib.Path(_WORKDIR.value))
     except OSError as unwritable:
         console.fail(name, unwritable)
+
+
+def study(workdir):
+    """The same, in a folder."""
+    table, figure = workdir / "slopes.csv", workdir / "slopes.png"
+    workdir.mkdir(parents=True, exist_ok=True)
+    for path in (table, figure):
+        console.check_writable(path)
     truth = LinearGaussian.random(_LATENT_SIZE.value, _DATA_SIZE.value, seed=_SEED.value)
     x = truth.sample(_BATCH_SIZE.value, seed=_SEED.value)
     # Weights so small that q is near the posterior: the theory is of many particles, as seen from there.
@@ -102,7 +109,7 @@ def main(name):
         curves.append({**curve, "theory": theory, "slope": slope, "slope_error": slope_error})
         stated = "no theory" if theory is None else f"theory {theory:+.2f}"
         print(f"{panel}, {label}: slope {slope:+.3f} +- {slope_error:.3f} ({stated})")
-    with open(workdir / "slopes.csv", "w", newline="") as file:
+    with open(table, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(
             ["panel", "label", "particles", "snr", "error", "dsnr", "variance", "slope", "slope_error", "theory"]
@@ -112,7 +119,7 @@ def main(name):
             points = zip(*(curve[key] for key in ("x", "snr", "error", "dsnr", "variance")), strict=True)
             writer.writerows([curve["panel"], curve["label"], *point, *rest] for point in points)
     title = f"linear-Gaussian model and one of bits, {_REPEATS.value} gradients a point, seed {_SEED.value}"
-    figures.write(figures.snr_slopes(curves, title), workdir / "slopes.png")
+    figures.write(figures.snr_slopes(curves, title), figure)
 
 
 run = functools.partial(console.run, main, _FLAGS, __doc__)

@@ -68,22 +68,22 @@ def main(name):
             raise ValueError(f"diagnostics_every must be at most epochs: received {_EVERY.value} and {epochs}.")
         results = cells.run_grid(configs, workdir, _FLAGS.workers)
         summaries_of = {key: summary(result) for key, result in results.items()}
-    rows, curves = {}, {}
-    for objective, (label, _) in objectives.items():
-        of_objective = [results[objective, seed] for seed in seeds]
-        summaries = [summaries_of[objective, seed] for seed in seeds]
-        rows[label] = {name: cells.mean_and_error([s[name] for s in summaries]) for name in _COLUMNS}
-        looks = [row["epoch"] for row in of_objective[0]["history"] if "diagnostics_encoder_snr" in row]
-        curves[label] = {"epoch": looks}
-        for side in ("encoder", "decoder"):
-            name = f"diagnostics_{side}_snr"
-            values = [[row[name] for row in result["history"] if name in row] for result in of_objective]
-            curves[label][side] = cells.mean_and_error(values)
-    shown = f"mean of {len(seeds)} seeds, band of one standard error" if len(seeds) > 1 else "one seed"
-    title = f"{pathlib.Path(_FLAGS.dataset).stem}, M K = {particles}: {shown}"
-    figures.write(figures.snr_over_epochs(curves, title), workdir / "snr.png")
-    training.write_json(workdir / "results.json", rows)
-    comparison.write_tables(rows, {name: title.format(t=particles) for name, title in _COLUMNS.items()}, workdir)
+        rows, curves = {}, {}
+        for objective, (label, _) in objectives.items():
+            of_objective = [results[objective, seed] for seed in seeds]
+            summaries = [summaries_of[objective, seed] for seed in seeds]
+            rows[label] = {name: cells.mean_and_error([s[name] for s in summaries]) for name in _COLUMNS}
+            looks = [row["epoch"] for row in of_objective[0]["history"] if "diagnostics_encoder_snr" in row]
+            curves[label] = {"epoch": looks}
+            for side in ("encoder", "decoder"):
+                name = f"diagnostics_{side}_snr"
+                values = [[row[name] for row in result["history"] if name in row] for result in of_objective]
+                curves[label][side] = cells.mean_and_error(values)
+        shown = f"mean of {len(seeds)} seeds, band of one standard error" if len(seeds) > 1 else "one seed"
+        title = f"{pathlib.Path(_FLAGS.dataset).stem}, M K = {particles}: {shown}"
+        figures.write(figures.snr_over_epochs(curves, title), workdir / "snr.png")
+        training.write_json(workdir / "results.json", rows)
+        comparison.write_tables(rows, {name: title.format(t=particles) for name, title in _COLUMNS.items()}, workdir)
 
 
 run = functools.partial(console.run, main, _FLAGS, __doc__)

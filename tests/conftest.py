@@ -1,14 +1,10 @@
 """Shared by all tests: one fixed seed, and `--vary-seed` to see whether a statistical test only passes by luck."""
 
-import contextvars
-import functools
-import gc
 import os
 import shutil
 import signal
 import tempfile
 import time
-import typing
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # There are two test processes, with nothing but small operations: threads that share one cost more than they bring.
@@ -23,6 +19,7 @@ else:
 
 import numpy as np
 import pytest
+import quick
 
 # A run in the background ignores Ctrl-C, and so would the programs that it starts and interrupts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -34,16 +31,9 @@ def pytest_configure(config):
         return  # Only hands out tests to other processes.
     import keras
     import tensorflow as tf
-    from tensorflow.python.framework import ops
 
-    import iwae_zoo  # noqa: F401
-
-    # A graph keeps the Python lines that made each operation, for errors to show: a tenth of the time of tracing.
-    # `pytest --full-trace` keeps them.
-    if not config.option.fulltrace:
-        ops._create_c_op = functools.partial(ops._create_c_op, extract_traceback=False)
-    # Whether a value is a tensor is asked of a protocol, whose attributes Python 3.11 gathers anew each time.
-    typing._get_protocol_attrs = functools.cache(typing._get_protocol_attrs)
+    # `pytest --full-trace` keeps the lines of Python that made an operation.
+    quick.settle(config.option.optimized, keeps_lines=config.option.fulltrace)
     # Each call of TensorFlow's and Keras' passes a frame that would shorten the trace of an error.
     tf.debugging.disable_traceback_filtering()
     keras.config.disable_traceback_filtering()
@@ -51,22 +41,6 @@ def pytest_configure(config):
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 3
     )
-    # Looking for better operations (Grappler) and compiling heads (XLA) takes a quarter of all time.
-    if not config.option.optimized:
-        _optimize(False)
-    # What is imported stays, and tracing makes objects that stay too: looking for it took a tenth of all time.
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 20)
-
-
-def _optimize(optimizes):
-    """Whether graphs are optimised, and heads compiled by XLA, as they are for users."""
-    import tensorflow as tf
-
-    from iwae_zoo.distributions import fusion
-
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not optimizes})
-    fusion._compiling = contextvars.ContextVar("compiling", default=optimizes)
 
 
 def pytest_unconfigure():
@@ -125,11 +99,24 @@ def no_annealing(monkeypatch):
 
 
 @pytest.fixture
+def no_evaluation(monkeypatch):
+    """Runs that end untested, in studies that do not read how good they are."""
+    from iwae_zoo import training
+
+    def evaluate(run, *_, **__):
+        asked = {"num_samples": run.config.eval_samples, "method": run.config.eval_method}
+        training.write_json(run.workdir / "evaluation.json", asked)
+        return asked
+
+    monkeypatch.setattr(training.Run, "evaluate", evaluate)
+
+
+@pytest.fixture
 def optimized(request):
     """As for users: for tests of bits, of speed or memory, and of what XLA makes."""
-    _optimize(True)
+    quick.optimize(True)
     yield
-    _optimize(request.config.option.optimized)
+    quick.optimize(request.config.option.optimized)
 
 
 @pytest.fixture

@@ -5,13 +5,15 @@ import re
 
 import keras
 import pytest
+from sklearn import model_selection
 
-from iwae_zoo import presets
+from iwae_zoo import ImportanceWeightedAutoencoder, presets
 from iwae_zoo.data import kinds
 from iwae_zoo.distributions import likelihoods
 from iwae_zoo.networks import bodies
 from iwae_zoo.objectives import bounds
 from iwae_zoo.presets import table
+from iwae_zoo.sklearn import Imputer
 from studies import trained_presets
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -49,7 +51,11 @@ def test_every_room_takes_a_new_piece(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:log p")
-def test_readme():
+def test_readme(short_annealing, monkeypatch):
+    fit = ImportanceWeightedAutoencoder.fit
+    monkeypatch.setattr(
+        ImportanceWeightedAutoencoder, "fit", lambda *args, **options: fit(*args, **{**options, "epochs": 1})
+    )
     names = run_blocks("README.md")
     assert names["estimate"].log_prob.shape == (10,)
     ten, three = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
@@ -59,7 +65,15 @@ def test_readme():
 
 
 @pytest.mark.slow
-def test_tables():
+def test_tables(monkeypatch):
+    # Of scikit-learn's pipelines it is only asked that they run: two epochs, and one fold.
+    fit, score = Imputer.fit, model_selection.cross_val_score
+    monkeypatch.setattr(Imputer, "fit", lambda imputer, *args: fit(imputer.set_params(epochs=2), *args))
+    monkeypatch.setattr(
+        model_selection,
+        "cross_val_score",
+        lambda pipeline, X, y, cv: score(pipeline, X, y, cv=[next(model_selection.KFold(cv).split(X))]),
+    )
     names = run_blocks("docs/tables.md")
     gone, x = names["np"].isnan(names["holes"][:50]), names["x"][:50]
     error = (names["filled"].mean - x)[gone]
@@ -84,7 +98,7 @@ def test_one_answer():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:log p")
-def test_trained_models():
+def test_trained_models(short_annealing):
     answer = run_blocks("docs/presets.md")["answer"]
     assert answer.log_prob.shape == (10,)
     cards = [presets.card(name) for name in presets.trained.names() if presets.trained.is_made(name)]

@@ -59,3 +59,10 @@ def test_channels_without_colours_are_grey(channels, seed):
     panel = {"images": {"data": x[0]}}
     (image,) = figures.side_by_side({"a": panel}, "x").axes[0].images
     assert image.get_array().shape == ((6, 8, 3) if channels == 3 else (6, 8))
+
+
+@pytest.mark.parametrize(("name", "begins"), [("drawn", b"\x89PNG"), ("drawn.png", b"\x89PNG"), ("drawn.pdf", b"%PDF")])
+def test_a_file_is_a_png_unless_its_ending_says_otherwise(name, begins, tmp_path):
+    figures.write(figures.image_grid(np.zeros([1, 1, 2, 2]), "x"), tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(begins)
+    assert [path.name for path in tmp_path.iterdir()] == [name]

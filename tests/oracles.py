@@ -1,6 +1,7 @@
 """What the library computes cleverly, computed plainly."""
 
 import itertools
+import weakref
 
 import keras
 import numpy as np
@@ -77,12 +78,16 @@ def learning_signal(log_weights, stand_in):
     return signal.reshape(log_weights.shape)
 
 
+COPIES = weakref.WeakKeyDictionary()  # Of encoders: making one takes longer than a gradient.
+
+
 def frozen(layer, x):
-    """A copy of an encoder, which has variables of its own."""
-    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
-    copy.posterior(x)  # Makes the variables.
-    copy.set_weights(layer.get_weights())
-    return copy
+    """A copy of an encoder, which has variables of its own; the next call may change them."""
+    if layer not in COPIES:
+        COPIES[layer] = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+        COPIES[layer].posterior(x)  # Makes the variables.
+    COPIES[layer].set_weights(layer.get_weights())
+    return COPIES[layer]
 
 
 def naive_gradients(model, name, x, seed):

@@ -11,7 +11,7 @@ import pytest
 from inprocess import call
 from toy_data import examples
 
-from iwae_zoo import data, evaluation
+from iwae_zoo import data, evaluation, objectives
 from iwae_zoo.programs import evaluate, train
 from studies import posterior_main, snr_slopes_main, tighter_bounds_main
 
@@ -26,8 +26,9 @@ def is_a_picture(path):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A work directory of the default data, briefly trained, with diagnostics."""
+    # Here and below as many samples as particles, where their number does not matter: bound and log p(x) share a trace.
     folder = tmp_path_factory.mktemp("trained")
-    flags = ["--objective=piwae", "--m=2", "--k=3", "--epochs=2", "--eval_samples=50", "--diagnostics_every=2"]
+    flags = ["--objective=piwae", "--m=2", "--k=3", "--epochs=2", "--eval_samples=6", "--diagnostics_every=2"]
     flags += ["--eval_method=importance"]
     result = call(train, *flags, "--workdir=run", cwd=folder)
     assert result.returncode == 0, result.stderr
@@ -85,7 +86,7 @@ def test_evaluate_main(trained, tmp_path, monkeypatch):
 )
 def test_every_kind_of_data_from_the_command_line(kind, shape, flags, pictures, method, tmp_path, short_annealing):
     np.save(tmp_path / "own.npy", examples(kind, 100, shape).astype({"byte": "uint8", "count": int}.get(kind, float)))
-    flags = ["--dataset=own.npy", "--preset=plane", "--m=2", "--k=2", "--epochs=1", "--eval_samples=20", *flags]
+    flags = ["--dataset=own.npy", "--preset=plane", "--m=2", "--k=2", "--epochs=1", "--eval_samples=4", *flags]
     flags += [f"--eval_method={method}"]
     result = call(train, *flags, "--workdir=run", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -95,7 +96,7 @@ def test_every_kind_of_data_from_the_command_line(kind, shape, flags, pictures, 
     assert {path.stem for path in (tmp_path / "run").glob("*.png")} == {"bounds", *pictures}
     assert all(is_a_picture(tmp_path / "run" / f"{name}.png") for name in pictures)
     # Evaluated again, the data are loaded as they were.
-    arguments = ["--model=run/model.keras", "--dataset=own.npy", "--num_samples=20", "--output=again.json"]
+    arguments = ["--model=run/model.keras", "--dataset=own.npy", "--num_samples=4", "--output=again.json"]
     arguments += [f"--method={method}"]
     result = call(evaluate, *arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -123,7 +124,7 @@ def test_tighter_bounds(tiny, tmp_path):
         "--m=2",
         "--k=2",
     ]
-    flags += ["--diagnostics_every=2", "--eval_samples=20", "--eval_method=importance"]
+    flags += ["--diagnostics_every=2", "--eval_samples=4", "--eval_method=importance"]
     result = call(tighter_bounds_main, *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "cell 2 of 2: tiny-" in result.stdout
@@ -143,7 +144,7 @@ def test_tighter_bounds(tiny, tmp_path):
     assert "diagnostics_every must be at most epochs: received 3 and 2" in result.stderr
 
 
-def test_posterior(tiny, tmp_path, no_annealing):
+def test_posterior(tiny, tmp_path, no_annealing, no_evaluation):
     flags = [
         f"--dataset={tiny}",
         "--workdir=study",
@@ -161,7 +162,13 @@ def test_posterior(tiny, tmp_path, no_annealing):
     assert "has 16 dimensions, not 2" in result.stderr
 
 
-def test_snr_slopes(tmp_path):
+def test_snr_slopes(tmp_path, monkeypatch):
+    # Of the curves without a theory one, of what is measured for another.
+    curves = [curve for curve in snr_slopes_main._CURVES if curve[-1] is not None]
+    curves.append((*curves[-1][:1], "decoder, OVIS", *curves[-1][2:4], "decoder", None))
+    for _, _, (name, estimator), *_ in snr_slopes_main._CURVES:
+        objectives.get(name, estimator=estimator)
+    monkeypatch.setattr(snr_slopes_main, "_CURVES", curves)
     flags = ["--workdir=study", "--repeats=100", "--max_particles=16"]
     result = call(snr_slopes_main, *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -36,6 +36,19 @@ def exported(model, tmp_path_factory):
     return saved_model.Exported(directory)
 
 
+@pytest.fixture
+def exports(monkeypatch):
+    """Says which signatures an export has, where nobody asks the others."""
+
+    def only(*names):
+        every = exporting.signatures_of
+        monkeypatch.setattr(
+            exporting, "signatures_of", lambda *of: {name: f for name, f in every(*of).items() if name in names}
+        )
+
+    return only
+
+
 @pytest.fixture(scope="module")
 def x():
     return (np.random.default_rng(0).random((9, 3, 2, 1)) < 0.4).astype("float32")
@@ -69,8 +82,9 @@ def test_each_row_depends_on_itself_alone(exported, x):
                 np.testing.assert_array_equal(value, together[key][rows], err_msg=f"{name} {key} {rows}")
 
 
-def test_tiles(tmp_path, x):
+def test_tiles(exports, tmp_path, x):
     """Of a tile that is chosen at export: each row by itself, bit for bit, with its own number of samples."""
+    exports("serving_default", "log_prob", "impute", "posterior_sample")
     settings = {"posterior": "bernoulli", "objective": "rws", "likelihood": "bernoulli,missing=True"}
     built = presets.build("small", data_shape=(3, 2, 1), **settings)  # It has no annealing.
     options = {"num_samples": 40, "max_num_samples": 100, "tile_rows": 48, "particle_chunk": 30}
@@ -106,8 +120,9 @@ def test_tiles(tmp_path, x):
     np.testing.assert_array_equal(ask(tiled, "serving_default", x=inputs["x"])["log_prob"], same["log_prob"])
 
 
-def test_annealed_tiles(model, exported, tmp_path, x):
+def test_annealed_tiles(model, exported, exports, tmp_path, x):
     """The same of what is annealed, and answers that are those of one row at a time, within their errors."""
+    exports("log_prob", "log_prob_annealed", "posterior_sample_annealed")
     tiled = saved_model.Exported(saved_model.export(model, tmp_path / "tiled", tile_rows=48, **BUDGET))
     inputs = {"x": np.concatenate([x, x[::-1]]), "seed": (np.arange(18, dtype=np.int64) << 32) + 5}
     inputs["x"][3, 0, 0], inputs["x"][16, 0, 0] = np.nan, 0.5
@@ -215,8 +230,9 @@ def test_samples_have_the_models_mean(exported):
     assert (np.abs(drawn["x"].mean(axis=0) - drawn["mean"].mean(axis=0)) < 5 * error).all()
 
 
-def test_posterior_samples_are_the_resamplings(tmp_path, no_annealing):
+def test_posterior_samples_are_the_resamplings(exports, tmp_path):
     """On the closed form: nearer to the true posterior than the encoder."""
+    exports("log_prob", "posterior_sample")
     truth = LinearGaussian.random()
     directory = tmp_path / "linear"
     model = truth.model(mismatch=0.5)
@@ -281,10 +297,18 @@ def test_out_of_memory(exported, x, monkeypatch):
         exported.estimate_log_prob(x)
 
 
+@pytest.fixture(scope="module")
+def traced():
+    """A model of a few numbers, and its signatures, which one export after the other may have."""
+    return LinearGaussian.random().model(), functools.cache(exporting.signatures_of)
+
+
 @pytest.fixture
-def cheap(no_annealing):
-    """A model of a few numbers, whose export is without annealed signatures."""
-    return LinearGaussian.random().model()
+def cheap(traced, no_annealing, monkeypatch):
+    """The model; its exports are without annealed signatures."""
+    model, signatures_of = traced
+    monkeypatch.setattr(exporting, "signatures_of", signatures_of)
+    return model
 
 
 def test_versions_ascend_and_appear_whole(cheap, tmp_path, monkeypatch):
@@ -341,10 +365,11 @@ def test_weights_that_are_no_numbers_are_not_served(cheap, tmp_path, monkeypatch
     monkeypatch.setattr(exported, "signatures", {"log_prob": poisoned})
     with pytest.raises(ValueError, match="log weights are NaN for an x that is finite"):
         exported.estimate_log_prob(np.zeros((2, 3)))
-    variable = cheap.weights[0]
+    diverged = LinearGaussian.random().model()
+    variable = diverged.weights[0]
     variable.assign(tf.fill(variable.shape, tf.constant(np.nan, variable.dtype)))
     with pytest.raises(ValueError, match="weights are NaN: restore"):
-        saved_model.export(cheap, tmp_path / "other", 10, 20)
+        saved_model.export(diverged, tmp_path / "other", 10, 20)
     assert not (tmp_path / "other").exists()
     (exported.path / saved_model.CARD).write_text("[]")
     with pytest.raises(ValueError, match="model_card.json is damaged: it holds no table"):
@@ -399,9 +424,10 @@ def test_errors(model, exported, tmp_path):
             exported.estimate_log_prob(np.zeros((2, 3, 2, 1)), **arguments)
 
 
-def test_memory_is_bounded_by_the_chunk(cheap, tmp_path):
+def test_memory_is_bounded_by_the_chunk(exports, tmp_path):
     """The largest tensor of a row has one chunk of particles, whatever the request."""
-    saved_model.export(cheap, tmp_path / "m", num_samples=50, max_num_samples=1_000_000)
+    exports("log_prob")
+    saved_model.export(LinearGaussian.random().model(), tmp_path / "m", num_samples=50, max_num_samples=1_000_000)
     exported = saved_model.Exported(tmp_path / "m")
     answer = exported.estimate_log_prob(np.zeros((1, 3), "float32"), 200_000)
     assert answer.num_samples[0] == 200_000

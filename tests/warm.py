@@ -8,17 +8,29 @@ import os
 import runpy
 import sys
 from multiprocessing import forkserver
+from multiprocessing.context import ForkServerProcess
+
+import quick
+
+
+class Process(ForkServerProcess):
+    """One that runs graphs as the tests do."""
+
+    def run(self):
+        quick.settle()
+        super().run()
 
 
 def context():
     """In place of multiprocessing's "spawn" context."""
     warm = multiprocessing.get_context("forkserver")
+    warm.Process = Process
     warm.set_forkserver_preload(["iwae_zoo.programs.train"])
     forkserver.ensure_running()  # Now, so that it is not born while somebody ignores Ctrl-C.
     return warm
 
 
-def start(program, *flags, cwd, stdout, stderr=None, env=()):
+def start(program, *flags, cwd, stdout, stderr=None, env=(), optimized=False):
     """Runs a program as `python program flags` would.
 
     Args:
@@ -28,17 +40,19 @@ def start(program, *flags, cwd, stdout, stderr=None, env=()):
       stdout: path of a file that what it prints is added to.
       stderr: the same of what it says on stderr; by default that of `stdout`.
       env: dict, of environment variables beside the tests' own.
+      optimized: bool, whether its graphs are those that users run.
 
     Returns:
       `multiprocessing.Process`, started.
     """
     arguments = [str(program), *map(str, flags)]
-    process = context().Process(target=_run, args=(arguments, cwd, stdout, stderr or stdout, dict(env)))
+    process = context().Process(target=_run, args=(arguments, cwd, stdout, stderr or stdout, dict(env), optimized))
     process.start()
     return process
 
 
-def _run(arguments, cwd, stdout, stderr, env):
+def _run(arguments, cwd, stdout, stderr, env, optimized):
+    quick.optimize(optimized)
     os.chdir(cwd)
     os.environ.update(env)
     for path, descriptor in ((stdout, 1), (stderr, 2)):

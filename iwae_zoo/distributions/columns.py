@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import types
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,10 @@ class Columns(Likelihood):
     title = "table's column"
     kinds = ("table",)
     values = "what each column takes"
+    # By setting: the kind of data that its likelihood is for.
+    of_kind = types.MappingProxyType(
+        {"real": "real", "positive": "positive", "count": "count", "binary": "binary", "categorical": "class"}
+    )
 
     def __post_init__(self):
         from iwae_zoo.distributions import likelihoods  # Its table has this class.
@@ -78,8 +83,8 @@ class Columns(Likelihood):
 
         object.__setattr__(self, "columns", tuple(map(column, self.columns)))
         object.__setattr__(self, "groups", tuple(map(group, self.groups)))
-        for kind in ("real", "positive", "count", "binary", "categorical"):
-            likelihoods.checked(self._head(kind), {"categorical": "class"}.get(kind, kind))
+        for setting, kind in self.of_kind.items():
+            likelihoods.checked(self._head(setting), kind)
 
     @property
     def not_drawn(self):

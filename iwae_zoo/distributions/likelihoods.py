@@ -110,12 +110,13 @@ def checked(head, kind, drawn_from=None):
       ValueError: if it is not for data of the kind.
     """
     if kind not in head.kinds:
+        settings = [setting for setting, of in Columns.of_kind.items() if kind == "table" and of in head.kinds]
         drawn = f", binarised from data of kind {drawn_from}" if drawn_from not in (None, kind) else ""
         raise ValueError(
             f"The likelihood {head.name!r} is for data of kind {' or '.join(head.kinds)}: received data of kind {kind}"
             f"{drawn}."
             + (" Pass --binarize=none to leave them as they are." if drawn and drawn_from in head.kinds else "")
-            + (f" Of a table's columns, use 'columns,{head.kinds[0]}={head.name}'." if kind == "table" else "")
+            + (f" Of a table's columns, use 'columns,{settings[0]}={head.name}'." if settings else "")
         )
     return head
 

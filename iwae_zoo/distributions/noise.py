@@ -73,7 +73,9 @@ def inner_uniform(rows, size, seed, first_row=0, dtype=tf.float32):
 
 
 def normal(rows, size, seed, first_row=0, dtype=tf.float32):
-    """Standard normal numbers [rows, size]; arguments as in `uniform`. The first of a row do not depend on its size.
+    """Standard normal numbers [rows, size]; arguments as in `uniform`.
+
+    Where `first_row` is 0, the first of row 0, and of each row where rows have seeds, do not depend on the size.
 
     Box-Muller on whole arrays takes four fifths of the time of TensorFlow's own normal numbers.
     """

@@ -127,7 +127,7 @@ def estimate_log_prob(
     Raises:
       ValueError: on an argument out of range, an x of another shape or with NaN in it, a model with NaN weights, one
         whose z is not continuous, or one that cannot be in tiles, and has to be.
-      MemoryError: if the device has no memory for so many chains, with how many would fit.
+      MemoryError: if the device has no memory for so many chains, with how many would fit, or what else there is to do.
 
     #### References
     Neal. Annealed Importance Sampling. Statistics and Computing 2001, section 2. https://arxiv.org/abs/physics/9803008
@@ -157,7 +157,7 @@ def check_drawn(model):
 
 
 @tensor_float_32(False)
-def estimate_rows(model, x, rows, seed, budget, tile_rows=None, verbose=1):
+def estimate_rows(model, x, rows, seed, budget, tile_rows=None, verbose=1, instead=None):
     """As `estimate_log_prob`, for any rows of a data set.
 
     Args:
@@ -168,6 +168,7 @@ def estimate_rows(model, x, rows, seed, budget, tile_rows=None, verbose=1):
       budget: `walks.Budget`.
       tile_rows: as in `estimate_log_prob`.
       verbose: 0 for no progress bar.
+      instead: str, as in `tiles.enough`, of a caller whose user cannot choose the number of chains.
 
     Returns:
       `AnnealedEstimate`.
@@ -175,7 +176,7 @@ def estimate_rows(model, x, rows, seed, budget, tile_rows=None, verbose=1):
     tile_rows = _tile_rows(tile_rows, model, budget)
     estimate = _estimate_function(model, budget.traced, tile_rows)
     arguments = (rows, checked_seed(seed), [x], [budget.betas], verbose)
-    with _enough(model, budget, tile_rows):
+    with _enough(model, budget, tile_rows, instead):
         return AnnealedEstimate(**_in_batches(estimate, _batch_size(model, tile_rows), *arguments))
 
 
@@ -328,15 +329,21 @@ def _latent(model):
     return tf.TensorSpec([model.latent_size], model.prior.distribution().dtype)
 
 
+def _directions(model, budget):
+    """Along how many directions the mode of p(z | x) is sought at once, in the place of as many chains: int."""
+    return min(model.latent_size, laplace.DIRECTIONS) if paths.INITIAL[budget.initial].whitened else 1
+
+
 def _tile_rows(tile_rows, model, budget):
-    """`tiles.choose`; the mode of p(z | x) is sought along some directions at once, which take the place of chains."""
-    abreast = max(budget.num_chains, min(model.latent_size, laplace.DIRECTIONS))
-    return tiles.choose(tile_rows, model, abreast, backward=True)
+    """`tiles.choose` for the chains of a budget."""
+    return tiles.choose(tile_rows, model, max(budget.num_chains, _directions(model, budget)), backward=True)
 
 
-def _enough(model, budget, tile_rows):
+def _enough(model, budget, tile_rows, instead=None):
     """`tiles.enough` for the chains of a budget, whose densities are gone back through."""
-    return tiles.enough(tile_rows, model, budget.num_chains, name="num_chains", kind="chain", backward=True)
+    options = {"name": "num_chains", "kind": "chain", "backward": True, "instead": instead}
+    least = max(_directions(model, budget), budget.num_chains if instead else 1)
+    return tiles.enough(tile_rows, model, budget.num_chains, least=least, **options)
 
 
 def _batch_size(model, tile_rows):

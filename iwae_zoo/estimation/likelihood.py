@@ -134,7 +134,8 @@ def estimate_log_prob(
     Raises:
       ValueError: on a number out of range, an x of another shape or with NaN in it, a model whose weights are NaN, or
         one that cannot be annealed, or be in tiles, and has to be.
-      MemoryError: if the device is out of memory; the message has a `chunk_size` that would fit.
+      MemoryError: if the device is out of memory; the message has a `chunk_size` that would fit, or for annealed rows
+        what there is to do instead.
 
     #### References
     Burda, Grosse, Salakhutdinov. Importance Weighted Autoencoders. ICLR 2016, section 5.
@@ -159,11 +160,12 @@ def estimate_log_prob(
 def _anneal(model, x, rows, seed, tile_rows):
     """Annealed answers as `climb` takes them; where too few chains are effective, along a path of more temperatures."""
     budget = walks.Budget.of()
-    answers = annealing.estimate_rows(model, x, rows, seed, budget, tile_rows, verbose=0)._asdict()
+    options = {"tile_rows": tile_rows, "verbose": 0, "instead": f"method={IMPORTANCE!r}"}
+    answers = annealing.estimate_rows(model, x, rows, seed, budget, **options)._asdict()
     weak = (answers["ess"] < least_ess(budget.num_chains)) & (answers["ess"] > 0)
     if weak.any():
         longer = budget._replace(num_temperatures=_LONGER * budget.num_temperatures)
-        again = annealing.estimate_rows(model, x[weak], rows[weak], seed, longer, tile_rows, verbose=0)
+        again = annealing.estimate_rows(model, x[weak], rows[weak], seed, longer, **options)
         for name, values in again._asdict().items():
             answers[name][weak] = values
     return answers | {"num_samples": np.full(len(rows), budget.num_chains)}

@@ -20,6 +20,7 @@ from iwae_zoo.model import particles
 
 __all__ = [
     "Observer",
+    "after",
     "checked_counts",
     "default_chunk",
     "observed",
@@ -86,7 +87,7 @@ def observed(networks, x, num_samples, seed, tolerance, chunk_size, capacity, pr
         weighed = tf.where(wanted, log_weights, minus_infinity)
         total = _added(log_sum, weighed)
         return (
-            tf.minimum(start + chunk_size, num_samples),
+            after(start, chunk_size, num_samples),
             total,
             _added(log_sum_of_squares, 2.0 * weighed),
             sum_of_logs + tf.reduce_sum(tf.where(wanted, log_weights, tf.zeros_like(log_weights)), axis=-1),
@@ -128,6 +129,11 @@ def observed(networks, x, num_samples, seed, tolerance, chunk_size, capacity, pr
         "elbo": sum_of_logs / n,
     }
     return {**supported(in_support, inside), "in_support": in_support, "num_samples": count}, state
+
+
+def after(start, chunk_size, num_samples):
+    """Number of particles there are after another chunk, the last one of which may be no whole one: int tensor."""
+    return start + tf.minimum(chunk_size, num_samples - start)  # The end of a whole chunk may have no int32.
 
 
 def supported(in_support, values):

@@ -77,9 +77,19 @@ def choose(tile_rows, model, chunk_size, proposal="encoder", *, backward=False):
     return next((rows for rows in _OF_A_GPU if rows * row <= room), 1)
 
 
-def enough(tile_rows, model, count, *, name="chunk_size", **options):
-    """`memory.enough` for the rows that are computed at once, with so many particles or chains each."""
-    return memory.enough(model, at_once(tile_rows), count, name=name, fewer_rows="a smaller tile_rows", **options)
+def enough(tile_rows, model, count, *, name="chunk_size", instead=None, **options):
+    """`memory.enough` for the rows that are computed at once, with so many particles or chains each.
+
+    Args:
+      tile_rows: int.
+      model: `ImportanceWeightedAutoencoder`.
+      count: int.
+      name: as in `memory.enough`.
+      instead: str, what there is to do where these are too many, of one row too; None where there is nothing.
+      **options: of `memory.enough`.
+    """
+    fewer_rows = "a smaller tile_rows, or " * (tile_rows > 1) + (instead or "a device with more memory")
+    return memory.enough(model, at_once(tile_rows), count, name=name, fewer_rows=fewer_rows, **options)
 
 
 def _why_not(model, proposal):

@@ -1,5 +1,6 @@
 """What all figures share: a file, a title, text and images."""
 
+import pathlib
 import textwrap
 
 from iwae_zoo._files import whole
@@ -13,9 +14,9 @@ _SHORT = 24
 
 
 def write(figure, path):
-    """Writes a figure as PNG, whole or not at all."""
+    """Writes a figure, whole or not at all: as its ending says, and as PNG where it has none."""
     with whole(path) as partial:
-        figure.savefig(partial, dpi=120)
+        figure.savefig(partial, dpi=120, format=pathlib.Path(path).suffix[1:] or "png")
 
 
 def titled(figure, title):

@@ -148,6 +148,7 @@ def enough(
     kind="particle",
     copies=1,
     backward=False,
+    least=1,
     fewer_rows="fewer rows at once",
 ):
     """Inside, TensorFlow's error of a device that is out of memory becomes one that says what would fit.
@@ -160,7 +161,8 @@ def enough(
       kind: str, what they are: particles, or chains.
       copies: int, how many times `bytes_per_particle` each takes.
       backward: as in `bytes_per_particle`.
-      fewer_rows: str, what there is to do where one particle is too much.
+      least: int, the fewest that can be chosen, or below which no less memory is taken.
+      fewer_rows: str, what there is to do where these are too many.
 
     Raises:
       MemoryError: instead of `tf.errors.ResourceExhaustedError`; any other error passes.
@@ -174,15 +176,16 @@ def enough(
         of_particle = copies * bytes_per_particle(model, backward)
         taken = (
             f"The device is out of memory: {rows} row{'s' * (rows > 1)} with {chunk} {kind}{'s' * (chunk > 1)} each "
-            f"take about {_mebibytes(rows * chunk * of_particle)} MiB at once"
+            f"take about {_mebibytes(rows * max(chunk, least) * of_particle)} MiB at once"
         )
         try:
             free, size = available(), of_device()
-            fits = fitting_chunk(rows, of_particle, max(chunk // 2, 1))
+            fits = fitting_chunk(rows, of_particle, max(chunk // 2, least))
         except RuntimeError as unknown:  # How much there is, which halving does not need to know.
-            raise MemoryError(f"{taken}: take {fewer_rows}, or a smaller {name}. {unknown}") from None
+            smaller = f", or a smaller {name}" if chunk > least else ""
+            raise MemoryError(f"{taken}: take {fewer_rows}{smaller}. {unknown}") from None
         flag = f" (--{_FLAGS[name]}={fits})" if name in _FLAGS else ""
-        remedy = f"{name}={fits}{flag} would fit" if chunk > 1 else f"take {fewer_rows}"
+        remedy = f"{name}={fits}{flag} would fit" if least <= fits < chunk else f"take {fewer_rows}"
         raise MemoryError(f"{taken}, and {_mebibytes(free)} of {_mebibytes(size)} MiB are free: {remedy}.") from None
 
 

@@ -241,9 +241,10 @@ class Run:
         """
         try:
             return self._evaluate(model, verbose if self.is_chief else 0)
-        except MemoryError as error:  # Of training, --particle_chunk is another number.
+        except MemoryError as error:  # Of training, these are other numbers.
             raise MemoryError(
-                f"{error} The trained model is in {self.files.model}: evaluate_main.py takes --particle_chunk."
+                f"{error} The trained model is in {self.files.model}: evaluate_main.py takes --particle_chunk, "
+                "--tile_rows and --method."
             ) from None
 
     def _evaluate(self, model, verbose):
@@ -255,10 +256,7 @@ class Run:
         with strategies.watching(self.strategy):
             bar = verbose if sys.stdout.isatty() else 0
             trained = evaluation.evaluate(model, x, config.eval_samples, method=config.eval_method, verbose=bar)
-            with self.strategy.scope():
-                beginner = self.build()
-            count = config.m * config.k
-            untrained = likelihood.estimate_dataset(beginner, x, count, method=likelihood.IMPORTANCE, verbose=0)
+            untrained = self._untrained(model, x)
         before = f"{config.from_preset}, before" if config.from_preset else "the same, untrained model"
         baselines = {before: float(untrained.log_prob.mean())}
         result = dataclasses.asdict(trained)
@@ -277,6 +275,18 @@ class Run:
             print(evaluation.table(trained, baselines, head.units if head else "nats per example", measures))
             print(f"Everything about this run is in {self.workdir}.")
         return result
+
+    def _untrained(self, model, x):
+        """The `Estimate` of M K particles with the weights that training begins with, as `evaluation` asks for it."""
+        with self.strategy.scope():
+            weights = self.build().get_weights()
+        learned = model.get_weights()
+        model.set_weights(weights)  # What is traced for the trained model answers for this one, too.
+        try:
+            count = self.config.m * self.config.k
+            return likelihood.estimate_dataset(model, x, count, method=likelihood.IMPORTANCE, verbose=0)
+        finally:
+            model.set_weights(learned)
 
     def _describe(self):
         versions = {name: metadata.version(name) for name in ("tensorflow", "keras", "tensorflow-probability", "numpy")}

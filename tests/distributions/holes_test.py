@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import re
 
 import numpy as np
 import pytest
@@ -162,4 +163,11 @@ def test_columns_say_what_is_wrong():
         likelihoods.get("columns,real=poisson")
     with pytest.raises(ValueError, match="use 'columns,real=student_t'"):
         likelihoods.checked(likelihoods.get("student_t"), "table")
+    for name in set(likelihoods.names()) - {"columns"}:
+        with pytest.raises(ValueError, match="received data of kind table") as raised:
+            likelihoods.checked(likelihoods.get(name), "table")
+        advised = re.findall("use '(.*)'", str(raised.value))
+        assert bool(advised) == (likelihoods.get(name).kinds[0] not in ("intensity", "byte"))
+        for text in advised:
+            assert name in dataclasses.asdict(likelihoods.get(text)).values()
     assert likelihoods.get("columns,real=normal:spread=column")._head("real").spread == "column"

@@ -19,6 +19,9 @@ def test_a_part_draws_what_the_whole_draws(size, dtype):
     normal = noise.normal(9, size, (1, 2), dtype=dtype).numpy()
     np.testing.assert_array_equal(noise.normal(4, size, (1, 2), 5, dtype), normal[5:])
     np.testing.assert_array_equal(noise.normal(1, 600, (1, 2), dtype=dtype)[0, :size], normal[0])
+    seeds = tf.constant([[1, 2], [3, 4]])
+    normal = noise.normal(2, size, seeds, dtype=dtype)
+    np.testing.assert_array_equal(noise.normal(2, 600, seeds, dtype=dtype)[:, :size], normal)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])

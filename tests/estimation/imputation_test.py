@@ -229,14 +229,15 @@ def test_names_are_filled_by_the_most_probable(seed):
     model = presets.build("table", data_shape=(3,), likelihood=head, hidden_sizes=(16,), latent_size=2, seed=seed % 100)
     model.compile(keras.optimizers.Adam(0.02), steps_per_execution=3)
     model.fit(x, batch_size=100, epochs=60, verbose=0)
-    filled = imputation.impute(model, x[:40], 200, num_imputations=1)
+    options = {"num_samples": 200, "num_imputations": 1, "chunk_size": 60}
+    filled = imputation.impute(model, x[:40], **options)
     gone = np.isnan(x[:40, 0])
     assert np.mean(filled.point[gone, 0] == codes[:40][gone]) > 0.9
     assert np.mean(filled.probability[gone, 0]) > 0.8
     assert set(filled.draws[0, gone, 0]) <= {0.0, 1.0, 2.0}
     assert np.isnan(filled.probability[np.isnan(x[:40, 2]), 2]).all()
     # Log weights whose sum is lost in rounding: no good answer, but none that is no probability.
-    far = imputation.impute(model, np.float32([[np.nan, np.nan, 1e10]]), 100, chunk_size=30)
+    far = imputation.impute(model, np.float32([[np.nan, np.nan, 1e10]]), **options)
     assert not far.trusted[0] and far.log_prob[0] < -1e16
     assert 0.0 <= far.mean[0, 1] <= 1.0 and (far.probability[0, :2] <= 1.0 + 1e-6).all()
 

@@ -26,11 +26,13 @@ def all_log_weights(model, x, num_samples, chunk_size, seed):
     """The log weights that the stream draws for its one row, all at once."""
     from iwae_zoo import particles
 
-    posterior = model.encoder.posterior(x)
-    parts = []
-    for chunk in range(-(-num_samples // chunk_size)):
+    @tf.function(autograph=False)
+    def drawn(chunk):
+        posterior = model.encoder.posterior(x)
         z = posterior.sample([chunk_size], seed=particles.derive_seed([0, seed], chunk))
-        parts.append(particles.log_joint(model.decoder, model.prior, x, z) - posterior.log_prob(z))
+        return particles.log_joint(model.decoder, model.prior, x, z) - posterior.log_prob(z)
+
+    parts = [drawn(tf.constant(chunk)) for chunk in range(-(-num_samples // chunk_size))]
     return np.concatenate(parts)[:num_samples, 0].astype("float64")
 
 
@@ -185,7 +187,7 @@ def test_prior_as_proposal(truth, model):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:log p")
-def test_outside_the_support():
+def test_outside_the_support(short_annealing):
     model = presets.build("small", data_shape=(2, 2, 1))
     x = np.zeros((3, 2, 2, 1))
     x[1, 0, 0] = 0.5
@@ -233,15 +235,17 @@ def test_auto_anneals_what_importance_samples_cannot_answer(truth):
     # A row does not depend on the others, nor on which of them were annealed with it.
     alone = likelihood.estimate_log_prob(far_off, x[4:7], 200, method="auto", first_row=4)
     np.testing.assert_array_equal(alone.log_prob, answer.log_prob[4:7])
-    result = likelihood.evaluate_log_prob(far_off, x, 200, verbose=0)
-    assert result.num_annealed == annealed.sum()
+    result = likelihood.evaluate_log_prob(far_off, x[:6], 200, verbose=0)
+    assert result.num_annealed == annealed[:6].sum() > 0
     assert result.num_untrusted == 0
-    assert result.importance_log_prob == pytest.approx(sampled.log_prob.mean())
-    backwards = np.arange(30)[::-1]
+    assert result.importance_log_prob == pytest.approx(sampled.log_prob[:6].mean())
+    backwards = np.arange(30)[::-3]
     every = likelihood.estimate_log_prob(far_off, x[backwards], 200, method="annealed", rows=backwards)
     assert set(every.method) == {"annealed"}
-    np.testing.assert_array_equal(every.log_prob[backwards][annealed], answer.log_prob[annealed])
-    np.testing.assert_array_equal(every.importance_log_prob[backwards], sampled.log_prob)
+    again = annealed[backwards]
+    assert again.any()
+    np.testing.assert_array_equal(every.log_prob[again], answer.log_prob[backwards][again])
+    np.testing.assert_array_equal(every.importance_log_prob, sampled.log_prob[backwards])
     for rows in ([0, 1], [0, 1, -1], [0, 1, 2**31], [0.0, 1.0, 2.0]):
         with pytest.raises(ValueError, match="rows must be integers from 0"):
             likelihood.estimate_log_prob(far_off, x[:3], 200, rows=rows)

@@ -30,7 +30,7 @@ def test_importance_sampling(truth, model):
 
 @pytest.mark.slow
 def test_annealing_is_unbiased_and_bounded_from_both_sides(truth, model, seed):
-    sandwich = annealing.sandwich(model, 500, 8, 2, 3, seed=seed, verbose=0)
+    sandwich = annealing.sandwich(model, 500, 5, 8, 1, seed=seed, verbose=0)
     exact = truth.log_prob(sandwich.x)
     assert abs(z_score(np.exp(sandwich.lower - exact), 1)) < 4
     assert abs(z_score(np.exp(exact - sandwich.upper), 1)) < 4

@@ -128,7 +128,7 @@ def test_eight_clients_and_a_new_version(directory, x, tmp_path, no_annealing):
 @pytest.mark.filterwarnings("ignore:log p")
 def test_programs(tiny, tmp_path, monkeypatch, short_annealing):
     """Train, export, evaluate and ask, with the programs alone."""
-    flags = [f"--dataset={tiny}", "--objective=dreg", "--m=1", "--k=4", "--epochs=2", "--eval_samples=50"]
+    flags = [f"--dataset={tiny}", "--objective=dreg", "--m=1", "--k=4", "--epochs=2", "--eval_samples=4"]
     flags += ["--preset=small", "--workdir=run"]
     trained = call(train, *flags, "--export_dir=models/digits", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
@@ -139,7 +139,7 @@ def test_programs(tiny, tmp_path, monkeypatch, short_annealing):
     card = json.loads((tmp_path / "models" / "digits" / "2" / "model_card.json").read_text())
     assert card["config"]["objective"] == "dreg"
     assert np.isfinite(card["evaluation"]["log_prob_error"])
-    flags = [f"--dataset={tiny}", "--saved_model=models/digits", "--num_samples=50", "--method=importance"]
+    flags = [f"--dataset={tiny}", "--saved_model=models/digits", "--num_samples=4", "--method=importance"]
     flags += ["--output=log_prob.csv"]
     evaluated = call(evaluate_main, *flags, cwd=tmp_path)
     assert evaluated.returncode == 0, evaluated.stderr
@@ -153,7 +153,7 @@ def test_programs(tiny, tmp_path, monkeypatch, short_annealing):
     printed = float(re.search(r"log p\(x\) +(\S+)", evaluated.stdout).group(1))
     assert printed == pytest.approx(mean, abs=1e-3)
     with serve(tmp_path / "models" / "digits", "digits", port=0, rest_api_port=0) as ports:
-        flags = [f"--server=127.0.0.1:{ports.rest}", "--model_name=digits", f"--dataset={tiny}", "--num_samples=50"]
+        flags = [f"--server=127.0.0.1:{ports.rest}", "--model_name=digits", f"--dataset={tiny}", "--num_samples=4"]
         asked = call(query_program, *flags, "--output=asked.npz", cwd=tmp_path)
         assert asked.returncode == 0, asked.stderr
     with np.load(tmp_path / "asked.npz") as answers:

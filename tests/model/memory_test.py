@@ -11,7 +11,7 @@ from faults import exhausted
 
 from iwae_zoo import annealing, likelihood, presets
 from iwae_zoo.distributions import fusion
-from iwae_zoo.estimation import importance
+from iwae_zoo.estimation import importance, streaming
 from iwae_zoo.model import memory
 
 # Fused operations need less.
@@ -92,6 +92,9 @@ def test_an_error_that_says_what_would_fit(model, monkeypatch):
         (16, 5000, {}, "16 rows with 5000 particles each .* particle_chunk=640 would fit"),
         (16, 5000, {"copies": 4}, "16 rows with 5000 particles each .* particle_chunk=160 would fit"),
         (1, 1, {"fewer_rows": "a smaller batch"}, "1 row with 1 particle each .*: take a smaller batch"),
+        (16, 64, {"least": 40}, "16 rows with 64 particles each .* particle_chunk=40 would fit"),
+        (16, 64, {"least": 64}, "16 rows with 64 particles each .* are free: take fewer rows at once.$"),
+        (16, 5000, {"least": 641}, "16 rows with 5000 particles each .* are free: take fewer rows at once.$"),
     ):
         with pytest.raises(MemoryError, match=message) as raised, memory.enough(model, rows, chunk, **options):
             exhausted()
@@ -111,6 +114,9 @@ def test_a_card_of_whose_memory_the_driver_says_nothing(model, monkeypatch):
     monkeypatch.setattr(memory, "of_device", unknown)
     expected = "MiB at once: take fewer rows at once, or a smaller particle_chunk. The driver does not say."
     with pytest.raises(MemoryError, match=expected), memory.enough(model, 16, 64):
+        exhausted()
+    expected = "MiB at once: take fewer rows at once. The driver does not say."
+    with pytest.raises(MemoryError, match=expected), memory.enough(model, 16, 64, least=64):
         exhausted()
 
 
@@ -153,3 +159,41 @@ def test_asked_to_anneal(function, ask, model, monkeypatch):
     monkeypatch.setattr(annealing, function, lambda *_: exhausted)
     with pytest.raises(MemoryError, match="2 rows with 100 chains each .*: num_chains=50 would fit"):
         ask(model)
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        ({"num_chains": 200}, "num_chains=100 would fit"),
+        ({"num_chains": 100}, "num_chains=60 would fit"),
+        ({"num_chains": 60}, "take a device with more memory"),
+        ({"num_chains": 60, "tile_rows": 48}, "take a smaller tile_rows, or a device with more memory"),
+        ({"num_chains": 20}, "take a device with more memory"),
+        ({"num_chains": 20, "initial": "encoder"}, "num_chains=10 would fit"),
+    ],
+)
+def test_the_search_for_modes_goes_along_many_directions(options, remedy, monkeypatch):
+    """Of fewer chains than these it takes no less memory."""
+    wide = presets.build("small", data_shape=(3, 3, 1), objective="iwae", latent_size=60)
+    monkeypatch.setattr(annealing, "_estimate_function", lambda *_: exhausted)
+    options = {"tile_rows": 1, **options}
+    rows = f"{max(2, options['tile_rows'])} rows with {options['num_chains']} chains each"
+    with pytest.raises(MemoryError, match=f"^The device is out of memory: {rows} .*: {remedy}.$") as raised:
+        annealing.estimate_log_prob(wide, np.zeros((3, 3, 3, 1)), **options)
+    at_once = max(options["num_chains"], 1 if "initial" in options else 60) * max(2, options["tile_rows"])
+    taken = at_once * memory.bytes_per_particle(wide, backward=True) / 2**20
+    assert f"take about {taken:.0f} MiB at once" in str(raised.value)
+
+
+def test_who_cannot_choose_the_chains_is_told_what_there_is_to_choose(model, monkeypatch):
+    monkeypatch.setattr(annealing, "_estimate_function", lambda *_: exhausted)
+    with pytest.raises(MemoryError, match="2 rows with 32 chains each .* are free: take method='importance'.$"):
+        likelihood.estimate_log_prob(model, np.zeros((1, 3, 3, 1)), 100, method="annealed", tile_rows=1)
+
+
+def test_the_last_chunk_of_the_most_particles_that_can_be_counted():
+    """2^31 - 1 of them: the end of a chunk that is not whole may have no int32."""
+    most = tf.constant([2**31 - 1, 2400, 2400])
+    after = streaming.after(tf.constant([2**31 - 1100, 0, 2000]), 2500, most)
+    np.testing.assert_array_equal(after, most)
+    np.testing.assert_array_equal(streaming.after(tf.constant(2500), 2500, tf.constant(2**31 - 1)), 5000)

@@ -320,7 +320,7 @@ def test_what_is_frozen_stays_so_in_a_file(frozen, tmp_path):
     }
     if frozen:
         parts[frozen].trainable = False
-    model.compile("adam")
+    model.compile("adam", run_eagerly=True)
     x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
     model.fit(x, batch_size=4, verbose=0)
     model.save(tmp_path / "model.keras")

@@ -222,7 +222,7 @@ def test_what_does_not_fit_is_an_error_before_anything_is_written(changes, messa
 def test_the_study_makes_a_preset_and_goes_on_where_it_was(tiny, tmp_path, monkeypatch):
     recipe = {"dataset": tiny, "objective": "dreg", "m": 1, "k": 2}
     monkeypatch.setitem(table.TABLE, "toy", dataclasses.replace(presets.get("plane"), epochs=3, training=recipe))
-    quick = functools.partial(trained_presets.evaluate, num_samples=20, method="importance")
+    quick = functools.partial(trained_presets.evaluate, num_samples=trained_presets.PARTICLES, method="importance")
     monkeypatch.setattr(trained_presets, "evaluate", quick)
     run = training.Run(trained_presets.configured("toy"), tmp_path / "runs" / "toy")
     save = run.files.save
@@ -247,8 +247,7 @@ def test_the_study_makes_a_preset_and_goes_on_where_it_was(tiny, tmp_path, monke
     assert card["epochs"] == 3 and 2 < card["hours"] < 2.1
     x = data.load(tiny).evaluation_array("test")
     ran = keras.saving.load_model(checkpoint)
-    answers = [likelihood.estimate_log_prob(each, x, 20).log_prob for each in (ran, model)]
-    np.testing.assert_array_equal(*answers)
+    np.testing.assert_array_equal(*(each.log_weights(x, 2, 3, (0, 1)) for each in (ran, model)))
     # Finished, it is evaluated again, and is as old as it was.
     before = (tmp_path / "weights" / "toy.weights.h5").read_bytes()
     ended = call(train_presets_main, *flags, cwd=tmp_path)

@@ -15,7 +15,7 @@ from inprocess import call
 
 from iwae_zoo import data, imputation, likelihood, saved_model
 from iwae_zoo.model import memory
-from iwae_zoo.programs import evaluate, impute, train
+from iwae_zoo.programs import evaluate, impute, train, trained
 from iwae_zoo_serving.programs import query
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:log p")]
@@ -41,12 +41,24 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
     write(folder / "people.csv", rows_of_people(150, seed=0))
     flags = ["--dataset=people.csv", "--columns=id:ignore", "--objective=iwae", "--m=1", "--k=4", "--epochs=2"]
-    flags += ["--hidden_sizes=8", "--latent_size=2", "--eval_samples=20", "--eval_method=importance", "--workdir=run"]
+    flags += ["--hidden_sizes=8", "--latent_size=2", "--eval_samples=4", "--eval_method=importance", "--workdir=run"]
     result = call(train, *flags, cwd=folder)
     assert result.returncode == 0, result.stderr
     assert "columns id:ignore, age:positive, visits:count, town:categorical (3)" in result.stdout
     assert "of the training values missing, most in" in result.stdout
     return folder
+
+
+@pytest.fixture(scope="module")
+def model(run):
+    return keras.saving.load_model(run / "run" / "model.keras")
+
+
+@pytest.fixture(autouse=True)
+def _loaded_once(model, run, monkeypatch):
+    """The library answers from what the programs have traced."""
+    path, load = str(run / "run" / "model.keras"), trained.load_model
+    monkeypatch.setattr(trained, "load_model", lambda file, **options: model if file == path else load(file, **options))
 
 
 def flags_of(run, source, target, *more):
@@ -78,13 +90,12 @@ def test_filled(run, tmp_path):
     assert "--output=filled.npz" in call(impute, *flags_of(run, source, "filled.npz"), cwd=tmp_path).stderr
 
 
-def test_memory_is_not_enough(run, tmp_path, monkeypatch):
+def test_memory_is_not_enough(run, model, tmp_path, monkeypatch):
     """What would fit counts the moments of each particle, and the flag that it names is there."""
 
     def available():
         return 2 * 2 * 10 * imputation.MOMENTS * memory.bytes_per_particle(model)
 
-    model = keras.saving.load_model(run / "run" / "model.keras")
     monkeypatch.setattr(memory, "available", available)
     monkeypatch.setattr(imputation, "_rows_function", lambda *_: exhausted)
     source = write(tmp_path / "holes.csv", rows_of_people(3, seed=1))
@@ -127,19 +138,17 @@ def test_a_file_that_is_no_model(run, tmp_path):
     assert result.returncode != 0 and "other.keras holds a Sequential and no model of this library" in result.stderr
 
 
-def test_evaluated_by_the_columns_of_the_model(run, tmp_path):
+def test_evaluated_by_the_columns_of_the_model(run, model, tmp_path):
     """A file of which two towns are missing: the numbers of the others stay what they were."""
     rows = [row for row in rows_of_people(200, seed=3) if row[3] in ("Oslo", "")]
     source = write(tmp_path / "oslo.csv", rows)
-    path = run / "run" / "model.keras"
-    flags = [f"--model={path}", f"--dataset={source}", "--num_samples=20", "--method=importance"]
+    flags = [f"--model={run / 'run' / 'model.keras'}", f"--dataset={source}", "--num_samples=4", "--method=importance"]
     result = call(evaluate, *flags, "--output=scores.json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    model = keras.saving.load_model(path)
     columns = model.decoder.head.columns
     assert [column.categories for column in columns if column.name == "town"] == [("Bonn", "Oslo", "Rome, IT")]
     x = data.load(str(source), columns=columns).evaluation_array("test")
-    expected = likelihood.evaluate_log_prob(model, x, 20, method="importance", verbose=0)
+    expected = likelihood.evaluate_log_prob(model, x, 4, method="importance", verbose=0)
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["log_prob"] == pytest.approx(expected.log_prob, rel=1e-5)
 
@@ -163,9 +172,9 @@ class Direct:
         pass
 
 
-def test_asked_of_a_server(run, tmp_path, monkeypatch, short_annealing):
+def test_asked_of_a_server(run, tmp_path, monkeypatch, no_annealing):
     """The same draws and the same file, but for the last digits, as without a server."""
-    exported = saved_model.export_run(run / "run", tmp_path / "model", num_samples=50, num_temperatures=3, num_chains=2)
+    exported = saved_model.export_run(run / "run", tmp_path / "model", num_samples=50)
     card = json.loads((exported / "model_card.json").read_text())
     assert [column["name"] for column in card["input"]["columns"]] == ["id", "age", "visits", "town"]
     client = Direct(saved_model.Exported(exported))

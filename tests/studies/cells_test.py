@@ -26,7 +26,8 @@ FOREVER = 100_000
 
 def config(tiny, **changes):
     settings = {"objective": "iwae", "m": 1, "k": 2, "preset": "small", "epochs": 2}
-    settings |= {"eval_samples": 20, "eval_method": "importance"}
+    # As many samples as particles, so that bound and log p(x) share what is traced.
+    settings |= {"eval_samples": 2, "eval_method": "importance"}
     return training.Config(dataset=tiny, **{**settings, **changes})
 
 
@@ -134,17 +135,17 @@ def test_another_accuracy_or_configuration_is_not_finished(study, tiny, tmp_path
     cells.run_grid({0: config(tiny, eval_samples=30)}, root)
     assert evaluated == [30]
     cells.run_grid({0: config(tiny, eval_method="auto")}, root)
-    assert evaluated == [30, 20]
+    assert evaluated == [30, 2]
     evaluated.pop()
     folder, other = (root / "cells" / config(tiny, seed=seed).title for seed in (0, 1))
     (folder / "evaluation.json").write_text('{"num_samples": 30}')
     cells.run_grid({0: config(tiny)}, root)
-    assert evaluated == [30, 20]
+    assert evaluated == [30, 2]
     for name in ("config.json", "evaluation.json"):
         shutil.copy(other / name, folder)
     with pytest.raises(ValueError, match="another configuration: seed=1 there and 0 here"):
         cells.run_grid({0: config(tiny)}, root)
-    assert evaluated == [30, 20]
+    assert evaluated == [30, 2]
 
 
 @pytest.mark.slow
@@ -194,12 +195,18 @@ def test_an_error_in_a_cell_arrives_as_itself(tiny, tmp_path):
     assert configs["never"].title not in folders
 
 
+def is_alive(group):
+    """Whether a process of a group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
-def test_no_worker_outlives_the_program(ending, tiny, tmp_path):
-    interrupted = ending == signal.SIGINT  # One worker is enough to see what becomes of it when nobody says goodbye.
-    flags = [f"--dataset={tiny}", "--preset=small", f"--objectives={'vae,iwae' if interrupted else 'iwae'}"]
-    flags += ["--workdir=study", "--workers=2"]
+def test_ctrl_c_ends_workers_that_import(tiny, tmp_path):
+    flags = [f"--dataset={tiny}", "--preset=small", "--objectives=vae,iwae", "--workdir=study", "--workers=2"]
     program = subprocess.Popen(
         [sys.executable, str(ROOT / "studies" / "tighter_bounds_main.py"), *flags, f"--epochs={FOREVER}"],
         cwd=tmp_path,
@@ -214,38 +221,46 @@ def test_no_worker_outlives_the_program(ending, tiny, tmp_path):
         assert program.poll() is None, program.communicate()
         return condition()
 
-    def alive():
-        try:
-            os.killpg(program.pid, 0)
-        except ProcessLookupError:
-            return False
-        return True
-
     with program:
         try:
-            if interrupted:  # While the workers import TensorFlow.
-                # Two workers, and multiprocessing's resource tracker.
-                wait_until(lambda: working(lambda: len(children.read_text().split()) == 3))
-                started = [pathlib.Path("/proc", child) for child in children.read_text().split()]
-                for child in started:  # It leaves them cold: they begin to import TensorFlow.
-                    os.kill(int(child.name), ending)
-                workers = started[1:]
-                wait_until(lambda: working(lambda: all("tensorflow" in (w / "maps").read_text() for w in workers)))
-                assert len(children.read_text().split()) == 3
-                os.killpg(program.pid, ending)
-            else:
-                # Two programs import TensorFlow, one after the other: on a machine that is busy, a minute and more.
-                wait_until(lambda: working(lambda: len(list(tmp_path.rglob("config.json"))) == 1), seconds=180)
-                program.send_signal(ending)
+            # Two workers, and multiprocessing's resource tracker.
+            wait_until(lambda: working(lambda: len(children.read_text().split()) == 3))
+            started = [pathlib.Path("/proc", child) for child in children.read_text().split()]
+            for child in started:  # It leaves them cold: they begin to import TensorFlow.
+                os.kill(int(child.name), signal.SIGINT)
+            workers = started[1:]
+            wait_until(lambda: working(lambda: all("tensorflow" in (w / "maps").read_text() for w in workers)))
+            assert len(children.read_text().split()) == 3
+            os.killpg(program.pid, signal.SIGINT)
             output, errors = program.communicate(timeout=30)
-            wait_until(lambda: not alive(), seconds=30)
+            wait_until(lambda: not is_alive(program.pid), seconds=30)
         finally:
-            if alive():
+            if is_alive(program.pid):
                 os.killpg(program.pid, signal.SIGKILL)
     assert "Traceback" not in errors
-    if interrupted:
-        assert program.returncode == 130
-        assert output.endswith("tighter_bounds_main: interrupted. The same command goes on.\n")
+    assert program.returncode == 130
+    assert output.endswith("tighter_bounds_main: interrupted. The same command goes on.\n")
+
+
+def one_worker(config, root):
+    """A program of its own group whose one worker runs a cell."""
+    os.setsid()
+    cells._CONTEXT = multiprocessing.get_context("fork")  # It has not used TensorFlow.
+    cells.run_grid({0: config}, root, workers=2)
+
+
+@pytest.mark.slow
+def test_no_worker_outlives_a_program_that_is_killed(tiny, tmp_path):
+    program = warm.context().Process(target=one_worker, args=(config(tiny, epochs=FOREVER), tmp_path))
+    program.start()
+    try:
+        wait_until(lambda: list(tmp_path.rglob("config.json")))
+        program.kill()
+        program.join()
+        wait_until(lambda: not is_alive(program.pid), seconds=30)
+    finally:
+        if is_alive(program.pid):
+            os.killpg(program.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.0, "2", None, True])

@@ -36,7 +36,7 @@ def test_curves_are_over_the_time_of_training():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:log p")
-def test_study(tmp_path, monkeypatch):
+def test_study(tmp_path, monkeypatch, no_evaluation):
     """Two cells: log p(x) is that of the trained models, the relaxed one's with bits for latents."""
     monkeypatch.setattr(discrete_latents.budget, "epochs_within", lambda config, minutes, path, clock: 2)
     x = np.float32(np.random.default_rng(0).random((60, 6)) < 0.3)

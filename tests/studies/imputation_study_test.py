@@ -48,6 +48,15 @@ def test_peers_fill_what_follows_from_the_rest(name, seed):
     assert ("cover_90" in found) == (name == "ridge")
 
 
+@pytest.mark.parametrize("name", imputation.PEERS)
+def test_peers_fill_columns_of_which_nothing_is_known(name, seed):
+    x = np.random.default_rng(seed).normal(size=(20, 3))
+    missing = np.zeros(x.shape, bool)
+    missing[:5, 0] = missing[:, 1] = True
+    found = imputation.of_peer(x, missing, np.arange(20) < 10, name)
+    assert all(np.isfinite(value) for value in found.values())
+
+
 def test_rows_held_out():
     x, missing, held_out = imputation.problem("wine", "mar", 0.3)
     assert held_out.sum() == math.ceil(0.2 * len(x)) and (missing == holes.remove(x, "mar", 0.3)).all()

@@ -57,3 +57,17 @@ def test_patches_share_no_pixel_between_the_splits():
     assert sum(map(len, pixels)) == len(set.union(*pixels))
     np.testing.assert_array_equal(parts["train"][19], places[0, 8:40, 8:40])
     np.testing.assert_array_equal(parts["test"][3], places[1, 32:64, 204:236])
+
+
+def test_a_file_that_is_there_stays_where_another_cannot_be_written(tmp_path, monkeypatch):
+    np.savez(tmp_path / "digits_bytes.npz", x=np.arange(3))
+
+    def break_off(path, **_):
+        path.write_bytes(b"PK")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(np, "savez", break_off)
+    ended = call(kinds_main, f"--workdir={tmp_path}", cwd=tmp_path)
+    assert ended.stderr == "the_program: No space left on device\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["digits_bytes.npz"]
+    assert np.load(tmp_path / "digits_bytes.npz")["x"].tolist() == [0, 1, 2]

@@ -75,13 +75,28 @@ def test_columns_are_the_models(tmp_path):
 @pytest.mark.slow
 def test_the_figure(workdirs, monkeypatch):
     shutil.copytree(workdirs / "counts", workdirs / "again")
-    names, shown = ["colour", "table", "counts", "again"], []
+    shutil.copytree(workdirs / "counts", workdirs / "other" / "again")
+    names, shown = ["colour", "table", "counts", "again", "other/again"], []
     draw = samples_main.figures.side_by_side
     monkeypatch.setattr(samples_main.figures, "side_by_side", lambda *a: shown.append(list(a[0])) or draw(*a))
     ended = call(samples_main, f"--workdirs={','.join(names)}", "--output=samples.png", cwd=workdirs)
     assert ended.returncode == 0, ended.stderr
     assert (workdirs / "samples.png").read_bytes()[1:4] == b"PNG"
-    assert shown == [["colour, small", "table, small", "counts, small", "counts, small, again"]]
-    ended = call(samples_main, "--workdirs=nowhere", cwd=workdirs)
+    of_counts = [f"counts, small{run}" for run in ("", ", again", ", other/again")]
+    assert shown == [["colour, small", "table, small", *of_counts]]
+    ended = call(samples_main, "--workdirs=nowhere", "--output=samples.png", cwd=workdirs)
     assert ended.returncode != 0
     assert "nowhere" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("nowhere/x.png", "There is no folder for nowhere/x.png"),
+        ("x.xyz", "flag --output=x.xyz: must end as a picture does"),
+    ],
+)
+def test_where_the_figure_goes_is_looked_at_first(output, message, tmp_path):
+    ended = call(samples_main, "--workdirs=missing", f"--output={output}", cwd=tmp_path)
+    assert ended.returncode != 0
+    assert message in ended.stderr and ended.stderr.count("\n") == 1

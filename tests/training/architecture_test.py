@@ -110,9 +110,9 @@ def test_networks_that_cannot_take_the_data_are_an_error_before_anything_is_writ
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:log p")
-def test_a_stacked_model_from_flags(tiny, tmp_path, short_annealing):
+def test_a_stacked_model_from_flags(tiny, tmp_path, no_annealing):
     flags = [f"--dataset={tiny}", "--preset=plane", "--latent_size=4,2", "--hidden_sizes=8+6", "--m=1", "--k=4"]
-    flags += ["--posterior=full_normal", "--prior=mixture_of_normals", "--eval_samples=20", "--workdir=run"]
+    flags += ["--posterior=full_normal", "--prior=mixture_of_normals", "--eval_samples=4", "--workdir=run"]
     flags += ["--eval_method=importance"]
     result = call(train, *flags, "--epochs=2", "--export_dir=served", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -39,23 +39,33 @@ def check_same(folders, models):
     assert histories[0] == histories[1]
 
 
+SETTINGS = {"batch_size": 8, "particle_schedule": "1x1:0.3", "schedule": "cosine"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny, tmp_path_factory):
+    """The trained model, its folder, and the one that a kill leaves in the second epoch."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run = training.Run(config(tiny, **SETTINGS, checkpoint_every=1), folder / "run")
+    return trained(run, folder / "left", saves=10), folder / "run", folder / "left"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("elsewhere", [{"stream_above": 0.0}, {"data_on": "device"}])
-def test_a_run_goes_on_within_an_epoch_to_the_bit(elsewhere, tiny, tmp_path, capsys):
+def test_a_run_goes_on_within_an_epoch_to_the_bit(elsewhere, undisturbed, tiny, tmp_path, capsys):
     """Of 10 steps, with 9 left in the second; also where it goes on with two steps for each return to Python, and with
     data that are streamed, or that lie on the device. There are two batches to validate on.
     """
-    settings = {"batch_size": 8, "particle_schedule": "1x1:0.3", "schedule": "cosine"}
-    folders = tmp_path / "run", tmp_path / "undisturbed"
-    undisturbed = trained(training.Run(config(tiny, **settings, checkpoint_every=1), folders[1]), folders[0], saves=10)
-    other = config(tiny, **settings, steps_per_execution=2, checkpoint_every=2, **elsewhere)
+    model, folder, left = undisturbed
+    folders = shutil.copytree(left, tmp_path / "run"), folder
+    other = config(tiny, **SETTINGS, steps_per_execution=2, checkpoint_every=2, **elsewhere)
     resumed = training.Run(other, folders[0], resume=True).train(verbose=1)
     said = capsys.readouterr().out
     assert "Going on from epoch 1 of 3 and step 1 of 10" in said
     assert ("All training examples lie on the device." in said) == ("data_on" in elsewhere)
-    check_same(folders, (resumed, undisturbed))
-    left = [sorted(path.name for path in folder.iterdir()) for folder in folders]
-    assert left[0] == left[1] == ["config.json", "metrics.jsonl", "model.keras", "tensorboard"]
+    check_same(folders, (resumed, model))
+    kept = [sorted(path.name for path in folder.iterdir()) for folder in folders]
+    assert kept[0] == kept[1] == ["config.json", "metrics.jsonl", "model.keras", "tensorboard"]
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import tensorflow as tf
 import warm
 import workers_toy
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+PROGRAM = pathlib.Path(workers_toy.__file__)
 pytestmark = pytest.mark.slow
 
 
@@ -64,7 +64,7 @@ def flags(tiny):
 def undisturbed(flags, tmp_path_factory):
     """A cluster that trains the toy and then as the flags say."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    return Cluster(ROOT / "tests" / "training" / "workers_toy.py", "workerINDEX.npz", *flags, cwd=folder)
+    return Cluster(PROGRAM, "workerINDEX.npz", *flags, cwd=folder)
 
 
 def is_newer(path, other):
@@ -86,7 +86,7 @@ def test_two_workers_train_to_the_weights_of_one(undisturbed):
 
 def test_a_killed_worker_is_started_again_and_nothing_is_lost(undisturbed, flags, tmp_path):
     undisturbed.wait()
-    cluster = Cluster(ROOT / "train_main.py", *flags, "--stream_above=0", cwd=tmp_path)  # To the same, too.
+    cluster = Cluster(PROGRAM, *flags, "--stream_above=0", cwd=tmp_path)  # To the same, too.
     runs = [each.cwd / "run" for each in (cluster, undisturbed)]
     metrics = runs[0] / "metrics.jsonl"
     deadline = time.monotonic() + 120

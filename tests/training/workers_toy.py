@@ -1,12 +1,16 @@
-"""Trains a little model on every worker of TF_CONFIG, and saves what came of it; then is `train_main.py`.
+"""Trains a little model on every worker of TF_CONFIG, and saves what came of it, if asked to; then is `train_main.py`.
 
-python workers_toy.py out.npz [flags of train_main.py]
+python workers_toy.py [out.npz] [flags of train_main.py]
 """
 
+import pathlib
 import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import keras
 import numpy as np
+import quick
 import tensorflow as tf
 
 from iwae_zoo import likelihood, objectives, presets, strategies
@@ -37,7 +41,10 @@ def results(model):
 
 
 if __name__ == "__main__":
-    strategy = strategies.get("auto")
-    np.savez(sys.argv[1], replicas=strategy.num_replicas_in_sync, **results(train(strategy)))
-    strategies.get = lambda *_: strategy  # A process can join a cluster once.
-    train_main.run("train_main.py", sys.argv[2:])
+    quick.optimize(False)  # A worker that is left alone starts itself anew, as a cold process.
+    flags = sys.argv[1:]
+    if not flags[0].startswith("-"):
+        strategy = strategies.get("auto")
+        np.savez(flags.pop(0), replicas=strategy.num_replicas_in_sync, **results(train(strategy)))
+        strategies.get = lambda *_: strategy  # A process can join a cluster once.
+    train_main.run("train_main.py", flags)
