@@ -29,7 +29,7 @@ def settle(optimizes=False, keeps_lines=False):
     optimize(optimizes)
     # What is imported stays, and tracing makes objects that stay too: looking for it took a tenth of all time.
     gc.freeze()
-    gc.set_threshold(100_000, 20, 20)
+    gc.set_threshold(500_000, 5, 20)
 
 
 def optimize(optimizes):

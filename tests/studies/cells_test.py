@@ -25,7 +25,7 @@ FOREVER = 100_000
 
 
 def config(tiny, **changes):
-    settings = {"objective": "iwae", "m": 1, "k": 2, "preset": "small", "epochs": 2}
+    settings = {"objective": "iwae", "m": 1, "k": 2, "preset": "small", "hidden_sizes": "8", "epochs": 2}
     # As many samples as particles, so that bound and log p(x) share what is traced.
     settings |= {"eval_samples": 2, "eval_method": "importance"}
     return training.Config(dataset=tiny, **{**settings, **changes})

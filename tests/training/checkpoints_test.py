@@ -14,6 +14,7 @@ from iwae_zoo.model import replicas
 
 def config(tiny, **changes):
     settings = {"objective": "dreg", "m": 1, "k": 2, "preset": "plane", "epochs": 3, "batch_size": 16}
+    settings |= {"hidden_sizes": "8"}
     return training.Config(dataset=tiny, **{**settings, **changes})
 
 

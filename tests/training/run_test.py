@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def config(tiny, **changes):
-    settings = {"objective": "piwae", "m": 2, "k": 3, "preset": "small", "epochs": 3}
+    settings = {"objective": "piwae", "m": 2, "k": 3, "preset": "small", "hidden_sizes": "8", "epochs": 3}
     settings |= {"eval_samples": 6, "eval_method": "importance"}
     return training.Config(dataset=tiny, **{**settings, **changes})
 
@@ -75,8 +75,8 @@ def test_work_directory(tiny, tmp_path):
 @pytest.mark.usefixtures("optimized")
 @pytest.mark.slow
 def test_killed_and_resumed_is_the_same_as_undisturbed(tiny, tmp_path):
-    flags = [f"--dataset={tiny}", "--objective=dreg", "--m=2", "--k=2", "--preset=small", "--eval_samples=20"]
-    flags += ["--eval_method=importance", "--epochs=14", "--batch_size=2", "--workdir=run"]
+    flags = [f"--dataset={tiny}", "--objective=dreg", "--m=2", "--k=2", "--preset=small", "--hidden_sizes=8"]
+    flags += ["--eval_samples=4", "--eval_method=importance", "--epochs=14", "--batch_size=2", "--workdir=run"]
     files = {"stdout": tmp_path / "stdout", "stderr": tmp_path / "stderr"}
     start = functools.partial(warm.start, ROOT / "train_main.py", *flags, cwd=tmp_path, **files, optimized=True)
     process = start()
@@ -98,7 +98,7 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(tiny, tmp_path):
     assert process.exitcode == 130, errors
     assert "--resume goes on from the last checkpoint" in files["stdout"].read_text()
     assert "Traceback" not in errors
-    settings = {"objective": "dreg", "m": 2, "k": 2, "eval_samples": 20, "epochs": 14, "batch_size": 2}
+    settings = {"objective": "dreg", "m": 2, "k": 2, "eval_samples": 4, "epochs": 14, "batch_size": 2}
     resumed = training.Run(config(tiny, **settings), tmp_path / "run", resume=True).train(verbose=0)
     undisturbed = training.Run(config(tiny, **settings), tmp_path / "other").train(verbose=0)
     assert metrics.read_text() == (tmp_path / "other" / "metrics.jsonl").read_text()
@@ -109,7 +109,7 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(tiny, tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:log p")
 def test_training_beats_the_untrained_model_and_independent_pixels(tmp_path):
-    settings = training.Config(objective="miwae", epochs=8, eval_samples=200, eval_method="importance")
+    settings = training.Config(objective="miwae", epochs=4, eval_samples=200, eval_method="importance")
     run = training.Run(settings, tmp_path / "run")
     result = run.evaluate(run.train(verbose=0), verbose=0)
     assert result["iwae_bound"] > result["untrained_iwae_bound"] + 2

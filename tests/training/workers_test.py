@@ -54,10 +54,10 @@ class Cluster:
 @pytest.fixture(scope="module")
 def flags(tiny):
     """Of train_main.py."""
-    listed = [f"--dataset={tiny}", "--objective=dreg", "--m=2", "--k=2", "--preset=small"]
+    listed = [f"--dataset={tiny}", "--objective=dreg", "--m=2", "--k=2", "--preset=small", "--hidden_sizes=8"]
     listed += ["--batch_size=8", "--checkpoint_every=3"]
     # As many samples as particles, so that bound and log p(x) share what is traced.
-    return [*listed, "--epochs=4", "--eval_samples=4", "--eval_method=importance", "--workdir=run"]
+    return [*listed, "--epochs=3", "--eval_samples=4", "--eval_method=importance", "--workdir=run"]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_a_killed_worker_is_started_again_and_nothing_is_lost(undisturbed, flags
         time.sleep(0.005)
     cluster.workers[1].kill()
     cluster.workers[1].join()
-    assert 1 <= metrics.read_text().count("\n") < 4
+    assert 1 <= metrics.read_text().count("\n") < 3
     cluster.workers[1] = cluster.start(1, "--resume")
     cluster.wait()
     log = (tmp_path / "worker0.log").read_text()
