@@ -9,6 +9,8 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # There are two test processes, with nothing but small operations: threads that share one cost more than they bring.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # What XLA has compiled, for the other test process and the programs that tests start; the first who looks makes it.
 if "TF_XLA_FLAGS" not in os.environ:

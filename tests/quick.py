@@ -13,6 +13,7 @@ def settle(optimizes=False, keeps_lines=False):
       optimizes: bool, as in `optimize`.
       keeps_lines: bool, whether a graph keeps the Python lines that made each operation, for errors to show.
     """
+    from tensorflow.python.data.ops import dataset_ops
     from tensorflow.python.framework import auto_control_deps, dtypes, ops
 
     # A tenth of the time of tracing.
@@ -26,6 +27,8 @@ def settle(optimizes=False, keeps_lines=False):
     auto_control_deps._get_resource_inputs = lambda op: (
         touched(op) if any(tensor.dtype in handles for tensor in op.inputs) else ()
     )
+    # tf.data measures what it could do better in a thread that sleeps up to a minute, and may be waited for at the end.
+    dataset_ops.DatasetV2._apply_debug_options = _untuned
     optimize(optimizes)
     # What is imported stays, and tracing makes objects that stay too: looking for it took a tenth of all time.
     gc.freeze()
@@ -40,3 +43,11 @@ def optimize(optimizes):
 
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not optimizes})
     fusion._compiling = contextvars.ContextVar("compiling", default=optimizes)
+
+
+def _untuned(dataset):
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
