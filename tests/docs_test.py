@@ -1,4 +1,4 @@
-"""The documentation's code, run as it stands."""
+"""The documentation's code, run as it stands, but for a shorter training where it is not asked what was learnt."""
 
 import pathlib
 import re

@@ -1,4 +1,4 @@
-"""TensorFlow as most tests want it: graphs run as they were traced, and tracing keeps nothing that nobody looks at."""
+"""TensorFlow as most tests want it: graphs run as they were traced, with nothing kept or tuned for nobody."""
 
 import contextvars
 import functools
