@@ -60,7 +60,7 @@ def trained(objective):
 def gradients(model, x, count):
     """Repeated gradients of each network, float array [gradients, parameters]; those of every `count` share noise."""
     model.compile(backward_particles=count)
-    compute = tf.function(model.compute_gradients)
+    compute = tf.function(model.compute_gradients, autograph=False)
     drawn: dict[str, list] = {side: [] for side in _SIDES}
     for repeat in range(_GRADIENTS.value):
         computed = compute(x, tf.constant([repeat, 0]))

@@ -139,7 +139,11 @@ def gradients(objective, place, compiled=False, mixed_precision=None, allowed=Fa
     # XLA looks at TensorFloat-32 when it compiles: each question has a function of its own.
     with in_dtype(place.dtype), tensor_float_32(allowed):
         model = place.build(objective, mixed_precision)
-        compute = tf.function(model.compute_gradients, jit_compile=True) if compiled else model.compute_gradients
+        compute = (
+            tf.function(model.compute_gradients, autograph=False, jit_compile=True)
+            if compiled
+            else model.compute_gradients
+        )
         computed = compute(tf.constant(place.x), tf.constant([0, 1]))
         sides = {f"encoder {i}": g for i, g in enumerate(computed.encoder)}
         sides |= {f"decoder {i}": g for i, g in enumerate(computed.decoder)}
@@ -212,7 +216,7 @@ def made_on_device(place):
     for kind in ("byte", "binary", "intensity"):
         source = data.Dataset("every byte", values, values, values, kind)
         deferred, steps = source.training_batches(10, seed=0, on_device=True), source.steps_per_epoch(10)
-        make = tf.function(deferred.make, input_signature=[deferred.plans.element_spec])
+        make = tf.function(deferred.make, input_signature=[deferred.plans.element_spec], autograph=False)
         made["value"] += map(make, deferred.plans.take(steps))
         made["expected"] += source.training_batches(10, seed=0).take(steps)
     return {name: np.concatenate(batches) for name, batches in made.items()}

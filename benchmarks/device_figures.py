@@ -111,14 +111,14 @@ def _ceilings(load):
     for name in load.precisions:
         allowed, _, dtype = _PRECISIONS[name]
         numbers = tf.cast(square, dtype or tf.float32)
-        multiply = tf.function(lambda numbers=numbers: tf.matmul(numbers, numbers)[0, :1])
+        multiply = tf.function(lambda numbers=numbers: tf.matmul(numbers, numbers)[0, :1], autograph=False)
         with tensor_float_32(allowed):
             turns = report.take_turns({name: workload.finished(multiply, load.in_a_row)}, 3, warm_up=1)
         each = turns.milliseconds(name) / load.in_a_row
         yield Figure(f"large product, {name}", 2 * load.large**3 / each / 1e9, "TFLOP/s")
     # One pass that reads and writes.
     values = tf.Variable(tf.ones([4, load.large, load.large]))
-    move = tf.function(lambda: values.assign(-values)[0, 0, :1])
+    move = tf.function(lambda: values.assign(-values)[0, 0, :1], autograph=False)
     turns = report.take_turns({"copy": workload.finished(move, load.in_a_row)}, 3, warm_up=1)
     each = turns.milliseconds("copy") / load.in_a_row
     yield Figure("large pass through memory", 2 * 4 * 4 * load.large**2 / each / 1e9, "TB/s, read and written")
@@ -126,7 +126,7 @@ def _ceilings(load):
 
 def _step(objective, x, name, mixed_precision, dtype, load, aim):
     model = workload.build(objective, mixed_precision)
-    step = tf.function(lambda: model.train_step(x))
+    step = tf.function(lambda: model.train_step(x), autograph=False)
     ways = {
         "step": workload.finished(step, load.in_a_row),
         "bare": workload.bare_products(model, x, dtype, load.in_a_row),

@@ -75,7 +75,7 @@ def step_checks(place):
         "retracing after the first epoch", device_profile.retraced(model, place.x[:3], 2), 0, "traces"
     )
     x = tf.constant(place.x)
-    activity = device_profile.profiled(tf.function(lambda: model.train_step(x)))
+    activity = device_profile.profiled(tf.function(lambda: model.train_step(x), autograph=False))
     name = "copies to the host within a step"
     if activity is None:
         yield Row(name, SKIP, reason="the profiler has seen no card")

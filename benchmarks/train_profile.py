@@ -107,7 +107,7 @@ def main(_):
     """Prints thread time by kind."""
     objective = objectives.get(_OBJECTIVE.value, m=_M.value, k=_K.value)
     model, x = workload.build(objective), workload.images(_BATCH_SIZE.value)
-    step = tf.function(lambda: model.train_step(x))
+    step = tf.function(lambda: model.train_step(x), autograph=False)
     plain = report.take_turns({"step": workload.finished(step)}, _STEPS.value)
     with tempfile.TemporaryDirectory() as folder:
         tf.profiler.experimental.start(folder)

@@ -37,7 +37,9 @@ def naive_step(objective, x):
     """PIWAE as two losses with a backward pass through the decoder for each."""
     model = workload.build(objective)
 
-    @tf.function(jit_compile=bool(tf.config.get_visible_devices("GPU")))  # As the model's own steps are.
+    @tf.function(
+        autograph=False, jit_compile=bool(tf.config.get_visible_devices("GPU"))
+    )  # As the model's own steps are.
     def step():
         seed = particles.derive_seed(0, model.encoder_optimizer.iterations)
         with tf.GradientTape(persistent=True) as tape:

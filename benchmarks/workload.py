@@ -42,14 +42,16 @@ def finished(function, times=1):
 
 def train_step(model, x):
     """A whole train step: gradients, both optimizers, metrics."""
-    return finished(tf.function(lambda: model.train_step(x)))
+    return finished(tf.function(lambda: model.train_step(x), autograph=False))
 
 
 def decoder_products(rows, times):
     """The decoder's matrix products for `rows` particles, over and over."""
     random = tf.random.Generator.from_seed(0)
     pairs = [(random.normal([rows, a]), random.normal([a, b])) for a, b in ((50, 200), (200, 200), (200, 784))]
-    return finished(tf.function(lambda: [tf.matmul(value, weight)[0, 0] for value, weight in pairs]), times)
+    return finished(
+        tf.function(lambda: [tf.matmul(value, weight)[0, 0] for value, weight in pairs], autograph=False), times
+    )
 
 
 def bare_products(model, x, dtype=None, times=1):
@@ -71,7 +73,7 @@ def bare_products(model, x, dtype=None, times=1):
 
     arguments = [(*map(numbers, inputs), numbers(output)) for _, inputs, output in operations]
 
-    @tf.function
+    @tf.function(autograph=False)
     def products():
         results = []
         for i, ((operation, _, _), (left, right, upstream)) in enumerate(zip(operations, arguments, strict=True)):

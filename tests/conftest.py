@@ -1,5 +1,6 @@
 """Shared by all tests: one fixed seed, and `--vary-seed` to see whether a statistical test only passes by luck."""
 
+import gc
 import os
 import shutil
 import signal
@@ -46,6 +47,9 @@ def pytest_configure(config):
 
 
 def pytest_unconfigure():
+    # Looked for once: pytest itself looks twice for what is left over, to tell what goes wrong when it goes.
+    gc.collect()
+    gc.freeze()
     if COMPILED:
         shutil.rmtree(COMPILED, ignore_errors=True)
 

@@ -5,6 +5,8 @@ import functools
 import gc
 import typing
 
+import numpy as np
+
 
 def settle(optimizes=False, keeps_lines=False):
     """Once in a process, before anything is traced.
@@ -14,7 +16,8 @@ def settle(optimizes=False, keeps_lines=False):
       keeps_lines: bool, whether a graph keeps the Python lines that made each operation, for errors to show.
     """
     from tensorflow.python.data.ops import dataset_ops
-    from tensorflow.python.framework import auto_control_deps, dtypes, ops
+    from tensorflow.python.framework import auto_control_deps, dtypes, op_def_library, ops
+    from tensorflow.python.ops import gen_resource_variable_ops
 
     # A tenth of the time of tracing.
     if not keeps_lines:
@@ -27,6 +30,16 @@ def settle(optimizes=False, keeps_lines=False):
     auto_control_deps._get_resource_inputs = lambda op: (
         touched(op) if any(tensor.dtype in handles for tensor in op.inputs) else ()
     )
+    # What an operation would say of a wrong type is worded before the type is looked at.
+    checked = op_def_library._SatisfiesTypeConstraint
+    op_def_library._SatisfiesTypeConstraint = lambda dtype, attr_def, param_name: (
+        None if dtype in attr_def.allowed_values.list.type else checked(dtype, attr_def, param_name)
+    )
+    # A variable of another name would be an operation that was never run.
+    handle = gen_resource_variable_ops.var_handle_op
+    gen_resource_variable_ops.var_handle_op = lambda **options: handle(**{**options, "debug_name": ""})
+    # A third of all operations are constants, and most of these are there already.
+    ops._create_graph_constant = _shared(ops._create_graph_constant)
     # tf.data measures what it could do better in a thread that sleeps up to a minute, and may be waited for at the end.
     dataset_ops.DatasetV2._apply_debug_options = _untuned
     optimize(optimizes)
@@ -43,6 +56,38 @@ def optimize(optimizes):
 
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not optimizes})
     fusion._compiling = contextvars.ContextVar("compiling", default=optimizes)
+
+
+def _shared(create):
+    """Whole numbers (of axes, shapes and slices) and single numbers are constants of a graph once.
+
+    Other floats are not: a tape may watch them.
+    """
+    from tensorflow.python.framework import ops
+
+    def constant(value, dtype, shape, name, verify_shape, allow_broadcast):
+        known = _key(value) if shape is None else None
+        if known is None:
+            return create(value, dtype, shape, name, verify_shape, allow_broadcast)
+        graph = ops.get_default_graph()
+        if (constants := getattr(graph, "shared_constants", None)) is None:
+            constants = graph.shared_constants = {}
+        if (known, dtype) not in constants:
+            constants[known, dtype] = create(value, dtype, shape, name, verify_shape, allow_broadcast)
+        return constants[known, dtype]
+
+    return constant
+
+
+def _key(value):
+    """What tells a small constant from others; None of one that is not shared."""
+    if type(value) in (bool, int, float):
+        return repr(value)
+    if type(value) in (list, tuple):
+        return repr(value) if len(value) <= 8 and all(type(v) is int for v in value) else None
+    if isinstance(value, np.ndarray | np.generic) and value.size <= 8 and value.dtype.kind in "biu":
+        return value.dtype.str, value.shape, value.tobytes()
+    return None
 
 
 def _untuned(dataset):

@@ -21,7 +21,9 @@ def counted(function):
     profiler = tf.compat.v1.profiler
     options = profiler.ProfileOptionBuilder(profiler.ProfileOptionBuilder.float_operation()).with_empty_output().build()
     options["account_type_regexes"] = ["MatMul"]
-    return profiler.profile(tf.function(function).get_concrete_function().graph, options=options).total_float_ops
+    return profiler.profile(
+        tf.function(function, autograph=False).get_concrete_function().graph, options=options
+    ).total_float_ops
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ def test_a_part_draws_what_the_whole_draws(size, dtype):
 @pytest.mark.parametrize("jit_compile", [False, True])
 @SIZES
 def test_rows_do_not_share_numbers(size, jit_compile):
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(autograph=False, jit_compile=jit_compile)
     def draw(first_row):
         return noise.uniform(20, size, tf.constant([1, 2]), first_row, tf.float64)
 

@@ -244,7 +244,7 @@ def test_covariances_are_compiled_for_batches_of_unknown_size():
 def test_the_seed_of_a_step(jit_compile):
     """As the public function has it, whose integers XLA would draw otherwise."""
     model = presets.build("plane", data_shape=(3, 3), seed=7)
-    seed = tf.function(model._seed, jit_compile=jit_compile)
+    seed = tf.function(model._seed, autograph=False, jit_compile=jit_compile)
     for step in (0, 1, 123_456_789):
         expected = particles.derive_seed(7, 1, step)
         np.testing.assert_array_equal(seed(1, tf.constant(step, tf.int64)), expected)
@@ -256,7 +256,9 @@ def test_compiled_optimizers_take_the_same_steps():
         model = pixel_model()
         model.compile(keras.optimizers.Adam(0.1, clipnorm=1.0, weight_decay=0.1))
         update = (
-            functools.partial(tf.function(model._update_where, jit_compile=True), True) if compiled else model._update
+            functools.partial(tf.function(model._update_where, autograph=False, jit_compile=True), True)
+            if compiled
+            else model._update
         )
         rng = np.random.default_rng(0)
         for rate in (0.1, 0.05):  # Set after it was compiled, too.

@@ -47,7 +47,7 @@ def test_what_is_needed_at_once():
         c = tf.tile(b, [3, 1])  # a and c: 8 + 24, and no x any more
         return tf.reduce_sum(c, axis=0)  # c and [P] of 4
 
-    graph = tf.function(function).get_concrete_function(tf.TensorSpec([memory._PARTICLES, 2])).graph
+    graph = tf.function(function, autograph=False).get_concrete_function(tf.TensorSpec([memory._PARTICLES, 2])).graph
     assert memory._peak(graph) == 32 * memory._PARTICLES
 
 

@@ -131,9 +131,9 @@ def test_portable_graphs_have_no_xla():
         return networks.IndependentBernoulli(logits, event_ndims=1).log_prob(tf.zeros([3]))
 
     spec = tf.TensorSpec([2, 3])
-    fused = tf.function(log_prob).get_concrete_function(spec)
+    fused = tf.function(log_prob, autograph=False).get_concrete_function(spec)
     with fusion.portable():
-        portable = tf.function(log_prob).get_concrete_function(spec)
+        portable = tf.function(log_prob, autograph=False).get_concrete_function(spec)
     assert "_XlaMustCompile" in str(fused.graph.as_graph_def())
     assert "_XlaMustCompile" not in str(portable.graph.as_graph_def())
 

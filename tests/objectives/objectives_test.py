@@ -48,7 +48,8 @@ def test_configuration_round_trip(name):
 def test_graph_mode(name, seed):
     objective = objectives.get(name, m=M, k=K)
     log_weights = tf.constant(np.random.default_rng(seed).normal(size=(M, K, B)), tf.float32)
-    traced = tf.function(objective.particle_weights, input_signature=[tf.TensorSpec([M, K, None])])(log_weights)
+    spec = tf.TensorSpec([M, K, None])
+    traced = tf.function(objective.particle_weights, input_signature=[spec], autograph=False)(log_weights)
     for eager, graph in zip(objective.particle_weights(log_weights), traced, strict=True):
         np.testing.assert_allclose(eager, graph, rtol=1e-6)
 

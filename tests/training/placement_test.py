@@ -42,7 +42,7 @@ def by_hand(name, seed, epoch, step, batch_size=8):
 def test_both_places_make_the_same_batches(name):
     """Those of two epochs from the second batch of epoch 3 on, with a smaller last batch."""
     places = [source(name).training_batches(8, 5, 3, 1, on_device=on_device) for on_device in (False, True)]
-    make = tf.function(places[1].make, input_signature=[places[1].plans.element_spec])
+    make = tf.function(places[1].make, input_signature=[places[1].plans.element_spec], autograph=False)
     for i, (host, plan) in enumerate(zip(places[0].take(7), places[1].plans.take(7), strict=True)):
         epoch, step = divmod(i + 1, 4)
         device = make(plan)
@@ -63,7 +63,7 @@ def test_a_gpu_has_what_makes_them(name):
     if not tf.test.is_built_with_cuda():
         pytest.skip("TensorFlow was built without GPUs.")
     deferred = source(name).training_batches(8, 0, on_device=True)
-    graph = tf.function(deferred.make).get_concrete_function(deferred.plans.element_spec).graph
+    graph = tf.function(deferred.make, autograph=False).get_concrete_function(deferred.plans.element_spec).graph
     operations = [op for op in graph.get_operations() if op.type not in ("Const", "Placeholder", "NoOp")]
     assert any(op.type == "GatherV2" for op in operations)
     for op in operations:
