@@ -24,6 +24,8 @@ import numpy as np
 import pytest
 import quick
 
+import iwae_zoo_console
+
 # A run in the background ignores Ctrl-C, and so would the programs that it starts and interrupts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -32,8 +34,11 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 def pytest_configure(config):
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         return  # Only hands out tests to other processes.
-    import keras
-    import tensorflow as tf
+    with iwae_zoo_console.quiet():
+        import keras
+        import tensorflow as tf
+
+        import iwae_zoo  # noqa: F401
 
     # `pytest --full-trace` keeps the lines of Python that made an operation.
     quick.settle(config.option.optimized, keeps_lines=config.option.fulltrace)
@@ -64,10 +69,10 @@ def pytest_report_header(config):
 
 
 # Files that take long, the longest first, so that both test processes end at about the same time.
-LONGEST = ("contract", "programs", "workers", "heads", "run", "strategies", "sklearn", "cells", "annealing", "zoo")
-LONGEST += ("docs", "certificates", "holes", "autoencoder", "gradients", "console", "diagnostics", "end_to_end")
-LONGEST += ("saved_model", "impute", "device_checks", "stacked_estimation", "imputation", "tiles", "trained", "laplace")
-LONGEST += ("likelihood", "checkpoints", "dreams", "likelihoods")
+LONGEST = ("contract", "strategies", "annealing", "run", "certificates", "tiles", "sklearn", "programs", "saved_model")
+LONGEST += ("heads", "docs", "workers", "autoencoder", "zoo", "console", "laplace", "end_to_end", "diagnostics")
+LONGEST += ("users", "imputation", "device_checks", "likelihood", "gradients", "holes", "trained", "checkpoints")
+LONGEST += ("posteriors", "impute", "cells", "stacked_estimation", "callbacks")
 
 
 def pytest_collection_modifyitems(items):

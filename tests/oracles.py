@@ -92,25 +92,38 @@ def frozen(layer, x):
 
 def naive_gradients(model, name, x, seed):
     """Two losses, two tapes, two backward passes through the decoder; weights from numpy."""
+    return naive_pass(model, x, seed, model.objective.estimator.uses_path)(name)
+
+
+def naive_pass(model, x, seed, uses_path):
+    """The forward pass of both tapes; returns a function of an objective's name, for what `naive_gradients` returns."""
     m, k = model.objective.m, model.objective.k
-    batch = len(x)
     frozen_posterior = frozen(model.encoder, x).posterior(x)
-    with tf.GradientTape() as encoder_tape, tf.GradientTape() as decoder_tape:
+    with tf.GradientTape(persistent=True) as encoder_tape:
         posterior = model.encoder.posterior(x)
-        z = particles.draw(posterior, m, k, seed, reparameterized=model.objective.estimator.uses_path)
-        log_joint = particles.log_joint(model.decoder, model.prior, x, z)
-        log_weights = log_joint - posterior.log_prob(z)
-        decoder, path, score = (w.astype(log_weights.dtype.name) for w in table(name, log_weights))
-        decoder_loss = -tf.reduce_sum(decoder * log_joint) / batch
-        path_loss = -tf.reduce_sum(path * (log_joint - frozen_posterior.log_prob(z))) / batch
-        score_loss = -tf.reduce_sum(score * posterior.log_prob(tf.stop_gradient(z))) / batch
-        encoder_loss = path_loss + score_loss
-    zero = tf.UnconnectedGradients.ZERO
-    return (
-        encoder_tape.gradient(encoder_loss, [v.value for v in model.encoder_variables], unconnected_gradients=zero),
-        decoder_tape.gradient(decoder_loss, [v.value for v in model.decoder_variables], unconnected_gradients=zero),
-        log_weights,
-    )
+        z = particles.draw(posterior, m, k, seed, reparameterized=uses_path)
+        with tf.GradientTape(persistent=True) as decoder_tape:
+            log_joint = particles.log_joint(model.decoder, model.prior, x, z)
+        by_path = log_joint - frozen_posterior.log_prob(z)
+        by_score = posterior.log_prob(tf.stop_gradient(z))
+    log_weights = log_joint - posterior.log_prob(z)
+
+    def gradient(tape, variables, *losses):
+        """Of pairs of a tensor [M, K, B] and the weights of its elements."""
+        targets, weights = zip(*losses, strict=True)
+        weights = [tf.constant(-w / len(x), log_weights.dtype) for w in weights]
+        values, zero = [v.value for v in variables], tf.UnconnectedGradients.ZERO
+        return tape.gradient(targets, values, weights, unconnected_gradients=zero)
+
+    def gradients(name):
+        decoder, path, score = table(name, log_weights)
+        return (
+            gradient(encoder_tape, model.encoder_variables, (by_path, path), (by_score, score)),
+            gradient(decoder_tape, model.decoder_variables, (log_joint, decoder)),
+            log_weights,
+        )
+
+    return gradients
 
 
 def gradients_in_step(model, x, seed):

@@ -29,7 +29,7 @@ def trained(tmp_path_factory):
     # Here and below as many samples as particles, where their number does not matter: bound and log p(x) share a trace.
     folder = tmp_path_factory.mktemp("trained")
     flags = ["--objective=piwae", "--m=2", "--k=3", "--epochs=2", "--eval_samples=6", "--diagnostics_every=2"]
-    flags += ["--eval_method=importance"]
+    flags += ["--hidden_sizes=8", "--eval_method=importance"]
     result = call(train, *flags, "--workdir=run", cwd=folder)
     assert result.returncode == 0, result.stderr
     return folder / "run"
@@ -87,7 +87,7 @@ def test_evaluate_main(trained, tmp_path, monkeypatch):
 def test_every_kind_of_data_from_the_command_line(kind, shape, flags, pictures, method, tmp_path, short_annealing):
     np.save(tmp_path / "own.npy", examples(kind, 100, shape).astype({"byte": "uint8", "count": int}.get(kind, float)))
     flags = ["--dataset=own.npy", "--preset=plane", "--m=2", "--k=2", "--epochs=1", "--eval_samples=4", *flags]
-    flags += [f"--eval_method={method}"]
+    flags += ["--hidden_sizes=8", f"--eval_method={method}"]
     result = call(train, *flags, "--workdir=run", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert f"kind {kind} (" in result.stdout.splitlines()[0]

@@ -15,7 +15,10 @@ def settle(optimizes=False, keeps_lines=False):
       optimizes: bool, as in `optimize`.
       keeps_lines: bool, whether a graph keeps the Python lines that made each operation, for errors to show.
     """
+    import tensorflow as tf
+    from tensorflow.core.protobuf import config_pb2
     from tensorflow.python.data.ops import dataset_ops
+    from tensorflow.python.eager import context
     from tensorflow.python.framework import auto_control_deps, dtypes, op_def_library, ops
     from tensorflow.python.ops import gen_resource_variable_ops
 
@@ -42,6 +45,11 @@ def settle(optimizes=False, keeps_lines=False):
     ops._create_graph_constant = _shared(ops._create_graph_constant)
     # tf.data measures what it could do better in a thread that sleeps up to a minute, and may be waited for at the end.
     dataset_ops.DatasetV2._apply_debug_options = _untuned
+    # Only TPUs have use for it, and each function is looked at by it.
+    tf.config.experimental.disable_mlir_bridge()
+    if not optimizes:  # Constants are not folded either: most graphs run once.
+        context.context()._config = config_pb2.ConfigProto()
+        context.context()._config.graph_options.optimizer_options.opt_level = config_pb2.OptimizerOptions.L0
     optimize(optimizes)
     # What is imported stays, and tracing makes objects that stay too: looking for it took a tenth of all time.
     gc.freeze()

@@ -9,6 +9,7 @@ import runpy
 import sys
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
+from unittest import mock
 
 import quick
 
@@ -25,8 +26,9 @@ def context():
     """In place of multiprocessing's "spawn" context."""
     warm = multiprocessing.get_context("forkserver")
     warm.Process = Process
-    warm.set_forkserver_preload(["iwae_zoo.programs.train"])
-    forkserver.ensure_running()  # Now, so that it is not born while somebody ignores Ctrl-C.
+    warm.set_forkserver_preload(["imported"])
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):  # All that it is told of where modules are.
+        forkserver.ensure_running()  # Now, so that it is not born while somebody ignores Ctrl-C.
     return warm
 
 

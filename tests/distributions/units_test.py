@@ -12,7 +12,9 @@ from iwae_zoo import data, objectives, presets
 def trained(train, head="normal"):
     """A model after a few steps on raw numbers; `fit` warns of none of them."""
     source = data.Dataset("toy", train, train[:5], train[:5], "real")
-    model = presets.build("plane", data=source, objective=objectives.get("piwae", m=2, k=2), likelihood=head)
+    model = presets.build(
+        "plane", data=source, objective=objectives.get("piwae", m=2, k=2), likelihood=head, hidden_sizes=(8,)
+    )
     model.compile(keras.optimizers.Adam(0.01))
     model.fit(train, batch_size=20, epochs=2, shuffle=False, verbose=0)
     return model

@@ -273,7 +273,7 @@ def test_coverage(seed):
     """The truth is within two stated errors about as often as a Gaussian's would be, and never far outside."""
     truth = LinearGaussian.random(latent_size=5, data_size=8, stddev=0.5, seed=1)
     x = truth.sample(200, seed=3).astype("float32")
-    estimate = annealing.estimate_log_prob(truth.model(mismatch=0.3), x, num_temperatures=15, seed=seed, verbose=0)
+    estimate = annealing.estimate_log_prob(truth.model(mismatch=0.3), x, 15, num_leapfrog_steps=1, seed=seed, verbose=0)
     z = (estimate.log_prob - truth.log_prob(x)) / estimate.standard_error
     assert np.mean(abs(z) < 2) > 0.954 - 4 * np.sqrt(0.954 * 0.046 / len(x))
     assert abs(z).max() < 6

@@ -222,7 +222,7 @@ def assert_unbiased(errors):
 def test_annealed_answers_of_tiles(initial, known, truth, monkeypatch):
     """The truth, and of each row by itself, bit for bit."""
     monkeypatch.setattr(paths, "_WARM_UP", 5)  # With any step size.
-    budget = walks.Budget.of(initial, num_temperatures=6)
+    budget = walks.Budget.of(initial, num_temperatures=6, num_leapfrog_steps=3)
     x, rows = truth.sample(60).astype("float32"), np.arange(60, dtype=np.int32)
     whole = annealing.estimate_rows(known, x, rows, 3, budget, 48, verbose=0)
     assert_unbiased(whole.log_prob - truth.log_prob(x))
@@ -241,12 +241,13 @@ def test_annealed_answers_of_tiles(initial, known, truth, monkeypatch):
 @pytest.mark.slow
 def test_bounds_and_draws_of_tiles(known, truth, monkeypatch):
     monkeypatch.setattr(walks, "_LAST_MOVES", 0)  # They would mend a draw of another row.
-    bounds = annealing.sandwich(known, 60, 6, seed=2, tile_rows=48, verbose=0)
+    bounds = annealing.sandwich(known, 60, 6, num_leapfrog_steps=1, seed=2, tile_rows=48, verbose=0)
     log_prob = truth.log_prob(bounds.x)
     assert_unbiased(bounds.lower - log_prob)
     assert_unbiased(log_prob - bounds.upper)
     x = truth.sample(200).astype("float32")
-    z, ess = annealing.sample_posterior(known, x, num_temperatures=12, initial="encoder", tile_rows=48, verbose=0)
+    budget = {"num_temperatures": 12, "num_leapfrog_steps": 2}
+    z, ess = annealing.sample_posterior(known, x, initial="encoder", tile_rows=48, verbose=0, **budget)
     assert z.shape == (1, 200, 2)
     assert ess.min() > 8
     whitened = np.linalg.solve(np.linalg.cholesky(truth.posterior_covariance), (z[0] - truth.posterior_mean(x)).T)

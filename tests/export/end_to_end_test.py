@@ -33,7 +33,7 @@ def x():
 
 @functools.cache
 def model(seed):
-    return presets.build("small", data_shape=(3, 2, 1), objective="miwae", seed=seed)
+    return presets.build("small", data_shape=(3, 2, 1), hidden_sizes=(8,), objective="miwae", seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_eight_clients_and_a_new_version(directory, x, tmp_path, no_annealing):
 def test_programs(tiny, tmp_path, monkeypatch, short_annealing):
     """Train, export, evaluate and ask, with the programs alone."""
     flags = [f"--dataset={tiny}", "--objective=dreg", "--m=1", "--k=4", "--epochs=2", "--eval_samples=4"]
-    flags += ["--preset=small", "--workdir=run"]
+    flags += ["--preset=small", "--hidden_sizes=8", "--workdir=run"]
     trained = call(train, *flags, "--export_dir=models/digits", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     monkeypatch.setattr(annealing, "is_possible", lambda _: False)  # The first export has what is annealed.

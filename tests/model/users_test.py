@@ -322,13 +322,13 @@ def test_what_is_frozen_stays_so_in_a_file(frozen, tmp_path):
         parts[frozen].trainable = False
     model.compile("adam", run_eagerly=True)
     x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
-    model.fit(x, batch_size=4, verbose=0)
+    model.fit(x, batch_size=8, verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     for side in ("encoder_variables", "decoder_variables"):
         assert [v.shape for v in getattr(loaded, side)] == [v.shape for v in getattr(model, side)]
     for each in (model, loaded):
-        each.fit(x, batch_size=4, shuffle=False, verbose=0)
+        each.fit(x, batch_size=8, shuffle=False, verbose=0)
     for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(ValueError, match=r"A model is saved as .keras, .* received .*model.h5"):

@@ -35,7 +35,7 @@ def mean_and_error(draws):
     return draws.mean(axis=0), draws.std(axis=0, ddof=1) / np.sqrt(len(draws))
 
 
-def encoder_gradients(truth, objective, seed, repeats=200, copies=50):
+def encoder_gradients(truth, objective, seed, repeats=100, copies=100):
     """Draws [repeats, parameters] of the encoder's gradient at one x; the same seeds give the same particles."""
     key = (id(truth), objective, seed)
     if key not in _DRAWN:

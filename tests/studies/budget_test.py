@@ -13,7 +13,7 @@ from studies import budget
 @pytest.mark.slow
 def test_epochs_fill_the_time_and_are_measured_once(tmp_path, monkeypatch):
     np.save(tmp_path / "tiny.npy", np.random.default_rng(0).integers(0, 2, size=(100, 4)).astype("float32"))
-    config = training.Config(dataset=str(tmp_path / "tiny.npy"), preset="plane", m=1, k=1)
+    config = training.Config(dataset=str(tmp_path / "tiny.npy"), preset="plane", hidden_sizes="8", m=1, k=1)
     seconds = itertools.count()  # Of a clock that strikes once for each step.
     epochs = budget.epochs_within(config, 10.0, tmp_path / "epochs.json", lambda: float(next(seconds)))
     assert epochs == 200  # Of three steps each.

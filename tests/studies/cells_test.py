@@ -8,8 +8,6 @@ import pathlib
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -195,6 +193,36 @@ def test_an_error_in_a_cell_arrives_as_itself(tiny, tmp_path):
     assert configs["never"].title not in folders
 
 
+@pytest.mark.slow
+def test_ctrl_c_ends_workers_that_import(tiny, tmp_path):
+    flags = [f"--dataset={tiny}", "--preset=small", "--objectives=vae,iwae", "--workdir=study", "--workers=2"]
+    files = {"stdout": tmp_path / "stdout", "stderr": tmp_path / "stderr"}
+    name = ROOT / "studies" / "tighter_bounds_main.py"
+    program = warm.start(name, *flags, f"--epochs={FOREVER}", cwd=tmp_path, **files)
+
+    def children():
+        assert program.is_alive(), files["stderr"].read_text()
+        listed = pathlib.Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text()
+        return [int(child) for child in listed.split()]
+
+    try:
+        wait_until(lambda: len(children()) == 2)
+        workers = children()
+        for worker in workers:  # It leaves them cold: they begin to import TensorFlow.
+            os.kill(worker, signal.SIGINT)
+        maps = [pathlib.Path(f"/proc/{worker}/maps") for worker in workers]
+        wait_until(lambda: children() == workers and all("tensorflow" in each.read_text() for each in maps))
+        for process in (*workers, program.pid):  # As a terminal does.
+            os.kill(process, signal.SIGINT)
+        program.join(timeout=30)
+        wait_until(lambda: not any(each.exists() for each in maps), seconds=30)
+    finally:
+        program.kill()  # Its workers do not outlive it.
+    assert "Traceback" not in files["stderr"].read_text()
+    assert program.exitcode == 130
+    assert files["stdout"].read_text().endswith("tighter_bounds_main: interrupted. The same command goes on.\n")
+
+
 def is_alive(group):
     """Whether a process of a group is left."""
     try:
@@ -202,44 +230,6 @@ def is_alive(group):
     except ProcessLookupError:
         return False
     return True
-
-
-@pytest.mark.slow
-def test_ctrl_c_ends_workers_that_import(tiny, tmp_path):
-    flags = [f"--dataset={tiny}", "--preset=small", "--objectives=vae,iwae", "--workdir=study", "--workers=2"]
-    program = subprocess.Popen(
-        [sys.executable, str(ROOT / "studies" / "tighter_bounds_main.py"), *flags, f"--epochs={FOREVER}"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    children = pathlib.Path(f"/proc/{program.pid}/task/{program.pid}/children")
-
-    def working(condition):
-        assert program.poll() is None, program.communicate()
-        return condition()
-
-    with program:
-        try:
-            # Two workers, and multiprocessing's resource tracker.
-            wait_until(lambda: working(lambda: len(children.read_text().split()) == 3))
-            started = [pathlib.Path("/proc", child) for child in children.read_text().split()]
-            for child in started:  # It leaves them cold: they begin to import TensorFlow.
-                os.kill(int(child.name), signal.SIGINT)
-            workers = started[1:]
-            wait_until(lambda: working(lambda: all("tensorflow" in (w / "maps").read_text() for w in workers)))
-            assert len(children.read_text().split()) == 3
-            os.killpg(program.pid, signal.SIGINT)
-            output, errors = program.communicate(timeout=30)
-            wait_until(lambda: not is_alive(program.pid), seconds=30)
-        finally:
-            if is_alive(program.pid):
-                os.killpg(program.pid, signal.SIGKILL)
-    assert "Traceback" not in errors
-    assert program.returncode == 130
-    assert output.endswith("tighter_bounds_main: interrupted. The same command goes on.\n")
 
 
 def one_worker(config, root):

@@ -76,21 +76,21 @@ def test_work_directory(tiny, tmp_path):
 @pytest.mark.slow
 def test_killed_and_resumed_is_the_same_as_undisturbed(tiny, tmp_path):
     flags = [f"--dataset={tiny}", "--objective=dreg", "--m=2", "--k=2", "--preset=small", "--hidden_sizes=8"]
-    flags += ["--eval_samples=4", "--eval_method=importance", "--epochs=14", "--batch_size=2", "--workdir=run"]
+    flags += ["--eval_samples=4", "--eval_method=importance", "--epochs=10", "--batch_size=2", "--workdir=run"]
     files = {"stdout": tmp_path / "stdout", "stderr": tmp_path / "stderr"}
     start = functools.partial(warm.start, ROOT / "train_main.py", *flags, cwd=tmp_path, **files, optimized=True)
     process = start()
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 300  # For both processes, on a busy machine.
-    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") >= 1):
         time.sleep(0.02)
     process.kill()
     process.join()
     seen = metrics.read_text().count("\n")
-    assert 3 <= seen < 14
+    assert 1 <= seen < 10
     # Interrupted once more, politely.
     process = start("--resume")
-    while time.monotonic() < deadline and metrics.read_text().count("\n") < seen + 3:
+    while time.monotonic() < deadline and metrics.read_text().count("\n") < seen + 1:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGINT)
     process.join(timeout=60)
@@ -98,7 +98,7 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(tiny, tmp_path):
     assert process.exitcode == 130, errors
     assert "--resume goes on from the last checkpoint" in files["stdout"].read_text()
     assert "Traceback" not in errors
-    settings = {"objective": "dreg", "m": 2, "k": 2, "eval_samples": 4, "epochs": 14, "batch_size": 2}
+    settings = {"objective": "dreg", "m": 2, "k": 2, "eval_samples": 4, "epochs": 10, "batch_size": 2}
     resumed = training.Run(config(tiny, **settings), tmp_path / "run", resume=True).train(verbose=0)
     undisturbed = training.Run(config(tiny, **settings), tmp_path / "other").train(verbose=0)
     assert metrics.read_text() == (tmp_path / "other" / "metrics.jsonl").read_text()
@@ -109,7 +109,7 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(tiny, tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:log p")
 def test_training_beats_the_untrained_model_and_independent_pixels(tmp_path):
-    settings = training.Config(objective="miwae", epochs=4, eval_samples=200, eval_method="importance")
+    settings = training.Config(objective="miwae", epochs=4, eval_samples=64, eval_method="importance")
     run = training.Run(settings, tmp_path / "run")
     result = run.evaluate(run.train(verbose=0), verbose=0)
     assert result["iwae_bound"] > result["untrained_iwae_bound"] + 2
@@ -137,17 +137,17 @@ def test_early_stopping_keeps_the_best_epoch_and_resumes_to_the_bit(tiny, tmp_pa
         assert int(kept.optimizer.iterations) == (best + 1) * run.dataset.steps_per_epoch(run.config.batch_size)
         values = kept.evaluate(validation, batch_size=run.config.batch_size, verbose=0, return_dict=True)
         assert values["decoder_bound"] == pytest.approx(bounds[best], rel=1e-5)
-    # Cut off after any epoch, also between an epoch's files, it comes to the same.
+    # Cut off after any epoch, also between an epoch's files, and again, it comes to the same.
     for cut, between_files in ((1, True), (best + 2, False)):
-        part = training.Run(stopped(tiny), tmp_path / f"cut{cut}")
+        part = training.Run(stopped(tiny), tmp_path / "cut", resume=True)
         with pytest.raises(KeyboardInterrupt):
             interrupt_after(part, cut, between_files)
         assert len(part.files.history()) == cut + between_files
-        resumed = training.Run(stopped(tiny), tmp_path / f"cut{cut}", resume=True).train(verbose=0)
-        for ours, theirs in zip(resumed.get_weights(), model.get_weights(), strict=True):
-            np.testing.assert_array_equal(ours, theirs)
-        metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("run", f"cut{cut}")]
-        assert metrics[0] == metrics[1]
+    resumed = training.Run(stopped(tiny), tmp_path / "cut", resume=True).train(verbose=0)
+    for ours, theirs in zip(resumed.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("run", "cut")]
+    assert metrics[0] == metrics[1]
     # A finished run does not train on.
     again = training.Run(stopped(tiny), tmp_path / "run", resume=True)
     assert again.train(verbose=0).get_weights()[0].tolist() == model.get_weights()[0].tolist()

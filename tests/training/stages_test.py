@@ -54,6 +54,7 @@ def test_an_objective_that_a_model_cannot_follow():
 def test_particles_grow_and_a_run_resumes_where_they_do(tiny, tmp_path, monkeypatch):
     """To the weights of runs by hand, one for each stage, whose model and optimizers are handed on."""
     settings = {"dataset": tiny, "preset": "plane", "objective": "dreg", "m": 2, "k": 3, "epochs": 4, "batch_size": 16}
+    settings |= {"hidden_sizes": "8"}
     config = training.Config(**settings, particle_schedule="1x1:0.5", schedule="cosine")
     run = training.Run(config, tmp_path / "run")
     drawn = []

@@ -192,7 +192,7 @@ def test_answers_are_those_of_one_device(short_annealing):
         for name, values in expected._asdict().items():
             np.testing.assert_array_equal(getattr(received, name), values)
             assert getattr(received, name).dtype == values.dtype
-    assert likelihood.estimate_log_prob(several, x[:1], 10).log_prob.shape == (1,)
+    assert likelihood.estimate_log_prob(several, x[:1], 500, chunk_size=100).log_prob.shape == (1,)
     for ours, theirs in zip(*(resampling.sample_posterior(model, x, 2, 20) for model in (several, one)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     snr = [diagnostics.gradient_snr(model, x, num_repeats=20).encoder.mean for model in (one, several)]

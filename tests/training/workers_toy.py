@@ -3,8 +3,13 @@
 python workers_toy.py [out.npz] [flags of train_main.py]
 """
 
+import gc
+import multiprocessing
 import pathlib
 import sys
+
+if __name__ == "__main__":
+    gc.disable()  # Looking for what can be freed takes half of an import's time.
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
@@ -41,7 +46,8 @@ def results(model):
 
 
 if __name__ == "__main__":
-    quick.optimize(False)  # A worker that is left alone starts itself anew, as a cold process.
+    if multiprocessing.parent_process() is None:  # A worker that is left alone starts itself anew, as a cold process.
+        quick.settle()
     flags = sys.argv[1:]
     if not flags[0].startswith("-"):
         strategy = strategies.get("auto")
