@@ -49,14 +49,14 @@ def is_verbose():
 
 @contextlib.contextmanager
 def quiet():
-    """Inside, imports say nothing on stderr, unless the command line asks for it or one fails; and they take half."""
+    """Inside, imports say nothing on stderr, unless the command line asks for it or one fails, and take less time."""
     with _uncollected(), contextlib.nullcontext() if is_verbose() else _silenced():
         yield
 
 
 @contextlib.contextmanager
 def _uncollected():
-    """Inside, nothing is looked for that could be freed: of what is imported all stays, and looking takes as long."""
+    """Inside, nothing is looked for that could be freed: what is imported stays, and looking takes as long again."""
     if "tensorflow" in sys.modules or not gc.isenabled():  # Or else little is imported.
         yield
         return

@@ -1,5 +1,6 @@
 """How the programs speak, and that the installed package has them."""
 
+import gc
 import os
 import pathlib
 import shutil
@@ -236,6 +237,19 @@ def test_an_import_is_silenced_unless_it_fails_or_somebody_asks(capfd, monkeypat
     with iwae_zoo_console.quiet():
         os.write(2, b"what a library says")
     assert capfd.readouterr().err == "what a library says"
+
+
+def test_nothing_is_looked_for_while_tensorflow_is_imported(monkeypatch):
+    frozen = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(gc.isenabled()))
+    with iwae_zoo_console.quiet():  # It is there already.
+        assert gc.isenabled()
+    assert not frozen
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    with pytest.raises(ZeroDivisionError), iwae_zoo_console.quiet():
+        assert not gc.isenabled()
+        raise ZeroDivisionError
+    assert gc.isenabled() and frozen == [False]
 
 
 def test_interrupted(monkeypatch, tmp_path):
