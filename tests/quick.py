@@ -47,7 +47,8 @@ def settle(optimizes=False, keeps_lines=False):
     dataset_ops.DatasetV2._apply_debug_options = _untuned
     # Only TPUs have use for it, and each function is looked at by it.
     tf.config.experimental.disable_mlir_bridge()
-    if not optimizes:  # Constants are not folded either: most graphs run once.
+    # Most graphs run once: nobody but Grappler folds constants, whatever `optimize` is told later.
+    if not optimizes:
         context.context()._config = config_pb2.ConfigProto()
         context.context()._config.graph_options.optimizer_options.opt_level = config_pb2.OptimizerOptions.L0
     optimize(optimizes)

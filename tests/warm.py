@@ -42,7 +42,7 @@ def start(program, *flags, cwd, stdout, stderr=None, env=(), optimized=False):
       stdout: path of a file that what it prints is added to.
       stderr: the same of what it says on stderr; by default that of `stdout`.
       env: dict, of environment variables beside the tests' own.
-      optimized: bool, whether its graphs are those that users run.
+      optimized: bool, as in `quick.optimize`.
 
     Returns:
       `multiprocessing.Process`, started.

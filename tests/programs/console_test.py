@@ -281,9 +281,8 @@ def installed(tmp_path_factory):
 
 
 FROM_THE_WHEEL = """
-import contextlib, gc, importlib, io, os, pathlib, runpy, signal, sys, threading, time, urllib.request
+import contextlib, importlib, io, os, pathlib, runpy, signal, sys, threading, time, urllib.request
 
-gc.disable()  # Looking for what can be freed takes a third of all time.
 program, *flags = sys.argv[1:]
 dataset = flags[1]
 for sys.argv in ([program, "train", "--obejctive=iwae"], [program, *flags]):
@@ -341,7 +340,6 @@ with contextlib.redirect_stdout(shown):
     iwae_zoo_console.main()
 client.join()
 print(shown.getvalue())
-gc.freeze()
 """
 
 

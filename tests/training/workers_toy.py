@@ -3,20 +3,20 @@
 python workers_toy.py [out.npz] [flags of train_main.py]
 """
 
-import gc
 import multiprocessing
 import pathlib
 import sys
 
-if __name__ == "__main__":
-    gc.disable()  # Looking for what can be freed takes half of an import's time.
-
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-import keras
 import numpy as np
 import quick
-import tensorflow as tf
+
+import iwae_zoo_console
+
+with iwae_zoo_console.quiet():
+    import keras
+    import tensorflow as tf
 
 from iwae_zoo import likelihood, objectives, presets, strategies
 from iwae_zoo.programs import train as train_main
