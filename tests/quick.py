@@ -15,16 +15,16 @@ def settle(optimizes=False, keeps_lines=False):
       optimizes: bool, as in `optimize`.
       keeps_lines: bool, whether a graph keeps the Python lines that made each operation, for errors to show.
     """
+    import building
     import tensorflow as tf
     from tensorflow.core.protobuf import config_pb2
     from tensorflow.python.data.ops import dataset_ops
     from tensorflow.python.eager import context
-    from tensorflow.python.framework import auto_control_deps, dtypes, op_def_library, ops
+    from tensorflow.python.framework import auto_control_deps, dtypes, ops
     from tensorflow.python.ops import gen_resource_variable_ops
 
-    # A tenth of the time of tracing.
-    if not keeps_lines:
-        ops._create_c_op = functools.partial(ops._create_c_op, extract_traceback=False)
+    if not (optimizes or keeps_lines):
+        building.install()
     # Whether a value is a tensor is asked of a protocol, whose attributes Python 3.11 gathers anew each time.
     typing._get_protocol_attrs = functools.cache(typing._get_protocol_attrs)
     # Each operation is asked for the resources that it reads and writes, and few have any.
@@ -32,11 +32,6 @@ def settle(optimizes=False, keeps_lines=False):
     touched = auto_control_deps._get_resource_inputs
     auto_control_deps._get_resource_inputs = lambda op: (
         touched(op) if any(tensor.dtype in handles for tensor in op.inputs) else ()
-    )
-    # What an operation would say of a wrong type is worded before the type is looked at.
-    checked = op_def_library._SatisfiesTypeConstraint
-    op_def_library._SatisfiesTypeConstraint = lambda dtype, attr_def, param_name: (
-        None if dtype in attr_def.allowed_values.list.type else checked(dtype, attr_def, param_name)
     )
     # A variable of another name would be an operation that was never run.
     handle = gen_resource_variable_ops.var_handle_op
