@@ -65,14 +65,13 @@ def install():
 
 
 def _is_plain(graph):
-    """Whether nothing but names, devices and control dependencies is said of operations in a scope of a graph."""
+    """Whether no more is said of a scope's operations than names, devices, control dependencies and gradients."""
     return not (
         graph.capture_by_value
         or graph._control_flow_context
         or graph._attr_scope_map
         or graph._op_to_kernel_label_map
         or graph._gradient_override_map
-        or graph._gradient_function_map
         or graph._colocation_stack
         or graph._container
     )
@@ -196,6 +195,7 @@ def _operation(graph, op_type, name, inputs, attrs):
     op = ops.Operation._from_c_op(c_op, graph)
     if controllers:
         graph._record_op_seen_by_control_dependencies(op)
+    op._gradient_function = graph._gradient_function_map.get(op_type)
     graph._apply_device_functions(op)
     op._colocation_code_locations = {}
     return op

@@ -3,6 +3,7 @@
 import contextvars
 import functools
 import gc
+import sys
 import typing
 
 import numpy as np
@@ -26,7 +27,9 @@ def settle(optimizes=False, keeps_lines=False):
     if not (optimizes or keeps_lines):
         building.install()
     # Whether a value is a tensor is asked of a protocol, whose attributes Python 3.11 gathers anew each time.
-    typing._get_protocol_attrs = functools.cache(typing._get_protocol_attrs)
+    if sys.version_info < (3, 12):
+        for name in ("_get_protocol_attrs", "_is_callable_members_only"):
+            setattr(typing, name, functools.cache(getattr(typing, name)))
     # Each operation is asked for the resources that it reads and writes, and few have any.
     handles = {dtypes.resource, dtypes.variant}
     touched = auto_control_deps._get_resource_inputs
@@ -38,7 +41,8 @@ def settle(optimizes=False, keeps_lines=False):
     gen_resource_variable_ops.var_handle_op = lambda **options: handle(**{**options, "debug_name": ""})
     # A third of all operations are constants, and most of these are there already.
     ops._create_graph_constant = _shared(ops._create_graph_constant)
-    # tf.data measures what it could do better in a thread that sleeps up to a minute, and may be waited for at the end.
+    # tf.data measures what it could do better in a thread that sleeps up to a minute, and may be waited for at the end;
+    # and looks for better pipelines, which takes longer than a few batches.
     dataset_ops.DatasetV2._apply_debug_options = _untuned
     # Only TPUs have use for it, and each function is looked at by it.
     tf.config.experimental.disable_mlir_bridge()
@@ -99,4 +103,5 @@ def _untuned(dataset):
 
     options = tf.data.Options()
     options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
     return dataset.with_options(options)

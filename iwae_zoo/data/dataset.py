@@ -21,6 +21,8 @@ __all__ = ["Dataset"]
 
 # Examples of a split that go into the fingerprint, at most, and how many of them are read at once.
 _SAMPLED, _AT_ONCE = 5000, 100
+# Decorator of what AutoGraph would only lose time with, which it takes at the start of each program.
+_as_it_is = tf.autograph.experimental.do_not_convert
 # Places that are named, of those where most is missing.
 _SHOWN = 4
 
@@ -209,12 +211,13 @@ class Dataset:
           ValueError: if streamed data are to lie on the device.
         """
 
+        @_as_it_is
         def epoch(number):
             epoch_seed = tf.random.experimental.stateless_fold_in(tf.constant([0, seed], tf.int64), number)
             order = tf.random.experimental.stateless_shuffle(tf.range(len(self.train)), seed=epoch_seed)
             batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size).enumerate()
             return batches.skip(tf.where(number == first_epoch, tf.cast(first_step, tf.int64), 0)).map(
-                lambda step, rows: Plan(rows, tf.random.experimental.stateless_fold_in(epoch_seed, step))
+                _as_it_is(lambda step, rows: Plan(rows, tf.random.experimental.stateless_fold_in(epoch_seed, step)))
             )
 
         plans = tf.data.Dataset.counter(first_epoch).flat_map(epoch)
@@ -245,7 +248,7 @@ class Dataset:
             def examples(rows):
                 return tf.gather(gathered, rows)
 
-        return lambda plan: self._drawn(examples(plan.rows), plan.seed)
+        return _as_it_is(lambda plan: self._drawn(examples(plan.rows), plan.seed))
 
     def evaluation_array(self, split, seed=0):
         """A whole split, in order, drawn once: the same for the same seed.
