@@ -12,8 +12,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Memory that glibc asks the system for anew each time takes a tenth of the time; for test processes, not for `-n 0`.
-os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(10**9))
 
 # What XLA has compiled, for the other test process and the programs that tests start; the first who looks makes it.
 if "TF_XLA_FLAGS" not in os.environ:
