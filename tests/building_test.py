@@ -31,6 +31,7 @@ def as_users_do(monkeypatch):
     return change
 
 
+@pytest.mark.slow
 def test_answers_have_the_same_graphs(as_users_do):
     """Of a model of tables: with loops, conditions, checks, derivatives and devices in them."""
     model = contract_test.built(next(row for row in contract_test.ROWS if row.likelihood == "columns"))
