@@ -154,20 +154,17 @@ def _attributes(kind, keywords):
     for name, type_, is_optional in kind.attrs:
         value = keywords[name] if name in keywords else keywords[name + "_"]
         if value is not None or not is_optional:
-            attrs.append((name, _serialized(name, type_, value)))
+            # Lists cannot be looked up, and 0.0 would be found for -0.0.
+            serialized = _serialized if isinstance(value, (list, float)) else _kept
+            attrs.append((name, serialized(name, type_, value)))
     return attrs
 
 
 def _serialized(name, type_, value):
-    try:
-        return _kept(type_, type(value), value)
-    except TypeError:  # Lists cannot be looked up.
-        return op_def_library.value_to_attr_value(value, type_, name).SerializeToString()
+    return op_def_library.value_to_attr_value(value, type_, name).SerializeToString()
 
 
-@functools.cache
-def _kept(type_, _, value):
-    return op_def_library.value_to_attr_value(value, type_, "").SerializeToString()
+_kept = functools.lru_cache(None, typed=True)(_serialized)
 
 
 def _operation(graph, op_type, name, inputs, attrs):

@@ -17,7 +17,6 @@ def settle(optimizes=False, keeps_lines=False):
       keeps_lines: bool, whether a graph keeps the Python lines that made each operation, for errors to show.
     """
     import building
-    import tensorflow as tf
     from tensorflow.core.protobuf import config_pb2
     from tensorflow.python.data.ops import dataset_ops
     from tensorflow.python.eager import context
@@ -44,8 +43,6 @@ def settle(optimizes=False, keeps_lines=False):
     # tf.data measures what it could do better in a thread that sleeps up to a minute, and may be waited for at the end;
     # and looks for better pipelines, which takes longer than a few batches.
     dataset_ops.DatasetV2._apply_debug_options = _untuned
-    # Only TPUs have use for it, and each function is looked at by it.
-    tf.config.experimental.disable_mlir_bridge()
     # Most graphs run once: nobody but Grappler folds constants, whatever `optimize` is told later.
     if not optimizes:
         context.context()._config = config_pb2.ConfigProto()

@@ -21,7 +21,7 @@ __all__ = ["Dataset"]
 
 # Examples of a split that go into the fingerprint, at most, and how many of them are read at once.
 _SAMPLED, _AT_ONCE = 5000, 100
-# Decorator of what AutoGraph would only lose time with, which it takes at the start of each program.
+# Of functions in which AutoGraph finds nothing to rewrite, and looks for it at the start of each program.
 _as_it_is = tf.autograph.experimental.do_not_convert
 # Places that are named, of those where most is missing.
 _SHOWN = 4
