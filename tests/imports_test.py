@@ -7,7 +7,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LIBRARY, SERVING = "iwae_zoo", "iwae_zoo_serving"
-SHARED = {"columns", "_checks", "_deferred", "_files", "_precision", "_rows", "_tracing", "_version"}
+SHARED = {"columns", "_checks", "_deferred", "_files", "_precision", "_rows", "_shapes", "_tracing", "_version"}
 _MODEL = {"objectives", "distributions", "networks"}
 _ESTIMATION = {*_MODEL, "model"}
 _TRAINING = {*_ESTIMATION, "estimation", "data", "figures", "presets"}

@@ -8,6 +8,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from iwae_zoo._checks import below_half
+from iwae_zoo._shapes import shape_of
 from iwae_zoo.distributions import fusion, holes
 from iwae_zoo.distributions.head import Likelihood
 
@@ -115,10 +116,9 @@ def _holds(x):
 
 
 def _flatten_event(x, event_ndims):
-    shape = tf.shape(x)
     batch = x.shape.rank - event_ndims
     pixels = x.shape[batch:].num_elements()
-    return tf.reshape(x, tf.concat([shape[:batch], [-1 if pixels is None else pixels]], axis=0))
+    return tf.reshape(x, [*shape_of(x)[:batch], -1 if pixels is None else pixels])
 
 
 @fusion.custom_gradient
@@ -146,7 +146,7 @@ def _log_likelihood_value(x, logits, *observed):
     pixels = signed.shape[-1] or 1
     # At most 16, whose product is far from overflow; fastest with strips of whole vector registers.
     shared = max((n for n in range(1, 17) if pixels % n == 0), key=lambda n: (pixels // n % 8 == 0, n))
-    strips = tf.unstack(tf.reshape(signed, tf.concat([tf.shape(signed)[:-1], [shared, -1]], axis=0)), axis=-2)
+    strips = tf.unstack(tf.reshape(signed, [*shape_of(signed)[:-1], shared, -1]), axis=-2)
     linear = tf.add_n([tf.nn.relu(strip) for strip in strips])
     factors = functools.reduce(tf.multiply, [1.0 + tf.exp(-tf.abs(strip)) for strip in strips])
     return -tf.reduce_sum(linear + tf.math.log(factors), axis=-1)

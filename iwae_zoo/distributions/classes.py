@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from iwae_zoo._checks import integer, positive
 from iwae_zoo._rows import Rows
+from iwae_zoo._shapes import shape_of
 from iwae_zoo.distributions.values import ValueLikelihood, limited
 
 # More are identifiers rather than classes.
@@ -48,7 +49,7 @@ class Categorical(ValueLikelihood):
     def features(self, x):
         """One-hot, in the last axis."""
         hot = tf.one_hot(tf.cast(limited(x, 1e6), tf.int32), self.classes, dtype=x.dtype)
-        return tf.reshape(hot, tf.concat([tf.shape(x)[:-1], [x.shape[-1] * self.classes]], axis=0))
+        return tf.reshape(hot, [*shape_of(x)[:-1], x.shape[-1] * self.classes])
 
     def of_features(self, flags):
         return tf.repeat(flags, self.classes, axis=-1)
@@ -84,7 +85,7 @@ class Categorical(ValueLikelihood):
 
     def value_draw(self, shape, seed, parameters, shared):
         """By Gumbel noise: the largest of logits with it."""
-        shape = tf.concat([shape[:-1], [self.classes], shape[-1:]], axis=0)
+        shape = [*shape[:-1], self.classes, shape[-1]]
         smallest = np.finfo(parameters.dtype.as_numpy_dtype).tiny
         uniform = tf.random.stateless_uniform(shape, seed, smallest, dtype=parameters.dtype)
         noisy = limited(parameters) - tf.math.log(-tf.math.log(uniform))

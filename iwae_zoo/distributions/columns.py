@@ -12,6 +12,7 @@ import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
 from iwae_zoo._rows import Rows
+from iwae_zoo._shapes import shape_of
 from iwae_zoo.columns import Column, used
 from iwae_zoo.distributions.head import Likelihood
 
@@ -179,7 +180,7 @@ class JoinedColumns(tfd.Distribution):
         dtype = tf.as_dtype(dtype or parameters.dtype)
         self._groups = groups
         self._batch = parameters.shape[:-1]
-        self._batch_tensor = tf.shape(parameters)[:-1]
+        self._known_batch = shape_of(parameters)[:-1]
         of_groups = tf.split(parameters, [math.prod(group.parameter_shape) for group in groups], axis=-1)
         sizes = [math.prod(group.shared_shape) for group in groups]
         if shared is None:
@@ -187,7 +188,7 @@ class JoinedColumns(tfd.Distribution):
         of_shared = tf.split(shared, sizes)
         self._parts = []
         for group, own, own_shared in zip(groups, of_groups, of_shared, strict=True):
-            own = tf.reshape(own, tf.concat([self._batch_tensor, group.parameter_shape], axis=0))
+            own = tf.reshape(own, [*self._known_batch, *group.parameter_shape])
             keywords = {"shared": tf.reshape(own_shared, group.shared_shape)} if group.head.shared_parameters else {}
             self._parts.append(group.head.distribution(own, 1, dtype, **keywords))
         super().__init__(
@@ -204,7 +205,7 @@ class JoinedColumns(tfd.Distribution):
 
     def _batch_shape_tensor(self, **kwargs):
         del kwargs
-        return self._batch_tensor
+        return tf.convert_to_tensor(self._known_batch, tf.int32)
 
     def _event_shape(self):
         return tf.TensorShape([sum(len(group.places) for group in self._groups)])
@@ -245,8 +246,7 @@ class JoinedColumns(tfd.Distribution):
         padded = []
         for group, probabilities in zip(self._groups, of_parts, strict=True):
             if probabilities is None:
-                shape = tf.concat([self._batch_tensor, [len(group.places), most]], axis=0)
-                padded.append(tf.zeros(shape, self.dtype))
+                padded.append(tf.zeros([*self._known_batch, len(group.places), most], self.dtype))
             else:
                 beyond = [[0, 0]] * (probabilities.shape.rank - 1) + [[0, most - probabilities.shape[-1]]]
                 padded.append(tf.pad(probabilities, beyond))

@@ -3,6 +3,7 @@
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from iwae_zoo._shapes import shape_of
 from iwae_zoo.distributions import noise
 
 __all__ = ["ByVariable", "IndependentBits", "OneHots", "by_variable", "joined"]
@@ -142,10 +143,10 @@ def _kl(one, other, name=None):
 
 def by_variable(values, classes):
     """[..., G C] as [..., G, C]."""
-    return tf.reshape(values, tf.concat([tf.shape(values)[:-1], [values.shape[-1] // classes, classes]], axis=0))
+    return tf.reshape(values, [*shape_of(values)[:-1], values.shape[-1] // classes, classes])
 
 
 def joined(classes):
     """[..., G, C] as [..., G C]."""
     size = classes.shape[-2] * classes.shape[-1]
-    return tf.reshape(classes, tf.concat([tf.shape(classes)[:-2], [size]], axis=0))
+    return tf.reshape(classes, [*shape_of(classes)[:-2], size])

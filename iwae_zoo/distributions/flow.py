@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from iwae_zoo._shapes import shape_of
 from iwae_zoo.distributions import noise
 from iwae_zoo.distributions.moments import SampledMoments
 
@@ -144,4 +145,4 @@ class CouplingFlow(SampledMoments):
 def _product(x, kernel):
     """x [..., A] times a kernel [A, H], as one tall matrix."""
     rows = tf.matmul(tf.reshape(x, [-1, kernel.shape[0]]), kernel)
-    return tf.reshape(rows, tf.concat([tf.shape(x)[:-1], [kernel.shape[1]]], axis=0))
+    return tf.reshape(rows, [*shape_of(x)[:-1], kernel.shape[1]])

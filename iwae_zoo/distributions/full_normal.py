@@ -5,6 +5,7 @@ import math
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from iwae_zoo._shapes import shape_of
 from iwae_zoo.distributions import noise
 
 __all__ = ["FullNormal"]
@@ -79,7 +80,6 @@ class FullNormal(tfd.Distribution):
 
 def _transform(matrix, vectors):
     """The products of matrices [*b, D, D] with vectors [..., *b, D]: one matrix product for each matrix."""
-    leading = tf.shape(vectors)[: 1 - matrix.shape.rank]
-    vectors = tf.reshape(vectors, tf.concat([[-1], tf.shape(vectors)[1 - matrix.shape.rank :]], axis=0))
-    products = tf.einsum("p...j,...ij->p...i", vectors, matrix)
-    return tf.reshape(products, tf.concat([leading, tf.shape(products)[1:]], axis=0))
+    shape, axes = shape_of(vectors), matrix.shape.rank - 1
+    products = tf.einsum("p...j,...ij->p...i", tf.reshape(vectors, [-1, *shape[-axes:]]), matrix)
+    return tf.reshape(products, [*shape[:-axes], *shape_of(products)[1:]])

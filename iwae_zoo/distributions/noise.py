@@ -131,14 +131,15 @@ def by_row(draw, count, batch, size, seed, first_row=0, dtype=tf.float32):
     Returns:
       Float tensor [count, *batch, size]; for `first_row` None the axis of the rows has length 1.
     """
-    static = tf.get_static_value(batch)
-    static = [None] * batch.shape[0] if static is None else list(static)
-    outer, rows = tf.reduce_prod(batch[:-1]) if len(static) > 1 else 1, batch[-1] if static else 1
+    known = tf.get_static_value(batch)
+    batch = tf.unstack(batch) if known is None else known.tolist()
+    outer, rows = math.prod(batch[:-1]), batch[-1] if batch else 1
+    several = not _is(rows, 1)
     if first_row is None:
-        first_row, rows, batch = 0, 1, tf.concat([batch[:-1], [1] * bool(static)], axis=0)
+        first_row, rows, batch = 0, 1, [*batch[:-1], 1] if batch else []
     drawn = draw(rows, count * outer * size, seed, first_row, dtype)
-    if static and static[-1] != 1:
+    if several:
         drawn = tf.transpose(tf.reshape(drawn, [rows, count * outer, size]), [1, 0, 2])
-        if len(static) == 1:
+        if len(batch) == 1:
             return drawn
-    return tf.reshape(drawn, tf.concat([[count], batch, [size]], axis=0))
+    return tf.reshape(drawn, [count, *batch, size])

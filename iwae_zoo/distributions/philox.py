@@ -9,6 +9,7 @@ Salmon, Moraes, Dror, Shaw. Parallel Random Numbers: As Easy as 1, 2, 3. SC 2011
 
 import tensorflow as tf
 
+from iwae_zoo._shapes import shape_of
 from iwae_zoo.distributions import fusion
 
 __all__ = ["fold_in", "integers", "streams", "uniform"]
@@ -104,9 +105,9 @@ def _words(counts, streams):
     """uint32 tensor [R, 4 N] of random bits, four words for each of the counts [N] of the streams [R, 4]."""
     key, next_key, third, fourth = tf.split(streams, 4, axis=1)
     first, second = (half[tf.newaxis] + tf.zeros_like(key) for half in _halves(counts))  # [R, N]
-    nothing = tf.zeros_like(first)
+    nothing, (rows, columns) = tf.zeros_like(first), shape_of(first)
     words = _philox([first, second, third + nothing, fourth + nothing], [key, next_key])
-    return tf.reshape(tf.stack(words, axis=2), [tf.shape(first)[0], 4 * tf.shape(first)[1]])
+    return tf.reshape(tf.stack(words, axis=2), [rows, 4 * columns])
 
 
 def _philox(counter, key):

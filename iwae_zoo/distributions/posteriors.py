@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from iwae_zoo._checks import integer, look_up, parse
+from iwae_zoo._shapes import shape_of
 from iwae_zoo.distributions import flow, full_normal
 from iwae_zoo.distributions.discrete_heads import Bernoulli, Categorical, RelaxedBernoulli, RelaxedCategorical
 from iwae_zoo.distributions.posterior import REAL, Normal, Posterior, positive_scale
@@ -128,7 +129,7 @@ class CouplingFlow(Posterior):
 
     def distribution(self, parameters, *weights):
         of_base, biases = tf.split(parameters, [2 * self.latent_size, -1], axis=-1)
-        shape = tf.concat([tf.shape(biases)[:-1], [self.num_couplings, self.hidden_size]], axis=0)
+        shape = [*shape_of(biases)[:-1], self.num_couplings, self.hidden_size]
         return flow.CouplingFlow(Normal(self.latent_size).distribution(of_base), tf.reshape(biases, shape), weights)
 
 

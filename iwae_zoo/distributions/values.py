@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
+from iwae_zoo._shapes import shape_of
 from iwae_zoo.distributions import fusion, holes
 from iwae_zoo.distributions.head import Likelihood
 
@@ -123,7 +124,7 @@ class IndependentValues(tfd.Distribution):
         self._head = head
         self._event = parameters.shape[split:]
         self._batch = parameters.shape[: split - 1]
-        self._raw = tf.reshape(parameters, tf.concat([tf.shape(parameters)[:split], [self._size]], axis=0))
+        self._raw = tf.reshape(parameters, [*shape_of(parameters)[:split], self._size])
         if shared is None:
             shared = tf.zeros([head.shared_parameters, 1], dtype)
         shared = tf.cast(head.completed(shared), dtype)
@@ -140,6 +141,10 @@ class IndependentValues(tfd.Distribution):
     @property
     def _size(self):
         return self._event.num_elements()
+
+    @property
+    def _known_batch(self):
+        return shape_of(self._raw)[:-2]
 
     def _batch_shape(self):
         return self._batch
@@ -175,7 +180,7 @@ class IndependentValues(tfd.Distribution):
     def _read(self, x):
         """x [..., V], zero outside the support; whether each value is within it; and which are there, if not all."""
         x = tf.cast(x, self.dtype)
-        x = tf.reshape(x, tf.concat([tf.shape(x)[: x.shape.rank - self._event.rank], [self._size]], axis=0))
+        x = tf.reshape(x, [*shape_of(x)[: x.shape.rank - self._event.rank], self._size])
         observed = [~tf.math.is_nan(x)] if self._head.missing else []
         holds = self._head.holds(x)
         return tf.where(holds, x, tf.zeros_like(x)), holds, observed
@@ -205,24 +210,23 @@ class IndependentValues(tfd.Distribution):
     def _stddev(self):
         stddev = self._head.value_stddev(tf.cast(self._raw, self.dtype), self._shared)
         # One that is shared by all rows has no batch of its own.
-        return self._in_event(tf.broadcast_to(stddev, tf.concat([self.batch_shape_tensor(), [self._size]], axis=0)))
+        return self._in_event(tf.broadcast_to(stddev, [*self._known_batch, self._size]))
 
     def class_probabilities(self):
         """Float tensor [..., *event, C], where the values are classes; None where they are numbers."""
         probabilities = self._head.value_probabilities(tf.cast(self._raw, self.dtype))
         if probabilities is None:
             return None
-        shape = tf.concat([self.batch_shape_tensor(), self._event.as_list(), [probabilities.shape[-1]]], axis=0)
-        return tf.reshape(probabilities, shape)
+        return tf.reshape(probabilities, [*self._known_batch, *self._event, probabilities.shape[-1]])
 
     def _sample_n(self, n, seed=None):
-        shape = tf.concat([[n], self.batch_shape_tensor(), [self._size]], axis=0)
+        shape = [n, *self._known_batch, self._size]
         seed = tfp.random.sanitize_seed(seed)
         drawn = self._head.value_draw(shape, seed, tf.cast(self._raw, self.dtype), self._shared)
         return self._in_event(drawn)
 
     def _in_event(self, values):
-        return tf.reshape(values, tf.concat([tf.shape(values)[:-1], self._event.as_list()], axis=0))
+        return tf.reshape(values, [*shape_of(values)[:-1], *self._event])
 
 
 def _strips(shape):

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from iwae_zoo._shapes import shape_of
 from iwae_zoo.distributions import noise
 from iwae_zoo.model import particles
 from iwae_zoo.objectives import ParticleWeights
@@ -250,12 +251,12 @@ def _in_chunks(array, particle_chunk, filler=tf.identity):
     if 2 * size < most:
         size = -(-count // -(-count // most))
         array = tf.concat([array, filler(array[: -count % size])], axis=0)
-    return tf.reshape(array, tf.concat([[-(-count // size), size], tf.shape(array)[1:]], axis=0))
+    return tf.reshape(array, [-(-count // size), size, *shape_of(array)[1:]])
 
 
 def _of_chunks(chunks, shape):
     """What chunks [N, C, ...] say of all P particles, of shape [P, ...]."""
-    rows = tf.reshape(chunks, tf.concat([[-1], tf.shape(chunks)[2:]], axis=0))
+    rows = tf.reshape(chunks, [-1, *shape_of(chunks)[2:]])
     return tf.reshape(rows[: shape[0]], shape)
 
 

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from iwae_zoo._checks import integer
+from iwae_zoo._shapes import shape_of
 from iwae_zoo.networks.dense import Dense, add_bias
 
 __all__ = ["DownConvolution", "UpConvolution"]
@@ -42,12 +43,12 @@ class _Convolution(keras.Layer):
     def call(self, x):
         x, kernel = self.activation(x), tf.convert_to_tensor(self.kernel)
         if self.size:
-            y = tf.nn.conv2d_transpose(x, kernel, [tf.shape(x)[0], *self.size, self.channels], strides=2)
+            y = tf.nn.conv2d_transpose(x, kernel, [shape_of(x)[0], *self.size, self.channels], strides=2)
         else:
             y = tf.nn.conv2d(x, kernel, strides=2 if self.halves else 1, padding="SAME")
         biased = add_bias(tf.reshape(y, [-1, self.channels]), tf.convert_to_tensor(self.bias))
-        # Not tf.shape(y): of no images, a replica's share of a last batch, oneDNN's convolution gives other axes.
-        return tf.reshape(biased, [tf.shape(x)[0], *y.shape[1:]])
+        # Not of y: of no images, a replica's share of a last batch, oneDNN's convolution gives other axes.
+        return tf.reshape(biased, [shape_of(x)[0], *y.shape[1:]])
 
     def compute_output_shape(self, input_shape):
         size = self.size or ([-(-side // 2) for side in input_shape[1:3]] if self.halves else input_shape[1:3])

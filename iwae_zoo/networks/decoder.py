@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from iwae_zoo._shapes import shape_of
 from iwae_zoo.distributions import likelihoods, posteriors
 from iwae_zoo.networks import bodies, outputs
 
@@ -60,8 +61,7 @@ class Decoder(keras.Layer):
         body, parameter_shape = getattr(self, self._body_name), self.head.parameter_shape(self.data_shape)
         needed = math.prod(parameter_shape)
         parameters = outputs.checked(self, body, body(rows), needed, f"likelihood {self.head.name!r}")
-        batch = [static or dynamic for static, dynamic in zip(z.shape[:-1], tf.unstack(tf.shape(z)[:-1]), strict=True)]
-        parameters = tf.reshape(parameters, [*batch, *parameter_shape])
+        parameters = tf.reshape(parameters, [*shape_of(z)[:-1], *parameter_shape])
         shared = {"shared": tf.convert_to_tensor(self.shared)} if self.head.shared_parameters else {}
         return self.head.distribution(parameters, len(self.data_shape), self.variable_dtype, **shared)
 

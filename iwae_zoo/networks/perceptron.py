@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from iwae_zoo._shapes import shape_of
 from iwae_zoo.networks.dense import Dense
 
 __all__ = ["Perceptron"]
@@ -65,7 +66,7 @@ class Perceptron(keras.Layer):
 
     def call(self, x):
         if x.shape.rank != 2:
-            x = tf.reshape(x, [tf.shape(x)[0], x.shape[1:].num_elements()])
+            x = tf.reshape(x, [shape_of(x)[0], x.shape[1:].num_elements()])
         for i, dense in enumerate(self.stack[:-1]):
             y = dense(x)
             if self.normalized:

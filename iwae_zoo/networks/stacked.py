@@ -10,6 +10,7 @@ A layer's distribution given its neighbour is any Keras layer with a method `dis
 import keras
 import tensorflow as tf
 
+from iwae_zoo._shapes import shape_of
 from iwae_zoo.distributions import Stacked, posteriors
 from iwae_zoo.networks.encoder import Encoder
 
@@ -36,8 +37,7 @@ class Conditional(Encoder):
         """Batch [...], event [head.latent_size], for the neighbour z [..., D]."""
         z = tf.convert_to_tensor(z) if self.given is None else self.given.features(tf.convert_to_tensor(z))
         parameters = self._parameters(tf.reshape(z, [-1, z.shape[-1]]))
-        batch = [static or dynamic for static, dynamic in zip(z.shape[:-1], tf.unstack(tf.shape(z)[:-1]), strict=True)]
-        return self._read(tf.reshape(parameters, [*batch, self.head.num_parameters]))
+        return self._read(tf.reshape(parameters, [*shape_of(z)[:-1], self.head.num_parameters]))
 
     def get_config(self):
         config = {**super().get_config(), "given": self.given and posteriors.to_config(self.given)}

@@ -8,6 +8,7 @@ from typing import ClassVar
 import tensorflow as tf
 
 from iwae_zoo._checks import integer
+from iwae_zoo._shapes import shape_of
 
 __all__ = ["Bound", "Grouped", "checked", "complement", "log_mean_exp", "without_one"]
 
@@ -91,13 +92,13 @@ class Bound(abc.ABC):
           (value before minus value after, weight `a` of the particle after), float tensors [S, M, K, B].
         """
         log_weights = checked(log_weights)
-        shape = tf.concat([tf.shape(by)[:1], tf.shape(log_weights)], axis=0)
+        shape = [shape_of(by)[0], *shape_of(log_weights)]
         flat = tf.reshape(log_weights, [-1, shape[-1]])  # [N, B]
-        count = tf.shape(flat)[0]
+        count = shape_of(flat)[0]
         by = tf.reshape(tf.broadcast_to(by, shape), [shape[0], count, 1, shape[-1]])
         own = tf.eye(count, dtype=tf.bool)[:, :, tf.newaxis]
         after = tf.transpose(tf.where(own, by, flat), [2, 0, 1, 3])  # [N, S, N replaced, B]
-        after = tf.reshape(after, tf.concat([shape[1:3], [-1]], axis=0))
+        after = tf.reshape(after, [*shape[1:3], -1])
         value = tf.reshape(self.value(after), shape)
         weight = tf.reshape(self.weights(after), [count, shape[0], count, shape[-1]])
         weight = tf.linalg.diag_part(tf.transpose(weight, [1, 3, 0, 2]))  # [S, B, N]
@@ -128,7 +129,7 @@ class Bound(abc.ABC):
     def grouped(self, log_weights):
         """`log_weights` as [G, N, B]: G groups of N particles, here one of all."""
         log_weights = checked(log_weights)
-        return tf.reshape(log_weights, [1, -1, tf.shape(log_weights)[2]])
+        return tf.reshape(log_weights, [1, -1, shape_of(log_weights)[2]])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from iwae_zoo._checks import fraction, look_up, number
+from iwae_zoo._shapes import shape_of
 from iwae_zoo.objectives.bound import Bound, Grouped, checked, complement, log_mean_exp, softmax, without_one
 from iwae_zoo.objectives.jackknife import Jackknife
 from iwae_zoo.objectives.thermodynamic import Thermodynamic, ThermodynamicUpper
@@ -122,8 +123,8 @@ class ImportanceWeighted(Grouped):
 
     def replaced(self, log_weights, by):
         shift, total, log_rest = without_one(self._power * self.grouped(log_weights))
-        shape = tf.concat([tf.shape(by)[:1], tf.shape(log_weights)], axis=0)
-        by = tf.reshape(tf.broadcast_to(by, shape), tf.concat([shape[:1], tf.shape(log_rest)], axis=0))
+        shape = [shape_of(by)[0], *shape_of(log_weights)]
+        by = tf.reshape(tf.broadcast_to(by, shape), [shape[0], *shape_of(log_rest)])
         by = self._power * by - shift  # [S, G, N, B]
         after = tfp.math.log_add_exp(total + log_rest, by)
         change = (total - after) / self._power

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from iwae_zoo._checks import integer, look_up, number
+from iwae_zoo._shapes import shape_of
 from iwae_zoo.objectives.bound import Grouped, complement
 
 __all__ = ["MOST_POINTS", "SPACINGS", "Thermodynamic", "ThermodynamicUpper", "partition"]
@@ -190,5 +191,4 @@ def _shift(largest):
 
 def _flat(array):
     """[J, G, N, B] as [J G, N, B]."""
-    shape = tf.shape(array)
-    return tf.reshape(array, tf.concat([[-1], shape[2:]], axis=0))
+    return tf.reshape(array, [-1, *shape_of(array)[2:]])
