@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and those that do not."""
 
 import contextlib
+import errno
 import importlib
 import json
 import os
@@ -12,11 +13,13 @@ import zipfile
 def whole(path):
     """Yields a path beside `path` to write to; what was written there takes the place of `path` at the end.
 
-    A link stays, and what it leads to is written; so is a pipe or a device itself.
+    A link stays, and what it leads to is written; so is a pipe or a device itself. A folder is an IsADirectoryError.
     """
     name = pathlib.Path(path).name  # Its ending tells writers the format, whatever a link leads to.
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path = pathlib.Path(path).resolve()
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    if path.exists() and not path.is_file():
         yield path
         return
     partial = path.with_name(f".partial-{name}")
@@ -25,6 +28,12 @@ def whole(path):
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_text(path, text):
+    """Writes a text file that appears whole or not at all."""
+    with whole(path) as partial:
+        partial.write_text(text)
 
 
 def read_json(path):

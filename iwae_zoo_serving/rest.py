@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import io
 import logging as standard_logging
 import re
 import threading
@@ -21,6 +22,8 @@ __all__ = ["answer", "serve"]
 _VERSION = r"(?:/versions/([0-9]+)|/labels/([^/:]+))?"
 _PREDICT = re.compile(rf"/v1/models/([^/:]+){_VERSION}:(classify|regress|predict)", re.IGNORECASE)
 _STATUS = re.compile(rf"/v1/models(?:/([^/:]+))?{_VERSION}(?:/(metadata))?", re.IGNORECASE)
+# Bytes of an answer above which it is sent in pieces.
+_LARGE = 2**20
 
 
 def answer(model, method, path, body):
@@ -123,16 +126,23 @@ def serve(model, host, port, pool, max_body_bytes):
             status, text = 400, json_tensors.dumps({"error": f"The body cannot be read: {error}"})
         except ConnectionError:
             hung_up(request)
-            status, text = 400, ""
+            return web.Response(status=400)
         else:
             call = functools.partial(answer, model, request.method, request.raw_path, body)
             if request.method == "GET":  # Nothing is computed, and health checks do not wait for what is.
                 status, text = call()
             else:
                 status, text = await loop.run_in_executor(pool, lambda: (400, "") if gone(request) else call())
-            if gone(request):
-                hung_up(request)
-        return web.Response(status=status, body=text.encode(), content_type="application/json")
+        body = text.encode()
+        # As a file it is sent in pieces, and the next one tells that nobody has read the last.
+        large = io.BytesIO(body) if len(body) > _LARGE else body
+        response = web.Response(status=status, body=large, content_type="application/json")
+        try:
+            await response.prepare(request)
+            await response.write_eof()
+        except ConnectionError:
+            hung_up(request)
+        return response
 
     async def close():
         await runner.cleanup()

@@ -24,6 +24,7 @@ import iwae_zoo_console as console
 with console.quiet():
     from iwae_zoo import figures, presets, training
     from iwae_zoo._checks import look_up
+    from iwae_zoo._files import write_text
     from studies import anomaly, cells, comparison
 
 _FLAGS = console.flag_values()
@@ -179,7 +180,7 @@ def main(name):
             text += table(problem, results[problem], anomalous, labels) + "\n"
             countdown.step(problem)
         print(text)
-        (workdir / "table.md").write_text(text)
+        write_text(workdir / "table.md", text)
         training.write_json(workdir / "results.json", results)
         figures.write(draw(results, labels), workdir / "anomaly.png")
 

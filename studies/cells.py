@@ -175,14 +175,19 @@ class Countdown:
 
 
 @contextlib.contextmanager
-def errors_in_one_line(name):
-    """Inside, what can go wrong with a grid ends the program of that name with one line."""
+def errors_in_one_line(name, goes_on=True):
+    """Inside, what can go wrong with a study ends the program of that name with one line.
+
+    Args:
+      name: str.
+      goes_on: bool, whether the same command goes on where it was interrupted, or begins anew.
+    """
     try:
         yield
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         console.fail(name, error)
     except KeyboardInterrupt:
-        print(f"\n{name}: interrupted. The same command goes on.")
+        print(f"\n{name}: interrupted. The same command {'goes on' if goes_on else 'begins anew'}.")
         sys.exit(130)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from absl import flags
 
 from iwae_zoo import training
+from iwae_zoo._files import whole, write_text
 
 __all__ = ["chosen", "configs", "define_flags", "markdown", "number", "objectives", "write_tables"]
 
@@ -97,9 +98,10 @@ def write_tables(rows, titles, workdir, below=""):
       below: str, what else is in table.md.
     """
     body = [[label, *(number(*row[name]) for name in titles)] for label, row in rows.items()]
-    (workdir / "table.md").write_text(markdown(["objective", *titles.values()], body) + below)
-    with open(workdir / "table.csv", "w", newline="") as file:
+    text = markdown(["objective", *titles.values()], body) + below
+    write_text(workdir / "table.md", text)
+    with whole(workdir / "table.csv") as partial, open(partial, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["objective", *(f"{name}{suffix}" for name in titles for suffix in ("", "_error"))])
         writer.writerows([label, *(v for name in titles for v in row[name])] for label, row in rows.items())
-    print((workdir / "table.md").read_text())
+    print(text)

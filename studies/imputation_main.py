@@ -25,6 +25,7 @@ import iwae_zoo_console as console
 with console.quiet():
     from iwae_zoo import figures, presets, training
     from iwae_zoo._checks import look_up
+    from iwae_zoo._files import write_text
     from studies import cells, comparison, holes, imputation
 
 _FLAGS = console.flag_values()
@@ -184,7 +185,7 @@ def main(name):
         results = gathered(of_cells)
         text = tables(results, labels)
         print(text)
-        (workdir / "table.md").write_text(text)
+        write_text(workdir / "table.md", text)
         training.write_json(workdir / "results.json", {" ".join(map(str, place)): v for place, v in results.items()})
         figures.write(draw(results, labels), workdir / "imputation.png")
 

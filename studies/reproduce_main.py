@@ -25,7 +25,7 @@ import iwae_zoo_console as console
 with console.quiet():
     from iwae_zoo import training
     from iwae_zoo._checks import look_up
-    from iwae_zoo._files import load_model
+    from iwae_zoo._files import load_model, write_text
     from studies import budget, cells, reproduce
 
 _FLAGS = console.flag_values()
@@ -123,7 +123,7 @@ def main(name):
         for table in tables:
             text += f"{table}:\n\n{reproduce.table(table, ours, looks, budgets, _EVAL_SAMPLES.value)}\n"
         print(text)
-        (workdir / "table.md").write_text(text)
+        write_text(workdir / "table.md", text)
         training.write_json(workdir / "results.json", {"ours": ours, "looks": looks, "trained_for": budgets})
 
 

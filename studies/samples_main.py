@@ -49,7 +49,7 @@ def load(workdir):
 def main(name):
     """Draws the figure."""
     panels = {}
-    with cells.errors_in_one_line(name):
+    with cells.errors_in_one_line(name, goes_on=False):
         console.check_writable(_OUTPUT.value)
         for workdir in map(pathlib.Path, _WORKDIRS.value or []):
             model, dataset, config = load(workdir)

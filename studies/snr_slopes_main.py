@@ -21,7 +21,9 @@ import iwae_zoo_console as console
 
 with console.quiet():
     from iwae_zoo import diagnostics, figures, objectives
+    from iwae_zoo._files import whole
     from iwae_zoo.testing import Enumerable, LinearGaussian
+    from studies import cells
 
 _FLAGS = console.flag_values()
 _WORKDIR = flags.DEFINE_string("workdir", "runs/snr_slopes", "Folder of the study.", flag_values=_FLAGS)
@@ -37,7 +39,14 @@ _BATCH_SIZE = flags.DEFINE_integer(
 _MISMATCH = flags.DEFINE_float(
     "mismatch", 0.3, "How far the encoder is from the posterior; see LinearGaussian.model.", flag_values=_FLAGS
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Of the model, the minibatch and all noise.", lower_bound=0, flag_values=_FLAGS)
+_SEED = flags.DEFINE_integer(
+    "seed",
+    0,
+    "Of the model, the minibatch and all noise.",
+    lower_bound=0,
+    upper_bound=2**31 - 1,
+    flag_values=_FLAGS,
+)
 
 # Panel, label, objective and its estimator, what grows, side, the theory's exponent.
 _BITS = "two bits: SNR against K at M = 1"
@@ -63,10 +72,8 @@ def fit_slope(x, snr, error):
 
 def main(name):
     """Measures, fits, and writes the table and the figure."""
-    try:
+    with cells.errors_in_one_line(name, goes_on=False):
         study(pathlib.Path(_WORKDIR.value))
-    except OSError as unwritable:
-        console.fail(name, unwritable)
 
 
 def study(workdir):
@@ -109,7 +116,7 @@ def study(workdir):
         curves.append({**curve, "theory": theory, "slope": slope, "slope_error": slope_error})
         stated = "no theory" if theory is None else f"theory {theory:+.2f}"
         print(f"{panel}, {label}: slope {slope:+.3f} +- {slope_error:.3f} ({stated})")
-    with open(table, "w", newline="") as file:
+    with whole(table) as partial, open(partial, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(
             ["panel", "label", "particles", "snr", "error", "dsnr", "variance", "slope", "slope_error", "theory"]

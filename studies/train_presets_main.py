@@ -51,11 +51,16 @@ def main(name):
     """Trains, evaluates and writes."""
     with cells.errors_in_one_line(name):
         cards = []
-        output = _OUTPUT.value or presets.trained.FOLDER
+        output = pathlib.Path(_OUTPUT.value or presets.trained.FOLDER)
         if _EVALUATE.value and (_PRESET.value is None or _OUTPUT.value is not None):
             received = f"--preset={_PRESET.value} and --output={_OUTPUT.value}"
             raise ValueError(f"--evaluate takes --preset and writes its card in the package: received {received}.")
-        for preset in trained_presets.chosen(_PRESET.value, output):
+        if output.exists() and not output.is_dir():
+            raise NotADirectoryError(f"--output is a folder: received {output}, which is none.")
+        chosen = trained_presets.chosen(_PRESET.value, output)
+        output.mkdir(parents=True, exist_ok=True)
+        for preset in chosen:
+            console.check_writable(output / f"{preset}.json")  # Before hours of training.
             print(f"{preset}:", flush=True)
             start = time.monotonic()
             if _EVALUATE.value:

@@ -30,6 +30,14 @@ def test_a_link_stays_and_a_pipe_is_written_to(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.txt", "pipe", "real"]
 
 
+def test_a_folder_is_no_file(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(IsADirectoryError, match=f"Is a directory: '{folder}'"), whole(folder):
+        pytest.fail("written first")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
 def test_what_cannot_be_written_is_told_before(tmp_path):
     (tmp_path / "old.txt").write_text("old")
     check_writable(tmp_path / "old.txt")

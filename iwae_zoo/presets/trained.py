@@ -13,7 +13,7 @@ import pathlib
 
 from iwae_zoo import objectives
 from iwae_zoo._checks import look_up
-from iwae_zoo._files import whole
+from iwae_zoo._files import whole, write_text
 from iwae_zoo.model import ImportanceWeightedAutoencoder
 from iwae_zoo.presets import table
 
@@ -177,8 +177,7 @@ def revise(name, found):
 def _write(found, path):
     """Writes a card, which appears whole, with its checksum; returns it as `card` reads it."""
     text = json.dumps(found | {"sha256": _checksum(found)}, indent=1, allow_nan=False)
-    with whole(path) as partial:
-        partial.write_text(text + "\n")
+    write_text(path, text + "\n")
     return json.loads(text)
 
 

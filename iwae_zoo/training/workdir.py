@@ -24,7 +24,7 @@ import zipfile
 import keras
 import numpy as np
 
-from iwae_zoo._files import read_json, whole
+from iwae_zoo._files import read_json, whole, write_text
 from iwae_zoo.training.config import IN_STEP, IRRELEVANT, Config
 
 __all__ = ["MONITOR", "EpochEnd", "EpochLine", "WorkDirectory", "data_settings", "read_config", "write_json"]
@@ -38,8 +38,7 @@ _SUMS = "sums.json"
 
 def write_json(path, value):
     """Writes a JSON file that appears whole or not at all."""
-    with whole(path) as partial:
-        partial.write_text(json.dumps(value, indent=2) + "\n")
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 class WorkDirectory:
@@ -84,8 +83,7 @@ class WorkDirectory:
 
     def write_history(self, history):
         """Writes the metrics of all epochs."""
-        with whole(self._metrics) as partial:
-            partial.write_text("".join(json.dumps(row) + "\n" for row in history))
+        write_text(self._metrics, "".join(json.dumps(row) + "\n" for row in history))
 
     def save(self, model, history):
         """Saves the model after the last epoch of the history; with early stopping, separately if it is the best."""

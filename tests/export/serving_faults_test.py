@@ -64,6 +64,16 @@ def test_a_client_hangs_up_before_its_answer(rest, said, caplog, monkeypatch):
     assert rest.predict({"instances": [1]}) == (200, {"predictions": [2.5]})
 
 
+def test_a_client_hangs_up_within_its_answer(rest, said, caplog, monkeypatch):
+    from iwae_zoo_serving import rest as module
+
+    large = "x" * 50_000_000  # More than is underway at once.
+    monkeypatch.setattr(module, "answer", lambda *_: (200, large))
+    hang_up(rest.port, b"{}", 2)
+    assert soon(said) == ["POST /v1/models/toy:predict: the client hung up"]
+    assert not caplog.records
+
+
 def test_nothing_is_computed_for_who_has_gone(toy_path, said, monkeypatch):
     """While a request waits for its turn; who asks how the server is does not wait."""
     from iwae_zoo_serving import rest as module

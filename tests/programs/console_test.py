@@ -114,6 +114,7 @@ GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"
         (query, ["--protocol=soap"], "value should be one of <rest|grpc>"),
         (tighter_bounds_main, ["--objectives=vea"], "unknown objectives ['vea']"),
         (snr_slopes_main, ["--workdir=/proc/nowhere/x"], "No such file or directory: '/proc/nowhere"),
+        (snr_slopes_main, [f"--seed={2**31}"], "flag --seed=2147483648"),
         (anomaly_main, ["--problems=digits_10"], "Unknown problem: received 'digits_10'."),
         (anomaly_main, ["--rates=100"], "A rate must be a whole number from 0 to 99, in percent: received '100'."),
         (anomaly_main, ["--objective=piwea"], "Did you mean 'piwae'?"),
@@ -128,7 +129,8 @@ GOLDEN = ROOT / "tests" / "golden" / "version_0_1.keras"
         (export, ["--preset=small", "--export_dir=models"], "Unknown preset with weights"),
         (reproduce_main, ["--tables=burdo"], "Did you mean 'burda'?"),
         (reproduce_main, ["--rows=ciwae_50"], "Did you mean 'ciwae_5'?"),
-        (train_presets_main, ["--preset=small"], "Unknown preset with weights: received 'small'"),
+        (train_presets_main, ["--preset=small", "--output=x"], "Unknown preset with weights: received 'small'"),
+        (train_presets_main, ["--output=/dev/null"], "--output is a folder: received /dev/null, which is none."),
         (imputation_main, ["--objectives=", "--peers="], "At least one of --objectives and --peers is needed"),
         (imputation_main, ["--rates="], "flag --rates=[]: at least one is needed"),
         (imputation_main, ["--mechanisms="], "flag --mechanisms=[]: at least one is needed"),
@@ -253,14 +255,17 @@ def test_nothing_is_looked_for_while_tensorflow_is_imported(monkeypatch):
 
 
 def test_interrupted(monkeypatch, tmp_path):
-    """A program that has nothing to say about it ends without a traceback."""
+    """A program that has nothing to say about it ends without a traceback; others say what is kept."""
 
     def interrupt(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(query, "_rows", interrupt)
+    monkeypatch.setattr(samples_main, "load", interrupt)
     ended = call(query, "--input=x.npy", cwd=tmp_path)
     assert ended == (130, "", "")
+    ended = call(samples_main, "--workdirs=x", "--output=x.png", cwd=tmp_path)
+    assert ended == (130, "\nthe_program: interrupted. The same command begins anew.\n", "")
 
 
 @pytest.fixture(scope="module")
