@@ -6,7 +6,7 @@ The graphs are the same, name by name (`building_test.py`). What is not plain is
 import functools
 from typing import Any, NamedTuple
 
-from tensorflow.core.framework import types_pb2
+from tensorflow.core.framework import attr_value_pb2, types_pb2
 from tensorflow.python.client import pywrap_tf_session as c_api
 from tensorflow.python.framework import dtypes, errors, op_def_library, op_def_registry, ops, tensor
 from tensorflow.python.framework.func_graph import FuncGraph
@@ -29,6 +29,11 @@ class _Kind(NamedTuple):
     allowed: dict[str, frozenset[int]]  # Types that inputs may have, by attribute.
     attrs: list[tuple[str, str, bool]]  # Attributes that no input tells: name, type, and whether they may be left out.
     is_stateful: bool
+
+
+# A call's outputs get the shapes of the function's own when it is there; TensorFlow looks for them in its body before.
+_CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
+_IS_NOT_LOOKED_INTO = "_disable_call_shape_inference", attr_value_pb2.AttrValue(b=True).SerializeToString()
 
 
 def install():
@@ -58,7 +63,12 @@ def install():
         own = [_captured(graph, one) for one in inputs]
         grouped = ops._reconstruct_sequence_inputs(op_def, own, attrs)
         serialized = [(attr, value.SerializeToString()) for attr, value in attrs.items()]
-        return _operation(graph, op_type, _unique(graph, name or op_type), grouped, serialized)
+        name = _unique(graph, name or op_type)
+        if op_type not in _CALLS or not _knows_its_shapes(graph, attrs["f"].func.name):
+            return _operation(graph, op_type, name, grouped, serialized)
+        op = _operation(graph, op_type, name, grouped, [*serialized, _IS_NOT_LOOKED_INTO])
+        op._clear_attr(_IS_NOT_LOOKED_INTO[0])
+        return op
 
     op_def_library._apply_op_helper = applied
     FuncGraph._create_op_internal = created
@@ -75,6 +85,11 @@ def _is_plain(graph):
         or graph._colocation_stack
         or graph._container
     )
+
+
+def _knows_its_shapes(graph, function):
+    """Whether nothing about the outputs of a function could be learnt from its inputs."""
+    return all(output.shape.is_fully_defined() for output in graph._get_function(function).function_type.flat_outputs)
 
 
 @functools.cache
@@ -190,6 +205,7 @@ def _operation(graph, op_type, name, inputs, attrs):
     except errors.InvalidArgumentError as error:
         raise ValueError(error.message) from None
     op = ops.Operation._from_c_op(c_op, graph)
+    op._inputs_val = tuple(flat)  # Asked for once at the least.
     if controllers:
         graph._record_op_seen_by_control_dependencies(op)
     op._gradient_function = graph._gradient_function_map.get(op_type)

@@ -62,6 +62,22 @@ def test_a_training_step_of_two_replicas_has_the_same_graph(as_users_do):
     assert graph() == here
 
 
+def test_a_call_knows_what_its_inputs_tell(as_users_do):
+    """More than its function, which was made for any number of rows."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 2])], autograph=False)
+    def doubled(x):
+        return 2.0 * x
+
+    def shape():
+        function = tf.function(lambda x: 1.0 * doubled(x), autograph=False)
+        return function.get_concrete_function(tf.TensorSpec([3, 2])).outputs[0].shape
+
+    here = shape()
+    as_users_do()
+    assert shape() == here == (3, 2)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

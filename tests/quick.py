@@ -56,9 +56,13 @@ def settle(optimizes=False, keeps_lines=False):
 def optimize(optimizes):
     """Whether Grappler optimises graphs and XLA compiles heads, as they do for users: a quarter of all time."""
     import tensorflow as tf
+    from tensorflow.core.config import flags
 
     from iwae_zoo.distributions import fusion
 
+    # A function's body loses what nobody needs before it is put in place, and is not searched for what a TPU could run.
+    for name in ("enable_function_pruning_before_inlining", "enable_skip_encapsulation_for_non_tpu_graphs"):
+        getattr(flags.config(), name).reset(not optimizes)
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not optimizes})
     fusion._compiling = contextvars.ContextVar("compiling", default=optimizes)
 
@@ -68,18 +72,28 @@ def _shared(create):
 
     Other floats are not: a tape may watch them.
     """
-    from tensorflow.python.framework import ops
+    from tensorflow.core.framework import attr_value_pb2
+    from tensorflow.python.framework import ops, tensor_util
+
+    kept = {}  # What is said of a constant, for the next graph that has it.
 
     def constant(value, dtype, shape, name, verify_shape, allow_broadcast):
         known = _key(value) if shape is None else None
         if known is None:
             return create(value, dtype, shape, name, verify_shape, allow_broadcast)
-        graph = ops.get_default_graph()
+        graph, key = ops.get_default_graph(), (known, dtype)
         if (constants := getattr(graph, "shared_constants", None)) is None:
             constants = graph.shared_constants = {}
-        if (known, dtype) not in constants:
-            constants[known, dtype] = create(value, dtype, shape, name, verify_shape, allow_broadcast)
-        return constants[known, dtype]
+        if key not in constants:
+            if key not in kept:
+                proto = tensor_util.make_tensor_proto(value, dtype)
+                kept[key] = {
+                    "value": attr_value_pb2.AttrValue(tensor=proto),
+                    "dtype": attr_value_pb2.AttrValue(type=proto.dtype),
+                }
+            op = graph._create_op_internal("Const", [], [kept[key]["dtype"].type], attrs=kept[key], name=name)
+            constants[key] = op.outputs[0]
+        return constants[key]
 
     return constant
 
