@@ -17,7 +17,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from iwae_zoo_console import quiet
 
@@ -32,6 +32,7 @@ _OBJECTIVE = flags.DEFINE_string("objective", "iwae", "As in train_main.py.")
 _M = flags.DEFINE_integer("m", 8, "Groups of particles.", lower_bound=1)
 _K = flags.DEFINE_integer("k", 8, "Particles in a group.", lower_bound=1)
 _COUNTS = flags.DEFINE_list("backward_particles", ["1", "2", "4", "8", "16", "32"], "Numbers R, below M K.")
+flags.register_validator(_COUNTS, bool, "at least one is needed")
 _EPOCHS = flags.DEFINE_integer("epochs", 15, "Passes over the training set before the variances.", lower_bound=0)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "Examples in a batch.", lower_bound=1)
 _GRADIENTS = flags.DEFINE_integer("gradients", 300, "Gradients for each variance.", lower_bound=2)
@@ -89,9 +90,9 @@ def main(_):
     """Prints relative time and variances."""
     objective = objectives.get(_OBJECTIVE.value, m=_M.value, k=_K.value)
     particles = objective.m * objective.k
-    counts = sorted({int(count) for count in _COUNTS.value})
-    if counts[0] < 1 or counts[-1] >= particles:
-        raise app.UsageError(f"--backward_particles must be from 1 to M K - 1 = {particles - 1}: received {counts}.")
+    counts = sorted(set(report.whole_numbers(_COUNTS)))
+    if counts[-1] >= particles:
+        raise ValueError(f"--backward_particles must be from 1 to M K - 1 = {particles - 1}: received {counts}.")
     model, x = trained(objective)
     every = gradients(model, x, None)
     rows = {}
@@ -140,4 +141,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    report.run(main)

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from absl import app, flags
+from absl import flags
 
 from iwae_zoo_console import quiet
 
@@ -263,7 +263,7 @@ def main(_):
         _answer_at(_STAGE.value, strategy, _FOLDER.value, sizes, _said)
         return 0
     if unknown := set(_ONLY.value or ()) - set(STAGES):
-        raise app.UsageError(f"--only: {sorted(unknown)} are no stages. Known: {', '.join(STAGES)}.")
+        raise ValueError(f"--only: {sorted(unknown)} are no stages. Known: {', '.join(STAGES)}.")
     start, rows, shown = time.monotonic(), list[dict](), list[dict]()
     names = [device["device_name"] for device in map(tf.config.experimental.get_device_details, _gpus())]
     about = {"gpus": names, "tensorflow": tf.__version__}
@@ -296,4 +296,4 @@ def _as_json(entry):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    report.run(main)

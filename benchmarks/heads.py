@@ -13,7 +13,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from absl import app, flags
+from absl import flags
 
 from iwae_zoo_console import quiet
 
@@ -127,7 +127,7 @@ def main(_):
     """Prints medians and ratios."""
     unknown = [name for name in _ONLY.value or () if name not in ROWS]
     if unknown:
-        raise app.UsageError(f"--only has no row {', '.join(unknown)}. Rows: {', '.join(ROWS)}.")
+        raise ValueError(f"--only has no row {', '.join(unknown)}. Rows: {', '.join(ROWS)}.")
     title = f"[{_M.value * _K.value * _BATCH_SIZE.value}, {_SIZE}] values"
     print(f"{title}\n{'':48}{'ms':>8}{'/ bare':>8}{'TFP / bare':>12}", flush=True)
     rows = {}
@@ -142,4 +142,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    report.run(main)

@@ -14,7 +14,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from absl import app, flags
+from absl import flags
 
 from iwae_zoo_console import quiet
 
@@ -73,12 +73,13 @@ def errors(model, x):
 
 def main(_):
     """Prints the ratios."""
+    numbers = report.whole_numbers(_MEMORY)
     model = untrained = workload.build("iwae")
     if _MODEL.value:
         model = load_model(_MODEL.value)
         received, expected = ([w.shape for w in each.decoder.get_weights()] for each in (model, untrained))
         if received != expected:
-            raise app.UsageError(
+            raise ValueError(
                 f"--model={_MODEL.value} has a decoder of weights {received}, and the bare products are those of "
                 f"{expected}, as --preset=rainforth trains them."
             )
@@ -103,7 +104,7 @@ def main(_):
         print(f"{name:22}{per_example[name]:8.2f}    {ratios[name]:.2f} of the bare products")
     print(f"annealing takes {of_importance:.2f} times as long as {count} importance samples")
     accuracy = errors(model, test[: _LONG_EXAMPLES.value]) if test is not None else {}
-    memory = {int(number): peak_memory(int(number)) for number in _MEMORY.value}
+    memory = {number: peak_memory(number) for number in numbers}
     for number, mebibytes in memory.items():
         ratio = mebibytes / memory[min(memory)]
         print(f"peak memory at {number:>8} samples {mebibytes:8.0f} MiB    {ratio:.3f}")
@@ -119,4 +120,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    report.run(main)

@@ -23,7 +23,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from iwae_zoo_console import quiet
 
@@ -43,6 +43,7 @@ except ImportError as error:
     ) from None
 
 _OBJECTIVES = flags.DEFINE_list("objectives", ["miwae"], "Train steps to compare: of iwae, miwae, piwae.")
+flags.register_validator(_OBJECTIVES, bool, "at least one is needed")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "Examples in a batch.")
 _M = flags.DEFINE_integer("m", 8, "Groups of particles.")
 _K = flags.DEFINE_integer("k", 8, "Particles in a group.")
@@ -187,9 +188,9 @@ def log_prob(ours, x):
         return theirs.get_nll(for_torch(x), n_samples=_NUM_SAMPLES.value, **options)  # Despite its name not negative.
 
     variants = {"ours": estimate, f"get_nll as it is, batch size {_PYTHAE_CHUNK}": get_nll}
-    for chunk in _CHUNKS.value:
+    for chunk in report.whole_numbers(_CHUNKS):
         label = f"get_nll without gradients, batch size {chunk}"
-        variants[label] = torch.no_grad()(functools.partial(get_nll, batch_size=int(chunk)))
+        variants[label] = torch.no_grad()(functools.partial(get_nll, batch_size=chunk))
     turns = report.take_turns(variants, _LIKELIHOOD_REPEATS.value)
     rows = {name: compare(turns, "ours", name, len(x)) for name in variants if name != "ours"}
     results = [turns.results[name] for name in rows]
@@ -203,9 +204,9 @@ def mean_and_error(values):
 
 def main(_):
     """Prints medians and ratios."""
-    for chunk in (str(_PYTHAE_CHUNK), *_CHUNKS.value):
-        if _NUM_SAMPLES.value % int(chunk):
-            raise app.UsageError(f"get_nll draws whole batches: --num_samples must be a multiple of {chunk}.")
+    for chunk in (_PYTHAE_CHUNK, *report.whole_numbers(_CHUNKS)):
+        if _NUM_SAMPLES.value % chunk:
+            raise ValueError(f"get_nll draws whole batches: --num_samples must be a multiple of {chunk}.")
     torch.set_flush_denormal(_FLUSH.value)
     x = workload.images(max(_BATCH_SIZE.value, _EXAMPLES.value)).numpy()
     print(f"threads: TensorFlow {len(os.sched_getaffinity(0))}, PyTorch {torch.get_num_threads()}")
@@ -233,4 +234,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    report.run(main)

@@ -15,7 +15,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from absl import app, flags
+from absl import flags
 
 from iwae_zoo_console import quiet
 
@@ -62,6 +62,8 @@ def main(_):
         measure(_CHILD.value)
         return
     names = _PRESETS.value or [name for name in presets.trained.names() if presets.trained.is_made(name)]
+    for name in names:
+        presets.card(name)  # Before the first of them is measured.
     seconds = {}
     for name in names:
         command = [sys.executable, __file__, f"--child={name}", f"--examples={_EXAMPLES.value}"]
@@ -86,4 +88,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    report.run(main)

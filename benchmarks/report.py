@@ -1,5 +1,6 @@
 """What the benchmarks share: taking turns, and where the results go."""
 
+import contextlib
 import os
 import pathlib
 import resource
@@ -8,7 +9,7 @@ import time
 from typing import NamedTuple
 
 import numpy as np
-from absl import flags
+from absl import app, flags
 
 import iwae_zoo_console as console
 from iwae_zoo import figures, training
@@ -111,6 +112,49 @@ def _used_by_others(helpers):
     return ticks / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
+def run(main, writes=True):
+    """Parses the flags and ends with what `main` returns; a wrong flag is one line on stderr.
+
+    Args:
+      main: function of what is left of the command line.
+      writes: bool, whether it leaves files, for which there is to be a place before anything is measured.
+    """
+    name = pathlib.Path(sys.argv[0]).name
+
+    @contextlib.contextmanager
+    def errors_in_one_line():
+        try:
+            yield
+        except (flags.Error, ValueError, OSError) as error:
+            console.fail(name, " ".join(str(error).split()))
+
+    def parse(arguments):
+        with errors_in_one_line():
+            left = flags.FLAGS(arguments)
+            if left[1:]:
+                raise ValueError(f"unexpected arguments {left[1:]}; flags are written --name=value.")
+            if writes:
+                output().parent.mkdir(parents=True, exist_ok=True)
+                console.check_writable(output())
+            return left
+
+    def guarded(left):
+        with errors_in_one_line():
+            return main(left)
+
+    try:
+        app.run(guarded, flags_parser=parse)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def whole_numbers(flag):
+    """What a flag lists, list of int; raises ValueError where it is no number from 1 on."""
+    if not all(text.isdecimal() and int(text) for text in flag.value):
+        raise ValueError(f"--{flag.name} lists whole numbers from 1 on: received {','.join(flag.value)}.")
+    return [int(text) for text in flag.value]
+
+
 def peak_mebibytes():
     """Most memory that this process has had, MiB.
 
@@ -131,7 +175,6 @@ def output():
 def write_json(results):
     """Writes the program's settings and results as JSON; returns its path."""
     path = output()
-    path.parent.mkdir(parents=True, exist_ok=True)
     settings = {flag.name: flag.value for flag in flags.FLAGS.get_flags_for_module(sys.argv[0])}
     training.write_json(path, {"settings": settings, **results})
     return path

@@ -14,14 +14,12 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from absl import app
-
 from iwae_zoo_console import quiet
 
 with quiet():
     import tensorflow as tf
 
-    from benchmarks import workload
+    from benchmarks import report, workload
 
 __all__ = ["H200", "RAINFORTH", "Card", "Network", "Work", "exchange", "launches", "log_prob", "seconds", "step"]
 
@@ -245,4 +243,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    report.run(main, writes=False)

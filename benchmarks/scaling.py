@@ -14,7 +14,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from iwae_zoo_console import quiet
 
@@ -26,6 +26,7 @@ _OBJECTIVE = flags.DEFINE_string("objective", "iwae", "As in train_main.py.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "Examples in a batch.", lower_bound=1)
 _M = flags.DEFINE_integer("m", 1, "Groups of particles.", lower_bound=1)
 _K = flags.DEFINE_list("k", ["1", "4", "16", "64", "256", "1024"], "Particles in a group.")
+flags.register_validator(_K, bool, "at least one is needed")
 _CHUNK = flags.DEFINE_integer("particle_chunk", 64, "Most particles decoded at once, for the second curve.")
 _REPEATS = flags.DEFINE_integer("repeats", 30, "Turns up to 64 particles; fewer above, but five.", lower_bound=1)
 _CHILD = flags.DEFINE_list("child", None, "For the program's own use: K and the chunk (0: whole) of one point.")
@@ -74,13 +75,16 @@ def main(_):
     if _CHILD.value:
         print(json.dumps(measure(*map(int, _CHILD.value))))
         return
+    counts = sorted(report.whole_numbers(_K))
+    for k in counts:  # Before the first of them is measured.
+        objectives.get(_OBJECTIVE.value, m=_M.value, k=k)
     title = f"{_OBJECTIVE.value}, batch {_BATCH_SIZE.value}, M = {_M.value}"
     print(title)
     print(f"{'':18}{'M K':>6}{'ms':>10}{'/ bare':>8}{'peak MiB':>10}{'others':>8}")
     curves, exponents = {}, {}
     for name, chunk in (("whole", 0), (f"in chunks of {_CHUNK.value}", _CHUNK.value)):
         rows = []
-        for k in sorted(map(int, _K.value)):
+        for k in counts:
             row = measured_apart(k, chunk)
             if row is None:
                 print(f"{name:18}{_M.value * k:6} does not fit into memory")
@@ -118,4 +122,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    report.run(main)

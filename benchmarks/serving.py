@@ -15,7 +15,7 @@ import tempfile
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from iwae_zoo_console import quiet
 
@@ -30,13 +30,14 @@ with quiet():
 
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "Particles per row.", lower_bound=1)
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["1", "32"], "Rows of a request.")
+flags.register_validator(_BATCH_SIZES, bool, "at least one is needed")
 _REPEATS = flags.DEFINE_integer("repeats", 15, "Turns; the medians over them are printed.", lower_bound=1)
 flags.adopt_module_key_flags(report)
 
 
 def main(_):
     """Prints latencies, throughput and the overhead."""
-    rows = []
+    sizes, rows = report.whole_numbers(_BATCH_SIZES), []
     with tempfile.TemporaryDirectory() as directory:
         count = _NUM_SAMPLES.value
         path = saved_model.export(workload.build("iwae"), directory, num_samples=count, max_num_samples=count)
@@ -55,7 +56,7 @@ def main(_):
                     raise RuntimeError("The server has refused a request of the benchmark.")
 
             for name in ("serving_default", "log_prob"):
-                for size in map(int, _BATCH_SIZES.value):
+                for size in sizes:
                     extra = {"num_samples": np.full(size, count, np.int32), "seed": np.arange(size, dtype=np.int64)}
                     inputs = {"x": workload.images(size).numpy(), **(extra if name == "log_prob" else {})}
                     # Written once: what a client spends on writing JSON is not the server's.
@@ -85,4 +86,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    report.run(main)

@@ -19,7 +19,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from absl import app, flags
+from absl import flags
 
 from iwae_zoo_console import quiet
 
@@ -138,4 +138,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    report.run(main)

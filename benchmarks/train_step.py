@@ -13,7 +13,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from absl import app, flags
+from absl import flags
 
 from iwae_zoo_console import quiet
 
@@ -98,4 +98,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    report.run(main)

@@ -475,7 +475,7 @@ class ImportanceWeightedAutoencoder(loops.CheckedLoops):
     @property
     def metrics(self):
         own = [*self._trackers.values()]
-        # Keras' own of a loss, and what counts batches, are none; what is left is of a subclass.
+        # Keras' own of a loss, and what counts batches, are none; what is left is of a subclass, or of layers.
         not_others = {id(metric) for metric in (*own, self._evaluated_batches, getattr(self, "_loss_tracker", None))}
         return own + [metric for metric in super().metrics if id(metric) not in not_others]
 
@@ -507,7 +507,10 @@ class ImportanceWeightedAutoencoder(loops.CheckedLoops):
             values["negative_kl"] = decoder_bound - self.decoder.marginal_log_prob(x)
         for name, tracker in self._trackers.items():
             tracker.update_state(values[name])
-        logs = {name: tracker.result() for name, tracker in self._trackers.items()}
+        logs = {}
+        for metric in self.metrics:
+            result = metric.result()
+            logs.update(result if isinstance(result, dict) else {metric.name: result})
         if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
             # Keras averages over their first axis, and then shows the metrics' own values.
             logs = {name: value[tf.newaxis] for name, value in logs.items()}

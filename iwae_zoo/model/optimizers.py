@@ -8,6 +8,8 @@ from iwae_zoo.model import replicas
 
 __all__ = ["OptimizerPair", "clipped"]
 
+_SIDES = "encoder", "decoder"
+
 
 class OptimizerPair:
     """Two optimizers with one learning rate and one step count.
@@ -32,6 +34,10 @@ class OptimizerPair:
           encoder: for the encoder.
           decoder: for the decoder.
 
+        Returns:
+          `OptimizerPair`. What is made here is named after its side, `encoder_adam`, so that each variable has a path
+          of its own.
+
         Raises:
           ValueError: if one is missing; if one instance is given for both: its state belongs to one list of variables;
             on a `LossScaleOptimizer`, or a `loss_scale_factor`; if an optimizer cannot be copied.
@@ -43,7 +49,7 @@ class OptimizerPair:
             )
         if encoder is None and decoder is None:
             given = keras.optimizers.get(optimizer)
-            encoder, decoder = (_copied(given) for _ in range(2))
+            encoder, decoder = (_copied(given, side) for side in _SIDES)
         encoder = optimizer if encoder is None else encoder
         decoder = optimizer if decoder is None else decoder
         if encoder is decoder and not isinstance(encoder, str):
@@ -51,7 +57,10 @@ class OptimizerPair:
                 "encoder_optimizer and decoder_optimizer must be two instances: received the same one. Pass it as "
                 "optimizer alone, and each gets a copy."
             )
-        both = keras.optimizers.get(encoder), keras.optimizers.get(decoder)
+        both = [
+            _copied(keras.optimizers.get(one), side) if isinstance(one, str) else keras.optimizers.get(one)
+            for one, side in zip((encoder, decoder), _SIDES, strict=True)
+        ]
         if any(isinstance(optimizer, keras.optimizers.LossScaleOptimizer) for optimizer in both):
             raise ValueError(
                 "A LossScaleOptimizer divides gradients by a scale that nothing has multiplied them with: bfloat16 "
@@ -155,8 +164,8 @@ def clipped(optimizer, gradients):
     return [gradient / count for gradient in optimizer._clip_gradients(replicas.total(gradients))]
 
 
-def _copied(optimizer):
-    """Another one with the same settings, which has taken no step.
+def _copied(optimizer, side):
+    """Another one with the same settings, which has taken no step, named after its side.
 
     Raises:
       ValueError: if its class does not say how it is made.
@@ -166,7 +175,10 @@ def _copied(optimizer):
     try:
         if is_shared:
             object.__setattr__(optimizer, "_learning_rate", None)
-        copy = type(optimizer).from_config(optimizer.get_config())
+        config = optimizer.get_config()
+        if "name" in config:
+            config["name"] = f"{side}_{optimizer.name}"
+        copy = type(optimizer).from_config(config)
     except (TypeError, NotImplementedError) as error:
         raise ValueError(
             f"A {type(optimizer).__name__} cannot be copied ({error}): pass two, as encoder_optimizer and "

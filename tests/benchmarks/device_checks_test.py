@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 from tensorflow.python.ops import math_ops
 
 from benchmarks import device_checks, device_figures, device_profile, device_table, devices
@@ -187,11 +187,6 @@ def test_training_is_without_tensor_float_32(monkeypatch, tmp_path):
     place = Place(tf.distribute.get_strategy(), QUICK, tmp_path)
     assert not device_checks.trained(place)["moved"].any()
     assert seen == [False] and allowed()
-
-
-def test_unknown_stages(program):
-    with pytest.raises(app.UsageError, match=r"\['gpus2'\] are no stages. Known: float64, cpu"):
-        program("cpu", "gpus2")
 
 
 def test_rows():

@@ -15,7 +15,8 @@ def test_one_optimizer_is_copied_with_its_settings():
     given = keras.optimizers.SGD(0.5, momentum=0.25)
     pair = OptimizerPair.of(given)
     assert len({id(optimizer) for optimizer in (given, pair.encoder, pair.decoder)}) == 3
-    assert pair.encoder.get_config() == pair.decoder.get_config() == given.get_config()
+    assert pair.encoder.get_config() == {**given.get_config(), "name": f"encoder_{given.name}"}
+    assert pair.decoder.get_config() == {**given.get_config(), "name": f"decoder_{given.name}"}
     for optimizer in (pair.encoder, pair.decoder):
         assert not pair.built
         optimizer.build([keras.Variable(np.zeros(2, "float32"))])
@@ -30,7 +31,8 @@ def test_of_two_the_one_that_is_given_stands_for_its_side():
     pair = OptimizerPair.of("adam", encoder="sgd")
     assert isinstance(pair.encoder, keras.optimizers.SGD)
     assert isinstance(pair.decoder, keras.optimizers.Adam)
-    assert OptimizerPair.of(encoder=keras.optimizers.SGD(name="slow"), decoder="adam").name.startswith("slow+adam")
+    pair = OptimizerPair.of(encoder=keras.optimizers.SGD(name="slow"), decoder="adam")
+    assert pair.name.startswith("slow+decoder_adam")
     same = keras.optimizers.Adam()
     with pytest.raises(ValueError, match="must be two instances"):
         OptimizerPair.of(encoder=same, decoder=same)

@@ -569,6 +569,60 @@ def test_a_subclass_stays_one_with_its_metrics(tmp_path):
     np.testing.assert_allclose(loaded.serve(x), model(x), rtol=1e-5)
 
 
+class Watched(Decoder):
+    """A decoder that looks at its latents, by one metric that is a number and one that is several."""
+
+    def __init__(self):
+        super().__init__(lambda logits: tfd.Normal(logits, 1.0))
+        self.mean, self.extremes = keras.metrics.Mean(name="mean_z"), Extremes(name="extremes")
+
+    def likelihood(self, z):
+        self.mean.update_state(z)
+        self.extremes.update_state(z)
+        return super().likelihood(z)
+
+
+class Extremes(keras.metrics.Metric):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.most, self.least = (self.add_variable((), initializer="zeros", name=name) for name in ("most", "least"))
+
+    def update_state(self, values):
+        self.most.assign(tf.maximum(self.most, tf.reduce_max(values)))
+        self.least.assign(tf.minimum(self.least, tf.reduce_min(values)))
+
+    def result(self):
+        return {"most_z": tf.identity(self.most), "least_z": tf.identity(self.least)}
+
+
+def test_metrics_of_layers_are_in_the_history():
+    model = model_of(decoder=Watched())
+    model.compile("sgd")
+    x = np.zeros([8, 1], np.float32)
+    history = model.fit(x, batch_size=4, validation_data=x, verbose=0).history
+    for prefix in ("", "val_"):
+        least, mean, most = (history[f"{prefix}{name}_z"][0] for name in ("least", "mean", "most"))
+        assert least < mean < most
+    assert {"mean_z", "most_z", "least_z"} < set(model.evaluate(x, return_dict=True, verbose=0))
+
+
+def test_every_variable_has_a_path_of_its_own():
+    """Keras' tree of a model's state is made of them."""
+    x = np.zeros([8, 1], np.float32)
+    model = model_of()
+    model.compile("adam")
+    model.fit(x, batch_size=4, verbose=0)
+    tree = model.get_state_tree("numpy_array")
+    variables = [*model.variables, *model.optimizer.variables]
+    before = [np.array(variable) for variable in variables]
+    assert [name.split("_")[:2] for name in tree["optimizer_variables"]] == [["encoder", "adam"], ["decoder", "adam"]]
+    model.fit(x, batch_size=4, verbose=0)
+    assert not all(np.array_equal(variable, old) for variable, old in zip(variables, before, strict=True))
+    model.set_state_tree(tree)
+    for variable, old in zip(variables, before, strict=True):
+        np.testing.assert_array_equal(variable, old, err_msg=variable.path)
+
+
 def test_perceptrons_keep_their_options():
     """What an encoder looks at, and how much of z a decoder reads."""
     x = 50.0 + 9.0 * np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
