@@ -185,7 +185,8 @@ def enough(
             smaller = f", or a smaller {name}" if chunk > least else ""
             raise MemoryError(f"{taken}: take {fewer_rows}{smaller}. {unknown}") from None
         flag = f" (--{_FLAGS[name]}={fits})" if name in _FLAGS else ""
-        remedy = f"{name}={fits}{flag} would fit" if least <= fits < chunk else f"take {fewer_rows}"
+        would_fit = least <= fits < chunk and rows * fits * of_particle <= free
+        remedy = f"{name}={fits}{flag} would fit" if would_fit else f"take {fewer_rows}"
         raise MemoryError(f"{taken}, and {_mebibytes(free)} of {_mebibytes(size)} MiB are free: {remedy}.") from None
 
 

@@ -91,6 +91,8 @@ def test_an_error_that_says_what_would_fit(model, monkeypatch):
         (16, 64, {}, "16 rows with 64 particles each .* of 1024 MiB are free: particle_chunk=32 would fit"),
         (16, 5000, {}, "16 rows with 5000 particles each .* particle_chunk=640 would fit"),
         (16, 5000, {"copies": 4}, "16 rows with 5000 particles each .* particle_chunk=160 would fit"),
+        (16 * 640, 64, {}, "particle_chunk=1 would fit"),
+        (3 * 16 * 640, 64, {}, "30720 rows with 64 particles each .* are free: take fewer rows at once.$"),
         (1, 1, {"fewer_rows": "a smaller batch"}, "1 row with 1 particle each .*: take a smaller batch"),
         (16, 64, {"least": 40}, "16 rows with 64 particles each .* particle_chunk=40 would fit"),
         (16, 64, {"least": 64}, "16 rows with 64 particles each .* are free: take fewer rows at once.$"),
