@@ -513,7 +513,7 @@ class ImportanceWeightedAutoencoder(loops.CheckedLoops):
             logs.update(result if isinstance(result, dict) else {metric.name: result})
         if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
             # Keras averages over their first axis, and then shows the metrics' own values.
-            logs = {name: value[tf.newaxis] for name, value in logs.items()}
+            logs = {name: tf.expand_dims(value, 0) for name, value in logs.items()}
         return logs
 
 
