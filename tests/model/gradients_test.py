@@ -20,10 +20,10 @@ def model_of(linear_gaussian, name, dtype="float64", **settings):
 
 @pytest.mark.slow
 @REGISTRY
+@pytest.mark.parametrize(("particle_chunk", "traced"), [(5, False), (1, True)])
 @tf.autograph.experimental.do_not_convert  # AutoGraph would rewrite the loops over chunks.
-def test_chunks_do_not_change_gradients(name, linear_gaussian):
-    """Chunks that do not divide the particles, or one particle at a time in a graph, for every other objective."""
-    particle_chunk, traced = [(5, False), (1, True)][objectives.names().index(name) % 2]
+def test_chunks_do_not_change_gradients(name, particle_chunk, traced, linear_gaussian):
+    """Chunks that do not divide the particles, or one particle at a time in a graph."""
     x = linear_gaussian.sample(5)
     model = model_of(linear_gaussian, name)
     whole = model.compute_gradients(x, seed=(1, 2))

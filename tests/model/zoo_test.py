@@ -30,27 +30,11 @@ MIXED = ("normal+categorical", "bernoulli+relaxed_bernoulli", "relaxed_categoric
 PAIRS += [{**TWO, "posterior": q, "prior": None} for q in MIXED]
 
 
-def possible(options):
+def followed(options):
     """Objectives that a posterior can follow."""
     heads = [posteriors.get(q, 2) for q in options["posterior"].split("+")]
     pathless = not all(head.reparameterized for head in heads)
     return [name for name in objectives.names() if not (pathless and objectives.get(name).estimator.uses_path)]
-
-
-def followed(options):
-    """Those that it is tried with; where there is a choice of priors a quarter, as in a Latin square."""
-    if options["prior"] in OWN_PRIORS:
-        return possible(options)
-    row, column = divmod(PAIRS.index(options), 4)
-    return possible(options)[(row + column) % 4 :: 4] or possible(options)
-
-
-def test_each_posterior_and_each_prior_meets_every_objective():
-    for part in ("posterior", "prior"):
-        for name in {options[part] for options in PAIRS} - {None, *MIXED}:
-            pairs = [options for options in PAIRS if options[part] == name]
-            met = {objective for options in pairs for objective in followed(options)}
-            assert met == {objective for options in pairs for objective in possible(options)}, name
 
 
 def title(options):
@@ -98,12 +82,12 @@ def test_gradients_are_those_of_two_naive_tapes(options):
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_two_tapes_of_two_layers_at_extreme_weights(dtype):
-    """A likelihood so sharp that particles differ by hundreds of nats; every other objective in double precision."""
+    """A likelihood so sharp that particles differ by hundreds of nats."""
     truth = StackedLinearGaussian.random(stddevs=(0.01, 0.8), seed=3)
     x = truth.sample(6, seed=4).astype(dtype)
     model = truth.model(mismatch=0.5, dtype=dtype)
     forward = functools.cache(functools.partial(naive_pass, model, x, (0, 1)))
-    for name in objectives.names()[dtype == "float64" :: 2]:
+    for name in objectives.names():
         model.objective = objectives.get(name, m=M, k=K)
         encoder, decoder, log_weights = forward(model.objective.estimator.uses_path)(name)
         assert np.ptp(log_weights.numpy().reshape(M * K, -1), axis=0).max() > 200
