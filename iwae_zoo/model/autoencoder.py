@@ -357,6 +357,22 @@ class ImportanceWeightedAutoencoder(loops.CheckedLoops):
             config = {**config, "steps_per_execution": 1}
         self.compile(**keras.saving.deserialize_keras_object(config))
 
+    def set_state_tree(self, state_tree):
+        """Keras' own, which would pass over what it does not find.
+
+        Raises:
+          ValueError: on a variable that the model does not have.
+        """
+        received, own = (dict(keras.tree.flatten_with_path(tree)) for tree in (state_tree, self.get_state_tree()))
+        unknown = ["/".join(path[1:]) for path in received if path not in own]
+        if unknown:
+            raise ValueError(
+                f"The state is that of another model: {len(unknown)} of its variables are none of this one's, such as "
+                f"{unknown[0]!r}. Names are given anew to each model that a process makes: make this one in a new "
+                "process as that one was made, or keep models with model.save."
+            )
+        super().set_state_tree(state_tree)
+
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Keras' own averages the first batch over the replicas, and so cannot take one that does not divide evenly."""
 

@@ -621,6 +621,11 @@ def test_every_variable_has_a_path_of_its_own():
     model.set_state_tree(tree)
     for variable, old in zip(variables, before, strict=True):
         np.testing.assert_array_equal(variable, old, err_msg=variable.path)
+    other = model_of()
+    other.compile("adam")
+    other.build((None, 1))
+    with pytest.raises(ValueError, match="that of another model: .* such as '.+/.+'. Names are given anew"):
+        other.set_state_tree(tree)
 
 
 def test_perceptrons_keep_their_options():
