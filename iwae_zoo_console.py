@@ -16,7 +16,18 @@ from typing import NamedTuple
 
 from absl import flags
 
-__all__ = ["check_writable", "fail", "flag_values", "is_interactive", "main", "quiet", "run", "share_gpus", "start"]
+__all__ = [
+    "check_writable",
+    "fail",
+    "flag_values",
+    "is_interactive",
+    "main",
+    "parse",
+    "quiet",
+    "run",
+    "share_gpus",
+    "start",
+]
 
 
 class Program(NamedTuple):
@@ -126,12 +137,7 @@ def run(program, values, about, name, arguments):
         with _as_long_as_somebody_reads():
             print(f"{about.strip()}\n{values.get_help(include_special_flags=False)}")
         return
-    try:
-        left = values([name, *arguments])[1:]
-    except (flags.Error, UnicodeDecodeError) as error:  # The latter of a --flagfile.
-        fail(name, " ".join(str(error).split()))
-    if left:
-        fail(name, f"unexpected arguments {left}; flags are written --name=value.")
+    parse(values, name, arguments)
     if os.getcwd() not in sys.path:  # For networks of one's own; last, so that nothing else is taken from there.
         sys.path.append(os.getcwd())
     share_gpus()
@@ -144,6 +150,22 @@ def run(program, values, about, name, arguments):
             program(name)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def parse(values, name, arguments):
+    """Reads a command line, all of it flags; a wrong one ends the program with a line on stderr.
+
+    Args:
+      values: `flags.FlagValues` that get what was read.
+      name: str, what the user called.
+      arguments: list of str.
+    """
+    try:
+        left = values([name, *arguments])[1:]
+    except (flags.Error, UnicodeDecodeError) as error:  # The latter of a --flagfile.
+        fail(name, " ".join(str(error).split()))
+    if left:
+        fail(name, f"unexpected arguments {left}; flags are written --name=value.")
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """What the benchmarks share: taking turns, and where the results go."""
 
-import contextlib
 import os
 import pathlib
 import resource
@@ -121,26 +120,18 @@ def run(main, writes=True):
     """
     name = pathlib.Path(sys.argv[0]).name
 
-    @contextlib.contextmanager
-    def errors_in_one_line():
-        try:
-            yield
-        except (flags.Error, ValueError, OSError) as error:
-            console.fail(name, " ".join(str(error).split()))
-
     def parse(arguments):
-        with errors_in_one_line():
-            left = flags.FLAGS(arguments)
-            if left[1:]:
-                raise ValueError(f"unexpected arguments {left[1:]}; flags are written --name=value.")
+        console.parse(flags.FLAGS, name, arguments[1:])
+        return arguments[:1]
+
+    def guarded(left):
+        try:
             if writes:
                 output().parent.mkdir(parents=True, exist_ok=True)
                 console.check_writable(output())
-            return left
-
-    def guarded(left):
-        with errors_in_one_line():
             return main(left)
+        except (ValueError, OSError) as error:
+            console.fail(name, " ".join(str(error).split()))
 
     try:
         app.run(guarded, flags_parser=parse)
